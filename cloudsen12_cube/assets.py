@@ -1,0 +1,160 @@
+"""The 49 assets of an image patch, one row each.
+
+Everything that the package knows of an asset stands in ``ASSETS``: where its pixels lie in the archive, how they are
+scaled and what they mean. Products, band names, files and coordinates are derived from it.
+
+Sources: Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), table 2 (Sentinel-1 and -2, and the extra layers) and
+table 3 (label layers); central wavelengths from ESA's Sentinel-2 spectral response functions (COPE-GSEG-EOPG-TN-15-0007).
+The paper's ``TCL`` is read as ``TCI``; its descriptions of VV and VH are swapped back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ProductName = Literal["s2l1c", "s2l2a", "s1", "extra", "labels"]
+PRODUCTS: tuple[ProductName, ...] = get_args(ProductName)
+
+# B10 has no surface product; the order of the rest is the archive's.
+_WAVELENGTHS = {
+    "B1": (442.7, 442.3),
+    "B2": (492.4, 492.1),
+    "B3": (559.8, 559.0),
+    "B4": (664.6, 665.0),
+    "B5": (704.1, 703.8),
+    "B6": (740.5, 739.1),
+    "B7": (782.8, 779.7),
+    "B8": (832.8, 833.0),
+    "B8A": (864.7, 864.0),
+    "B9": (945.1, 943.2),
+    "B10": (1373.5, 1376.9),
+    "B11": (1613.7, 1610.4),
+    "B12": (2202.4, 2185.7),
+}
+_COMMON = {
+    "B1": "coastal",
+    "B2": "blue",
+    "B3": "green",
+    "B4": "red",
+    "B5": "rededge071",
+    "B6": "rededge075",
+    "B7": "rededge078",
+    "B8": "nir",
+    "B8A": "nir08",
+    "B9": "nir09",
+    "B10": "cirrus",
+    "B11": "swir16",
+    "B12": "swir22",
+}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One band of one product of an image patch."""
+
+    product: ProductName
+    band: str
+    """Name in the archive, and label on the ``band`` dimension."""
+    file: str
+    """Path inside the patch's folder, without ``.tif``."""
+    dtype: str
+    """Data type of the published files; what a file really holds is read from it."""
+    long_name: str
+    scale: float = 1.0
+    """Physical value = scale x stored value."""
+    units: str = "1"
+    """UDUNITS text of the physical value."""
+    nodata: float | None = None
+    """Stored value that means "no data" in the archive."""
+    manual: bool = False
+    """Drawn by hand, so only part of the patches have it."""
+
+    @property
+    def wavelength(self) -> tuple[float, float] | None:
+        """Central wavelength on S2A and S2B in nm, or None where there is none."""
+        return _WAVELENGTHS.get(self.band)
+
+    @property
+    def common_name(self) -> str | None:
+        """STAC common name of a spectral band (``red``, ``nir``, ...)."""
+        return _COMMON.get(self.band)
+
+
+def _spectral(product: ProductName, file: str, level: str, skip: str = "") -> list[Asset]:
+    return [
+        Asset(product, band, file, "int16", f"{level} reflectance, {_COMMON[band]}", 1e-4)
+        for band in _WAVELENGTHS
+        if band != skip
+    ]
+
+
+def _label(band: str, long_name: str, dtype: str = "uint8", manual: bool = False) -> Asset:
+    return Asset("labels", band, f"labels/{band}", dtype, long_name, manual=manual)
+
+
+ASSETS: tuple[Asset, ...] = (
+    *_spectral("s2l1c", "S2L1C", "top of atmosphere"),
+    *_spectral("s2l2a", "S2L2A", "surface", skip="B10"),
+    Asset("s2l2a", "AOT", "S2L2A", "int16", "aerosol optical thickness", 1e-3),
+    Asset("s2l2a", "WVP", "S2L2A", "int16", "water vapour column", 1e-3, "cm"),
+    Asset("s2l2a", "TCI_R", "S2L2A", "int16", "true colour image, red"),
+    Asset("s2l2a", "TCI_G", "S2L2A", "int16", "true colour image, green"),
+    Asset("s2l2a", "TCI_B", "S2L2A", "int16", "true colour image, blue"),
+    Asset("s1", "VV", "S1", "float32", "backscatter, vertical transmit and receive", 1.0, "dB", -99.0),
+    Asset("s1", "VH", "S1", "float32", "backscatter, vertical transmit, horizontal receive", 1.0, "dB", -99.0),
+    Asset("s1", "angle", "S1", "float32", "incidence angle over the ellipsoid", 1.0, "degree", -99.0),
+    Asset("extra", "CDI", "extra/CDI", "int16", "cloud displacement index", 1e-4, "1", -99.0),
+    Asset("extra", "Shwdirection", "extra/Shwdirection", "int16", "azimuth of cloud shadows", 1e-2, "degree", -99.0),
+    Asset("extra", "elevation", "extra/elevation", "int16", "elevation (MERIT)", 1.0, "m", 0.0),
+    Asset("extra", "ocurrence", "extra/ocurrence", "int16", "surface water occurrence (JRC)", 1.0, "percent", -99.0),
+    Asset("extra", "LC100", "extra/LC100", "uint8", "land cover at 100 m (Copernicus)", nodata=-99.0),
+    Asset("extra", "LC10", "extra/LC10", "uint8", "land cover at 10 m (ESA WorldCover)", nodata=-99.0),
+    _label("manual_hq", "expert label, every pixel", manual=True),
+    _label("manual_sc", "expert label, scribbles", manual=True),
+    _label("sen2cor", "Sen2Cor scene classification"),
+    _label("fmask", "Fmask 4"),
+    _label("s2cloudless", "s2cloudless cloud probability in per cent"),
+    _label("qa60", "QA60 cloud mask bits", "uint16"),
+    _label("CD-FCNN-RGBI", "CD-FCNN cloud probability, RGBI bands"),
+    _label("CD-FCNN-RGBISWIR", "CD-FCNN cloud probability, RGBI and SWIR bands"),
+    _label("kappamask_L1C", "KappaMask on L1C"),
+    _label("kappamask_L2A", "KappaMask on L2A"),
+)
+
+# Other spellings of a file or band that copies of the dataset use.
+SPELLINGS = {"occurrence": "ocurrence", "extra/occurrence": "extra/ocurrence"}
+
+
+def assets_of(product: str) -> tuple[Asset, ...]:
+    """Rows of one product, in band order.
+
+    Raises
+    ------
+    KeyError
+        If there is no such product; the message lists the five.
+    """
+    if product not in PRODUCTS:
+        raise KeyError(f"unknown product {product!r}; the products are {', '.join(PRODUCTS)}")
+    return tuple(a for a in ASSETS if a.product == product)
+
+
+def bands_of(product: str) -> tuple[str, ...]:
+    """Band names of one product, in the order of its ``band`` dimension."""
+    return tuple(a.band for a in assets_of(product))
+
+
+def files_of(product: str) -> dict[str, tuple[str, ...]]:
+    """Files of one product (path in the patch's folder, without suffix) and the bands in each, in order."""
+    files: dict[str, tuple[str, ...]] = {}
+    for asset in assets_of(product):
+        files[asset.file] = (*files.get(asset.file, ()), asset.band)
+    return files
+
+
+def band_name(text: str) -> str:
+    """Canonical band name for a band description: ``B04`` is ``B4``, ``occurrence`` is ``ocurrence``."""
+    text = text.strip()
+    if text[:1] == "B" and text[1:2] == "0":
+        text = "B" + text[2:]
+    return SPELLINGS.get(text, text)

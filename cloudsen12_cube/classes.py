@@ -1,0 +1,143 @@
+"""The four classes, the superclass schemes, and how the values of each label layer read as classes.
+
+All of it is data: a layer is a row of ``LAYERS``, a class a row of ``CLASSES``. Sources: Aybar et al. 2022
+(doi:10.1038/s41597-022-01878-2), table 3 (classes, superclasses, priorities) and table 5 (codes of the algorithms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+UNLABELLED = 255
+"""Class code of a pixel that no one labelled. Never 0: 0 is clear."""
+
+Superclass = Literal["cloud", "valid"]
+Scheme = Literal["four", "cloud", "shadow", "valid"]
+
+
+@dataclass(frozen=True)
+class CloudClass:
+    """One of the four classes of the paper's table 3."""
+
+    code: int
+    name: str
+    cloud: bool
+    """In the superclass "cloud", else "non-cloud"."""
+    valid: bool
+    """In the superclass "valid", else "invalid"."""
+    priority: int
+    """1 wins where classes overlap, 4 yields."""
+    color: str
+    """Okabe and Ito's palette, told apart by colour-blind readers."""
+
+
+CLASSES = (
+    CloudClass(0, "clear", cloud=False, valid=True, priority=4, color="#FFFFFF"),
+    CloudClass(1, "thick_cloud", cloud=True, valid=False, priority=1, color="#E69F00"),
+    CloudClass(2, "thin_cloud", cloud=True, valid=False, priority=3, color="#56B4E9"),
+    CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#0072B2"),
+)
+
+SUPERCLASSES: dict[Superclass, tuple[str, str]] = {
+    "cloud": ("non_cloud", "cloud"),
+    "valid": ("valid", "invalid"),
+}
+
+_CLEAR, _THICK, _THIN, _SHADOW = (c.code for c in CLASSES)
+_CLOUD_ONLY: frozenset[Scheme] = frozenset({"cloud"})
+_ALL: frozenset[Scheme] = frozenset({"four", "cloud", "shadow", "valid"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How the stored values of one label layer read as classes."""
+
+    band: str
+    meanings: dict[int, str]
+    """Stored value -> CF flag meaning, for layers of codes; empty for probabilities."""
+    codes: dict[int, int] = field(default_factory=dict)
+    """Stored value -> class code. A legal value that is missing here is unlabelled."""
+    resolves: frozenset[Scheme] = _ALL
+    """Which comparisons the layer can take part in."""
+    probability: bool = False
+    """The values are a cloud probability, 0..100 (CD-FCNN: 0..100 or 0..10000)."""
+    bits: bool = False
+    """The values are bit flags."""
+
+    @property
+    def legal(self) -> frozenset[int]:
+        """Values that the layer may hold, where they can be listed."""
+        return frozenset(self.meanings)
+
+
+_MANUAL_HQ = {0: "clear", 1: "thick_cloud", 2: "thin_cloud", 3: "cloud_shadow", 99: "unlabelled", 255: "missing"}
+_SCRIBBLE = {
+    0: "clear",
+    1: "thick_cloud_border",
+    2: "thick_cloud_centre",
+    3: "thin_cloud_border",
+    4: "thin_cloud_centre",
+    5: "cloud_shadow_border",
+    6: "cloud_shadow_centre",
+    99: "unlabelled",
+    255: "missing",
+}
+_SCL = {
+    0: "no_data",
+    1: "saturated_or_defective",
+    2: "dark_area",
+    3: "cloud_shadow",
+    4: "vegetation",
+    5: "not_vegetated",
+    6: "water",
+    7: "unclassified",
+    8: "cloud_medium_probability",
+    9: "cloud_high_probability",
+    10: "thin_cirrus",
+    11: "snow_or_ice",
+}
+_FMASK = {0: "land", 1: "water", 2: "cloud_shadow", 3: "snow", 4: "cloud", 255: "outside"}
+_QA60 = {0: "clear", 1024: "opaque_cloud", 2048: "cirrus", 3072: "opaque_cloud_and_cirrus"}
+_KAPPA = {
+    0: "undefined",
+    1: "clear",
+    2: "cloud_shadow",
+    3: "semi_transparent_cloud",
+    4: "cloud",
+    5: "missing",
+}
+_KAPPA_CODES = {1: _CLEAR, 2: _SHADOW, 3: _THIN, 4: _THICK}
+
+LAYERS: tuple[Layer, ...] = (
+    Layer("manual_hq", _MANUAL_HQ, {0: _CLEAR, 1: _THICK, 2: _THIN, 3: _SHADOW}),
+    Layer("manual_sc", _SCRIBBLE, {0: _CLEAR, 1: _THICK, 2: _THICK, 3: _THIN, 4: _THIN, 5: _SHADOW, 6: _SHADOW}),
+    # Table 5 lists neither 1 nor 7: what the producer calls defective or unclassified is not called clear here.
+    Layer(
+        "sen2cor",
+        _SCL,
+        {2: _CLEAR, 4: _CLEAR, 5: _CLEAR, 6: _CLEAR, 11: _CLEAR, 8: _THICK, 9: _THICK, 10: _THIN, 3: _SHADOW},
+    ),
+    Layer("fmask", _FMASK, {0: _CLEAR, 1: _CLEAR, 3: _CLEAR, 4: _THICK, 2: _SHADOW}),
+    Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, probability=True),
+    # Opaque wins over cirrus where both bits are set: thick has priority 1.
+    Layer("qa60", _QA60, {0: _CLEAR, 1024: _THICK, 2048: _THIN, 3072: _THICK}, _CLOUD_ONLY, bits=True),
+    Layer("CD-FCNN-RGBI", {}, resolves=_CLOUD_ONLY, probability=True),
+    Layer("CD-FCNN-RGBISWIR", {}, resolves=_CLOUD_ONLY, probability=True),
+    Layer("kappamask_L1C", _KAPPA, _KAPPA_CODES),
+    Layer("kappamask_L2A", _KAPPA, _KAPPA_CODES),
+)
+
+
+def layer(band: str) -> Layer:
+    """Row of one label layer.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer; the message lists the ten.
+    """
+    for row in LAYERS:
+        if row.band == band:
+            return row
+    raise KeyError(f"no label layer {band!r}; the layers are {', '.join(r.band for r in LAYERS)}")
