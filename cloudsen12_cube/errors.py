@@ -1,0 +1,43 @@
+"""What can go wrong, as types: the command line turns them into one line and an exit code."""
+
+from __future__ import annotations
+
+
+class CubeError(Exception):
+    """Nothing could be done; the message names the thing, the value found and the way out (exit code 2)."""
+
+
+class ArchiveError(CubeError):
+    """The source is no CloudSEN12 archive, or its metadata contradicts itself."""
+
+
+class SelectionError(CubeError, ValueError):
+    """A condition that cannot be read, or one that nothing fulfils."""
+
+
+class DestinationError(CubeError):
+    """The cube's place holds something else, or cannot be written."""
+
+
+class StoreError(CubeError):
+    """A cube that cannot be read as one."""
+
+
+class PatchError(Exception):
+    """One asset of one patch cannot go into the cube.
+
+    Attributes
+    ----------
+    path : str
+        File in the archive.
+    found, expected : str
+        What the file holds, and what it should.
+    """
+
+    def __init__(self, path: str, found: str, expected: str) -> None:
+        super().__init__(f"{path}: found {found}, expected {expected}")
+        self.path, self.found, self.expected = path, found, expected
+
+    def __reduce__(self) -> tuple[type[PatchError], tuple[str, str, str]]:
+        """Cross process borders whole: the default would hand back the message alone."""
+        return type(self), (self.path, self.found, self.expected)

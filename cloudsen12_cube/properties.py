@@ -1,0 +1,77 @@
+"""The properties of an image patch: one row each, with every spelling that the sources use.
+
+The paper's table 4, the CSV that ships with the archive and the STAC items name the same things differently. Here each
+has one name, one type and one meaning; the catalogue, the store and the queries are derived from this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "float", "int", "time"]
+
+
+@dataclass(frozen=True)
+class Property:
+    """One column of the catalogue, and one (roi, time) array at the root of a cube."""
+
+    name: str
+    kind: Kind
+    description: str
+    spellings: tuple[str, ...] = ()
+    """Other names of it in CSV files, STAC items and the paper."""
+    units: str | None = None
+    missing: int = -1
+    """Stored where an ``int`` is unknown. Text is empty there, a float NaN, a time NaT."""
+
+
+PROPERTIES: tuple[Property, ...] = (
+    Property("s2_id_gee", "text", "Sentinel-2 image id in Google Earth Engine; unique only inside its ROI"),
+    Property("s2_id", "text", "Sentinel-2 product id"),
+    Property("datetime", "time", "Sentinel-2 acquisition time", ("s2_date",)),
+    Property("label_type", "text", "high: every pixel by experts, scribble: some pixels, nolabel: none"),
+    Property("cloud_coverage", "text", "cloud-free, almost-clear, low-cloudy, mid-cloudy or cloudy"),
+    Property("difficulty", "float", "labelling difficulty, 1 (easy) to 5; NaN where nobody labelled"),
+    Property("annotator_name", "text", "who drew the label"),
+    Property("land_cover", "int", "land cover of the ROI, code of ESA WorldCover"),
+    Property("split", "text", "train, validation or test; from `test`, whose codes mean two things"),
+    Property("test", "int", "split code as published"),
+    Property("test_sr", "int", "split code of the super-resolution set as published"),
+    Property("s2_sen2cor_version", "text", "Sen2Cor processing baseline"),
+    Property("s2_fmask_version", "text", "Fmask version"),
+    Property("s2_cloudless_version", "text", "s2cloudless version", ("s2_s2cloudless_version",)),
+    Property("s2_reflectance_conversion_correction", "float", "Earth-Sun distance correction"),
+    Property("s2_aot_retrieval_accuracy", "float", "accuracy of the aerosol retrieval"),
+    Property("s2_water_vapour_retrieval_accuracy", "float", "declared accuracy of the water vapour model"),
+    Property("s2_view_off_nadir", "float", "viewing angle off nadir", ("view:off_nadir",), "degree"),
+    Property("s2_view_sun_azimuth", "float", "sun azimuth", ("view:sun_azimuth",), "degree"),
+    Property("s2_view_sun_elevation", "float", "sun elevation", ("view:sun_elevation",), "degree"),
+    Property("s1_id", "text", "Sentinel-1 product id"),
+    Property("s1_datetime", "time", "Sentinel-1 acquisition time", ("s1_date",)),
+    Property("s1_grd_post_processing_software_name", "text", "Sentinel-1 GRD processor"),
+    Property("s1_grd_post_processing_software_version", "text", "version of the Sentinel-1 GRD processor"),
+    Property("s1_slc_processing_facility_name", "text", "where the Sentinel-1 SLC was processed"),
+    Property("s1_slc_processing_software_version", "text", "version of the Sentinel-1 SLC processor"),
+    Property("s1_radar_coverage", "float", "share of the patch that Sentinel-1 covers"),
+    Property("proj_epsg", "int", "EPSG code of the patch's own UTM zone", ("proj:epsg", "epsg"), missing=0),
+    Property("proj_geometry", "text", "footprint in proj_epsg as WKT", ("proj:geometry",)),
+    Property("proj_shape", "int", "rows (and columns) of the patch", ("proj:shape",), missing=0),
+    Property("proj_centroid", "text", "centre as WKT, POINT (longitude latitude)", ("proj:centroid",)),
+    Property("proj_transform", "text", "a, b, c, d, e, f of x = a col + b row + c, y = ...", ("proj:transform",), "m"),
+    Property("longitude", "float", "longitude of the centre, WGS 84", (), "degrees_east"),
+    Property("latitude", "float", "latitude of the centre, WGS 84", (), "degrees_north"),
+)
+
+BY_NAME: dict[str, Property] = {p.name: p for p in PROPERTIES}
+
+# ROI-wide: the rows of one ROI must agree on them, else the splits would leak.
+ROI_WIDE = ("label_type", "split")
+
+_CANONICAL = {s.lower(): p.name for p in PROPERTIES for s in (p.name, *p.spellings)}
+
+
+def canonical(name: str) -> str | None:
+    """Name of a property whatever its spelling in the source, or None if the table does not know it."""
+    text = name.strip().lower()
+    return _CANONICAL.get(text) or _CANONICAL.get(text.replace("proj:", "proj_"))
