@@ -1,0 +1,144 @@
+"""The shape of the store: dims, chunk, shard, and where each object lies.
+
+One shard is one ROI of one product, one inner chunk one band of one date. So one task writes one object, no two tasks
+share one, and a reader of three bands fetches three ranges. All of it is arithmetic: no file is touched here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cloudsen12_cube.assets import ProductName, bands_of
+
+LAYOUT_VERSION = 1
+DIMS = ("roi", "time", "band", "y", "x")
+ROI_CHUNK = 16384
+"""ROIs in one chunk of a metadata array: more than the dataset has, so one column is one object, also after an append."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How the bytes of an inner chunk are compressed; a crc32c follows in every case."""
+
+    name: str
+    """``blosc`` (zstd inside, byte shuffle) or ``zstd``."""
+    level: int = 1
+    blocksize: int = 0
+    """Blosc's block in bytes; an explicit one is both smaller and faster than the default."""
+
+
+PIXEL_CODEC = Codec("blosc", 1, 512 * 1024)
+LABEL_CODEC = Codec("zstd", 1)
+
+
+@dataclass(frozen=True)
+class ProductLayout:
+    """The array of one product."""
+
+    product: ProductName
+    dtype: str
+    """Data type of the stored array, little-endian in the store."""
+    times: int
+    height: int
+    width: int
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Band names in order."""
+        return bands_of(self.product)
+
+    @property
+    def codec(self) -> Codec:
+        """Compression: labels pack best without a shuffle."""
+        return LABEL_CODEC if self.product == "labels" else PIXEL_CODEC
+
+    @property
+    def chunk(self) -> tuple[int, int, int, int, int]:
+        """Inner chunk: one band of one date."""
+        return 1, 1, 1, self.height, self.width
+
+    @property
+    def shard(self) -> tuple[int, int, int, int, int]:
+        """Shard: one ROI. Its y and x are the patch's own, so no shard is ever written twice."""
+        return 1, self.times, len(self.bands), self.height, self.width
+
+    @property
+    def fill(self) -> int | float:
+        """Value of a pixel that is not there; see `fill_value`."""
+        return fill_value(self.product, self.dtype)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one inner chunk, uncompressed."""
+        return self.height * self.width * np.dtype(self.dtype).itemsize
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of one shard, uncompressed."""
+        return self.times * len(self.bands) * self.chunk_bytes
+
+    def shape(self, rois: int) -> tuple[int, int, int, int, int]:
+        """Shape of the whole array."""
+        return rois, *self.shard[1:]
+
+    def as_json(self) -> dict[str, Any]:
+        """Describe the layout; two cubes can be continued with each other if this is equal."""
+        return {
+            "dtype": self.dtype,
+            "fill_value": str(self.fill),
+            "shard": list(self.shard),
+            "chunk": list(self.chunk),
+            "codec": [self.codec.name, self.codec.level, self.codec.blocksize],
+        }
+
+
+def array_path(product: str) -> str:
+    """Path of a product's array in the store."""
+    return f"{product}/{product}"
+
+
+def shard_key(product: str, index: int) -> str:
+    """Key of the object that holds the ROI at a disk index."""
+    return f"{array_path(product)}/c/{index}/0/0/0/0"
+
+
+def record_key(product: str, roi_id: str) -> str:
+    """Key of the record that says a shard is done. It lies under the array, where no Zarr reader lists."""
+    return f"{array_path(product)}/records/{roi_id}.json"
+
+
+def stored_dtype(product: ProductName, dtypes: Iterable[np.dtype[Any]]) -> str:
+    """Smallest data type that holds every file of a product.
+
+    Label files are small integers whatever their type (KappaMask's true files are float32), so floats do not count
+    there, and 8 bits never suffice: QA60 needs 12 and every value below 256 is taken by some layer.
+
+    Parameters
+    ----------
+    product : str
+    dtypes : iterable of numpy.dtype
+        Types that the files have.
+    """
+    kinds = {np.dtype(d).newbyteorder("=") for d in dtypes}
+    if product == "labels":
+        whole = {d for d in kinds if d.kind in "iu"}
+        kinds = whole | {np.dtype("int16" if any(d.kind == "i" for d in whole) else "uint16")}
+    return str(np.result_type(*kinds))
+
+
+def fill_value(product: str, dtype: str) -> int | float:
+    """Value that no file holds: NaN, the lowest integer, or the highest one where there is no sign.
+
+    Never 0: that is a dark pixel, and in a label it says "clear". Labels take -1 where there is a sign.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return float("nan")
+    limits = np.iinfo(kind)
+    if kind.kind == "u":
+        return int(limits.max)
+    return -1 if product == "labels" else int(limits.min)
