@@ -1,0 +1,126 @@
+"""The grid of a patch: its reference system, transform and size, as the metadata states them or the files do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+from pyproj import Transformer
+from pyproj.exceptions import CRSError
+
+from cloudsen12_cube.archive import Archive, PatchFiles
+from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.raster import Header, read_header
+
+Affine = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a patch lie."""
+
+    epsg: int
+    """EPSG code, 0 where unknown."""
+    transform: Affine | None
+    """a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f; None where unknown."""
+
+
+def parse_transform(text: str) -> Affine | None:
+    """Read six numbers, ``10, 0, 440030, 0, -10, 4573910``; None for an empty text.
+
+    Raises
+    ------
+    ArchiveError
+        If the text is something else.
+    """
+    if not text:
+        return None
+    try:
+        numbers = [float(part) for part in text.strip("[]() ").split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (6, 9) or not all(map(math.isfinite, numbers)):
+        raise ArchiveError(f"proj_transform {text!r} is not six numbers such as 10, 0, 440030, 0, -10, 4573910")
+    a, b, c, d, e, f = numbers[:6]
+    return a, b, c, d, e, f
+
+
+def grid_of(row: Any) -> Grid:
+    """Grid that a row of the catalogue states."""
+    return Grid(int(row["proj_epsg"]), parse_transform(row["proj_transform"]))
+
+
+def difference(header: Header, grid: Grid) -> tuple[str, str] | None:
+    """Compare what a file says of its grid with what it should be; silence of either is no difference.
+
+    Returns
+    -------
+    (str, str) or None
+        What was found and what was expected.
+    """
+    if header.epsg and grid.epsg and header.epsg != grid.epsg:
+        return f"EPSG:{header.epsg}", f"EPSG:{grid.epsg}"
+    if header.transform is None or grid.transform is None:
+        return None
+    if any(abs(a - b) > 1e-6 * max(1.0, abs(b)) * 0.01 for a, b in zip(header.transform, grid.transform, strict=True)):
+        return f"transform {_told(header.transform)}", f"transform {_told(grid.transform)}"
+    return None
+
+
+def _told(transform: Affine) -> str:
+    return ", ".join(f"{v:.15g}" for v in transform)
+
+
+def complete(table: pd.DataFrame, archive: Archive) -> pd.DataFrame:
+    """Fill in from the files what the metadata does not say: reference system, transform, size and centre."""
+    lacking = (table["proj_epsg"] == 0) | (table["proj_transform"] == "")
+    if not lacking.any():
+        return table
+    table = table.copy()
+    for index in table.index[lacking]:
+        files = archive.patches.get((table.at[index, "roi_id"], table.at[index, "s2_id_gee"]))
+        header = _first_header(archive, files) if files else None
+        if header and header.epsg and header.transform:
+            _fill(table, index, header)
+    return table
+
+
+def _first_header(archive: Archive, files: PatchFiles) -> Header | None:
+    for name in sorted(files.names):
+        if name in files.outside:
+            continue
+        path = f"{files.folder}/{files.names[name]}"
+        try:
+            return read_header(archive.read(path), path)
+        except (PatchError, OSError):
+            continue  # the next file of the patch may be whole
+    return None
+
+
+def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
+    a, _, west, _, e, north = header.transform or (math.nan,) * 6
+    east, south = west + a * header.width, north + e * header.height
+    ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    longitude, latitude = _to_degrees(header.epsg or 0).transform((west + east) / 2, (south + north) / 2)
+    row = {
+        "proj_epsg": header.epsg,
+        "proj_transform": _told(header.transform or (math.nan,) * 6),
+        "proj_shape": header.height,
+        "proj_geometry": "POLYGON ((" + ", ".join(f"{x:.15g} {y:.15g}" for x, y in ring) + "))",
+        "proj_centroid": f"POINT ({longitude:.5f} {latitude:.5f})",
+        "longitude": round(longitude, 5),
+        "latitude": round(latitude, 5),
+    }
+    for name, value in row.items():
+        table.at[index, name] = value
+
+
+@lru_cache(maxsize=128)
+def _to_degrees(epsg: int) -> Transformer:
+    try:
+        return Transformer.from_crs(epsg, 4326, always_xy=True)
+    except CRSError:
+        raise ArchiveError(f"EPSG:{epsg} is no coordinate reference system that PROJ knows") from None

@@ -1,0 +1,273 @@
+"""The plan: which shards will be written from which files, and what that will take.
+
+A plan follows from the archive and the settings alone, so two runs on the same archive make the same one, and every
+machine of a cluster can derive its own share of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cloudsen12_cube.archive import Archive, PatchFiles
+from cloudsen12_cube.assets import ASSETS, PRODUCTS, ProductName, files_of
+from cloudsen12_cube.catalogue import Catalogue, RowFault, Selection
+from cloudsen12_cube.errors import ArchiveError, PatchError, SelectionError
+from cloudsen12_cube.grid import Grid, complete, grid_of
+from cloudsen12_cube.layout import LAYOUT_VERSION, ProductLayout, stored_dtype
+from cloudsen12_cube.raster import Header, read_header
+
+PLAN_VERSION = 1
+_SAMPLED = 60
+_SECONDS_PER_GB = 4.0
+"""Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
+_RATIO = 0.45
+"""Stored bytes to raw bytes, a cautious guess before anything is compressed; measured in benchmarks/."""
+
+
+@dataclass(frozen=True)
+class PatchTask:
+    """One patch of a shard, and the files that fill it."""
+
+    time: int
+    s2_id_gee: str
+    grid: Grid
+    files: PatchFiles | None
+    """None where the archive has no folder for this row of its metadata."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that is needed to make one shard: small, and sent as it is to a worker anywhere."""
+
+    root: str
+    layout: ProductLayout
+    roi_id: str
+    index: int
+    """Position of the ROI on disk."""
+    patches: tuple[PatchTask, ...]
+    required: frozenset[str]
+    """Files without which a patch of this product is not whole."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do."""
+
+    archive: Archive
+    catalogue: Catalogue
+    source: str
+    """Where the metadata came from: csv, stac or folders."""
+    selection: Selection
+    layouts: tuple[ProductLayout, ...]
+    required: dict[str, frozenset[str]]
+    """Product -> files that a patch must have."""
+    order: tuple[str, ...] = field(default=())
+    """ROIs in the order in which they lie on disk."""
+
+    @cached_property
+    def groups(self) -> dict[str, pd.DataFrame]:
+        """Catalogue rows of each ROI."""
+        return dict(list(self.catalogue.table.groupby("roi_id", sort=False)))
+
+    def tasks(self) -> Iterator[ShardTask]:
+        """Yield the shards in the order of the catalogue."""
+        position = {roi: index for index, roi in enumerate(self.order)}
+        for roi in self.catalogue.rois:
+            patches = tuple(self._patches(roi))
+            for layout in self.layouts:
+                required = self.required[layout.product]
+                yield ShardTask(self.archive.root, layout, roi, position[roi], patches, required)
+
+    def _patches(self, roi: str) -> Iterator[PatchTask]:
+        for time, image, row in zip(*self._columns(roi), strict=True):
+            yield PatchTask(time, image, row, self.archive.patches.get((roi, image)))
+
+    def _columns(self, roi: str) -> tuple[list[int], list[str], list[Grid]]:
+        rows = self.groups[roi]
+        return list(rows["time"]), list(rows["s2_id_gee"]), [grid_of(row) for _, row in rows.iterrows()]
+
+    def totals(self, workers: int) -> dict[str, int | float]:
+        """Sum up: shards, objects, bytes, memory and time.
+
+        Parameters
+        ----------
+        workers : int
+            Shards that are made at the same time.
+        """
+        rois = len(self.catalogue.rois)
+        raw = sum(layout.shard_bytes for layout in self.layouts) * rois
+        shards = rois * len(self.layouts)
+        return {
+            "rois": rois,
+            "patches": len(self.catalogue.table),
+            "shards": shards,
+            "objects": 2 * shards,
+            "source_bytes": self._source_bytes(),
+            "raw_bytes": raw,
+            "stored_bytes_estimate": round(raw * _RATIO),
+            "memory_bytes": memory_need(self.layouts, workers),
+            "seconds_estimate": round(raw / 1e9 * _SECONDS_PER_GB / max(workers, 1), 1),
+        }
+
+    def _source_bytes(self) -> int:
+        wanted = {file for layout in self.layouts for file in files_of(layout.product)}
+        keys = zip(self.catalogue.table["roi_id"], self.catalogue.table["s2_id_gee"], strict=True)
+        found = (self.archive.patches[key] for key in keys if key in self.archive.patches)
+        return sum(size for files in found for name, size in files.sizes.items() if name in wanted)
+
+    def faults(self) -> list[RowFault]:
+        """Rows that cannot be used, and folders that no row names."""
+        named = set(zip(self.catalogue.table["roi_id"], self.catalogue.table["s2_id_gee"], strict=True))
+        whole = self.selection == Selection()
+        unnamed = sorted(set(self.archive.patches) - named) if whole else []
+        return [
+            *self.catalogue.faults,
+            *(RowFault(*key, "a folder that no row of the metadata names", "a row for every folder") for key in unnamed),
+        ]
+
+
+def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:
+    """Bytes that a conversion needs at most, beside the catalogue.
+
+    Each worker holds one source file twice (its bytes and its pixels) and the shard, whose compressed chunks it joins
+    once: no shard is larger than its raw bytes and a little.
+    """
+    largest = max(layout.shard_bytes // layout.times * 2 + 2 * layout.shard_bytes for layout in layouts)
+    return 200 * 2**20 + largest * max(workers, 1)
+
+
+def make_plan(archive: Archive, chosen: Catalogue, source: str, options: tuple[Selection, tuple[str, ...]]) -> Plan:
+    """Decide the layout from the archive, and what goes where.
+
+    Parameters
+    ----------
+    archive : Archive
+    chosen : Catalogue
+        The selected patches.
+    source : str
+        Where the metadata came from.
+    options : (Selection, tuple of str)
+        The selection and the wanted products; no products means all that the archive has.
+
+    Raises
+    ------
+    ArchiveError, SelectionError
+        If nothing is selected, the patches differ in size, or a product is unknown or not there.
+    """
+    selection, wanted = options
+    if not len(chosen.table):
+        raise SelectionError(f"{archive.root} has no patch that could be converted")
+    chosen = replace(chosen, table=complete(chosen.table, archive))
+    present = _present(archive, chosen)
+    products = _products(wanted, present, archive)
+    headers = _sample(archive, chosen, products)
+    height, width = _size(headers, chosen)
+    layouts = tuple(
+        ProductLayout(p, _dtype(p, headers), chosen.times, height, width) for p in PRODUCTS if p in products
+    )
+    required = {p: _required(p, present) for p in products}
+    return Plan(archive, chosen, source, selection, layouts, required, tuple(chosen.rois))
+
+
+def _present(archive: Archive, chosen: Catalogue) -> Counter[str]:
+    """How many of the selected patches have each file."""
+    keys = zip(chosen.table["roi_id"], chosen.table["s2_id_gee"], strict=True)
+    return Counter(name for key in keys if key in archive.patches for name in archive.patches[key].names)
+
+
+def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) -> tuple[ProductName, ...]:
+    for name in wanted:
+        if name not in PRODUCTS:
+            raise SelectionError(f"unknown product {name!r}; the products are {', '.join(PRODUCTS)}")
+    there = tuple(p for p in PRODUCTS if any(present[file] for file in files_of(p)))
+    lacking = [name for name in wanted if there and name not in there]
+    if lacking:
+        raise ArchiveError(f"{archive.root} has no file of {lacking[0]!r} among the selected patches; it has {', '.join(there)}")
+    return tuple(p for p in PRODUCTS if p in (wanted or there or PRODUCTS))
+
+
+def _required(product: ProductName, present: Counter[str]) -> frozenset[str]:
+    """Files that every patch must have: all but the manual labels, and what no patch of the archive has."""
+    manual = {asset.file for asset in ASSETS if asset.manual}
+    return frozenset(file for file in files_of(product) if file not in manual and (present[file] or not present))
+
+
+def _sample(archive: Archive, chosen: Catalogue, products: tuple[ProductName, ...]) -> dict[str, list[Header]]:
+    """Read the headers of patches spread evenly over the catalogue: reading 1.2 million would take hours."""
+    keys = list(zip(chosen.table["roi_id"], chosen.table["s2_id_gee"], strict=True))
+    spread = np.unique(np.linspace(0, len(keys) - 1, _SAMPLED).astype(int))
+    found = [archive.patches[keys[i]] for i in spread if keys[i] in archive.patches]
+    headers: dict[str, list[Header]] = {p: [] for p in products}
+    for product in products:
+        for files in found:
+            headers[product] += _headers(archive, files, product)
+    return headers
+
+
+def _headers(archive: Archive, files: PatchFiles, product: ProductName) -> Iterator[Header]:
+    for name in files_of(product):
+        if name not in files.names or name in files.outside:
+            continue
+        path = f"{files.folder}/{files.names[name]}"
+        try:
+            yield read_header(archive.read(path), path)
+        except (PatchError, OSError):
+            continue  # a damaged file decides nothing; the conversion will name it
+
+
+def _size(headers: dict[str, list[Header]], chosen: Catalogue) -> tuple[int, int]:
+    stated = sorted(set(chosen.table["proj_shape"]) - {0})
+    if len(stated) > 1:
+        sizes = " and ".join(map(str, stated))
+        raise SelectionError(f"patches of {sizes} pixels do not fit one cube: convert each with --where proj_shape={stated[0]} ...")
+    seen = Counter((h.height, h.width) for rows in headers.values() for h in rows)
+    if seen:
+        return min(seen, key=lambda size: (-seen[size], size))
+    if stated:
+        return stated[0], stated[0]
+    raise ArchiveError("no readable raster and no proj_shape in the metadata: the patch size is unknown")
+
+
+def _dtype(product: ProductName, headers: dict[str, list[Header]]) -> str:
+    published = [np.dtype(asset.dtype) for asset in ASSETS if asset.product == product]
+    return stored_dtype(product, [h.dtype for h in headers[product]] or published)
+
+
+def as_json(plan: Plan, workers: int) -> str:
+    """Write a plan as a document that a person can read: one line a shard."""
+    head = {
+        "plan_version": PLAN_VERSION,
+        "layout_version": LAYOUT_VERSION,
+        "source": plan.archive.root,
+        "metadata": plan.source,
+        "test_meaning": plan.catalogue.test_meaning,
+        "selection": {
+            "where": list(plan.selection.where),
+            "bbox": plan.selection.bbox,
+            "rois": list(plan.selection.rois),
+        },
+        "products": {layout.product: layout.as_json() for layout in plan.layouts},
+        "totals": plan.totals(workers),
+        "faults": [vars(fault) for fault in plan.faults()],
+    }
+    lines = ",\n  ".join(json.dumps(_shard_json(task)) for task in plan.tasks())
+    return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
+
+
+def _shard_json(task: ShardTask) -> dict[str, Any]:
+    files = files_of(task.layout.product)
+    patches = {
+        patch.s2_id_gee: None
+        if patch.files is None
+        else {"folder": patch.files.folder, "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names}}
+        for patch in task.patches
+    }
+    return {"roi": task.roi_id, "product": task.layout.product, "raw_bytes": task.layout.shard_bytes, "patches": patches}

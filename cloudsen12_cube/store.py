@@ -1,0 +1,220 @@
+"""The metadata of a cube as Zarr v3: a pure function from contents to objects, and back.
+
+The only file that imports zarr. Pixels never pass here: their shards are made in ``shard``. What is made here is small
+and depends on nothing but its input, so a cube that was interrupted and continued ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+import zarr_cm
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+
+from cloudsen12_cube import tables
+from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.layout import DIMS, ROI_CHUNK, Codec, ProductLayout, array_path
+from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.tables import NAT, Column, Frame
+
+ROOT_KEY = "zarr.json"
+KEY = "cloudsen12"
+"""Root attribute that holds the settings: a store without it is no cube of ours."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a cube's metadata follows from."""
+
+    frame: Frame
+    layouts: tuple[ProductLayout, ...]
+    status: dict[str, npt.NDArray[np.uint8]]
+    """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
+    settings: dict[str, Any]
+    """Written to the root attribute ``cloudsen12``."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Other root attributes: title, licence, provenance."""
+
+
+def objects(contents: Contents) -> dict[str, bytes]:
+    """Make every metadata object of a cube.
+
+    Returns
+    -------
+    dict of str to bytes
+        Key -> object; ``zarr.json`` of the root, with the consolidated metadata, is the last.
+    """
+    memory: dict[str, Any] = {}
+    store = zarr.storage.MemoryStore(memory)
+    root = zarr.create_group(store=store, zarr_format=3, attributes=_root_attributes(contents))
+    _write(root, [*tables.dimensions(contents.frame), *tables.properties(contents.frame)])
+    for layout in contents.layouts:
+        _product(root, layout, contents)
+    with warnings.catch_warnings():  # the field is in the specification's text since v3.1; zarr still warns
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store, zarr_format=3)
+    made = {key: memory[key].to_bytes() for key in sorted(memory)}
+    made[ROOT_KEY] = _sorted_json(made.pop(ROOT_KEY))
+    return made
+
+
+def _sorted_json(data: bytes) -> bytes:
+    document = json.loads(data)
+    inner = document["consolidated_metadata"]["metadata"]
+    document["consolidated_metadata"]["metadata"] = {path: inner[path] for path in sorted(inner)}
+    return json.dumps(document, indent=1).encode()
+
+
+def _root_attributes(contents: Contents) -> dict[str, Any]:
+    attributes = {"Conventions": "CF-1.12", **contents.attributes, KEY: contents.settings}
+    box = bounding_box(contents.frame.table)
+    conventions: dict[Any, Any] = {"license": zarr_cm.license.create(spdx="CC-BY-4.0"), "proj": {"proj:code": "EPSG:4326"}}
+    if box:
+        conventions["spatial"] = {"spatial:dimensions": ["latitude", "longitude"], "spatial:bbox": box}
+    made = [_declared(name, data) for name, data in conventions.items()]
+    declared = [entry for part in made for entry in part["zarr_conventions"]]
+    for part in made:
+        attributes |= part
+    return attributes | {"zarr_conventions": declared}
+
+
+def _declared(name: str, data: Any) -> dict[str, Any]:
+    module: Any = getattr(zarr_cm, name)
+    if name == "license":
+        return {"zarr_conventions": [dict(module.CMO)], "license": dict(data)}
+    return {"zarr_conventions": [dict(module.CMO)], **data}
+
+
+def bounding_box(table: pd.DataFrame) -> list[float] | None:
+    """West, south, east, north of all patch centres in degrees, or None where no centre is known."""
+    known = table[["longitude", "latitude"]].dropna()
+    if known.empty:
+        return None
+    low, high = known.min(), known.max()
+    return [float(low["longitude"]), float(low["latitude"]), float(high["longitude"]), float(high["latitude"])]
+
+
+def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
+    declared = {"zarr_conventions": [dict(zarr_cm.license.CMO)], "license": dict(zarr_cm.license.create(spdx="CC-BY-4.0"))}
+    group = root.create_group(layout.product, attributes=declared)
+    columns = [
+        *tables.dimensions(contents.frame),
+        *tables.bands(layout.product),
+        *tables.properties(contents.frame, tables.CORE),
+        tables.status(contents.status[layout.product]),
+    ]
+    _write(group, columns)
+    names = " ".join(c.name for c in columns if c.dims != (c.name,))
+    attributes: dict[str, Any] = {"long_name": f"CloudSEN12 {layout.product}", "coordinates": names}
+    if layout.product == "labels":
+        attributes |= {"layers": tables.label_flags(), "missing_label": layout.fill}
+    group.create_array(
+        layout.product,
+        shape=layout.shape(len(contents.frame.order)),
+        chunks=layout.chunk,
+        shards=layout.shard,
+        dtype=layout.dtype,
+        fill_value=layout.fill,
+        compressors=_codecs(layout.codec),
+        filters=None,
+        dimension_names=DIMS,
+        attributes=attributes,
+    )
+
+
+def _codecs(codec: Codec) -> list[Any]:
+    if codec.name == "blosc":
+        packed: Any = BloscCodec(cname="zstd", clevel=codec.level, shuffle="shuffle", blocksize=codec.blocksize)
+    else:
+        packed = ZstdCodec(level=codec.level, checksum=False)
+    return [packed, Crc32cCodec()]
+
+
+def _write(group: Any, columns: Iterable[Column]) -> None:
+    """Store columns, each in one chunk that has room for the whole dataset: an append changes no chunk's shape."""
+    for column in columns:
+        is_text = column.values.dtype == object
+        array = group.create_array(
+            column.name,
+            shape=column.values.shape,
+            chunks=tuple(
+                ROI_CHUNK if dim == "roi" else max(size, 1)
+                for dim, size in zip(column.dims, column.values.shape, strict=True)
+            ),
+            dtype="string" if is_text else column.values.dtype,
+            fill_value=column.fill,
+            compressors=[ZstdCodec(level=3, checksum=False), Crc32cCodec()],
+            filters=None,
+            dimension_names=column.dims,
+            attributes=column.attributes,
+            config={"write_empty_chunks": True},
+        )
+        array[...] = column.values.astype(np.dtypes.StringDType()) if is_text else column.values
+
+
+def reference_codec(layout: ProductLayout) -> ShardingCodec:
+    """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
+    return ShardingCodec(
+        chunk_shape=layout.chunk,
+        codecs=[BytesCodec(), *_codecs(layout.codec)],
+        subchunk_write_order="lexicographic",
+    )
+
+
+def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
+    """Read the settings of a cube from its root object.
+
+    Raises
+    ------
+    StoreError
+        If the object is no Zarr v3 group, or one that is no cube of CloudSEN12.
+    """
+    try:
+        settings = json.loads(root_object)["attributes"][KEY]
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}") from None
+    if not isinstance(settings, dict):
+        raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    return settings
+
+
+def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Read the catalogue back out of a cube.
+
+    Returns
+    -------
+    order : tuple of str
+        ROIs as they lie on disk.
+    table : pandas.DataFrame
+        One row a patch, in the order of the disk: ``roi_id``, ``time`` and every column of ``PROPERTIES``.
+    """
+    root = zarr.open_group(place, mode="r", storage_options=storage_options)
+    order = tuple(str(roi) for roi in _values(root, "roi"))
+    images = _values(root, "s2_id_gee")
+    index, time = np.nonzero(images != "")
+    columns: dict[str, Any] = {"roi_id": np.array(order, dtype=object)[index], "time": time}
+    for row in PROPERTIES:
+        values = _values(root, row.name)
+        picked = values[index] if values.ndim == 1 else values[index, time]
+        columns[row.name] = _typed(row.name, row.kind, picked)
+    return order, pd.DataFrame(columns)
+
+
+def _values(root: Any, name: str) -> npt.NDArray[Any]:
+    return np.asarray(root[name][...])
+
+
+def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
+    if name == "proj_transform":
+        return ["" if np.isnan(v[0]) else ", ".join(f"{n:.15g}" for n in v) for v in values]
+    if kind == "time":
+        return np.where(values == NAT, np.datetime64("NaT"), values.astype("datetime64[us]")).astype("datetime64[ns]")
+    return values.astype(object) if kind == "text" else values
