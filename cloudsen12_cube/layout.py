@@ -114,8 +114,8 @@ def record_key(product: str, roi_id: str) -> str:
 def stored_dtype(product: ProductName, dtypes: Iterable[np.dtype[Any]]) -> str:
     """Smallest data type that holds every file of a product.
 
-    Label files are small integers whatever their type (KappaMask's true files are float32), so floats do not count
-    there, and 8 bits never suffice: QA60 needs 12 and every value below 256 is taken by some layer.
+    Labels are always 16 bits wide, with a sign if any file has one: QA60 needs 12 bits, every value below 256 is
+    taken by some layer, and no code is larger than 10,000. (True KappaMask files are float32, with small integers.)
 
     Parameters
     ----------
@@ -125,8 +125,7 @@ def stored_dtype(product: ProductName, dtypes: Iterable[np.dtype[Any]]) -> str:
     """
     kinds = {np.dtype(d).newbyteorder("=") for d in dtypes}
     if product == "labels":
-        whole = {d for d in kinds if d.kind in "iu"}
-        kinds = whole | {np.dtype("int16" if any(d.kind == "i" for d in whole) else "uint16")}
+        return "int16" if any(d.kind == "i" for d in kinds) else "uint16"
     return str(np.result_type(*kinds))
 
 

@@ -1,0 +1,187 @@
+"""One product of one patch: its files read, checked and encoded into inner chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudsen12_cube.assets import band_name, files_of
+from cloudsen12_cube.classes import layer
+from cloudsen12_cube.errors import PatchError
+from cloudsen12_cube.grid import difference
+from cloudsen12_cube.layout import ProductLayout
+from cloudsen12_cube.plan import PatchTask, ShardTask
+from cloudsen12_cube.raster import Header, read
+from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, PatchRecord, Source
+from cloudsen12_cube.shard import encode_chunk
+
+Planes = npt.NDArray[Any]
+_PROBABILITY_MAX = {"s2cloudless": 100}  # CD-FCNN is published in per cent and in hundredths of it
+_LABEL_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class EncodedPatch:
+    """Chunks of a patch, one a band; all empty if anything was wrong with it."""
+
+    chunks: tuple[bytes, ...]
+    record: PatchRecord
+
+
+def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
+    """Read, check and encode one patch of a shard.
+
+    Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
+    """
+    chunks: dict[str, bytes] = {}
+    sources: list[Source] = []
+    faults: list[Fault] = []
+    for name, bands in files_of(task.layout.product).items():
+        try:
+            for band, chunk in _encode_file(task, patch, name, sources):
+                chunks[band] = chunk
+        except PatchError as error:
+            faults.append(_fault(task, patch, name, error))
+        chunks |= {band: b"" for band in bands if band not in chunks}
+    status = ABSENT if patch.files is None else FAILED if faults else DONE
+    if status != DONE:
+        chunks = dict.fromkeys(chunks, b"")
+    record = PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), _once(patch, faults))
+    return EncodedPatch(tuple(chunks[band] for band in task.layout.bands), record)
+
+
+def _once(patch: PatchTask, faults: list[Fault]) -> tuple[Fault, ...]:
+    return tuple(faults[:1]) if patch.files is None else tuple(faults)
+
+
+def _fault(task: ShardTask, patch: PatchTask, name: str, error: PatchError) -> Fault:
+    asset = name if patch.files is not None else ""
+    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, error.path, error.found, error.expected)
+
+
+def _encode_file(task: ShardTask, patch: PatchTask, name: str, sources: list[Source]) -> Iterator[tuple[str, bytes]]:
+    """Yield band and chunk of one file; nothing where the archive rightly has none."""
+    if patch.files is None:
+        raise PatchError(f"{task.roi_id}/{patch.s2_id_gee}", "no folder of this patch", "a folder for every row")
+    if name not in patch.files.names:
+        if name in task.required:
+            raise PatchError(f"{patch.files.folder}/{name}.tif", "no such file", "a file in every patch")
+        return
+    path = f"{patch.files.folder}/{patch.files.names[name]}"
+    if name in patch.files.outside:
+        raise PatchError(path, "a link that leads out of the archive", "a file inside it")
+    data = _bytes(task.root, path)
+    header, pixels = read(data, path)
+    check(header, pixels, task.layout, patch, path)
+    sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
+    del data
+    for band, plane in zip(files_of(task.layout.product)[name], _in_order(header, pixels, task, name, path), strict=True):
+        stored = cast(plane, task.layout, header.nodata, path)
+        if task.layout.product == "labels":
+            check_label(stored, band, path)
+        yield band, encode_chunk(stored, task.layout)
+
+
+def _bytes(root: str, path: str) -> bytes:
+    try:
+        with open(os.path.join(root, path), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
+
+
+def check(header: Header, pixels: Planes, layout: ProductLayout, patch: PatchTask, path: str) -> None:
+    """Compare a file with what its place in the cube asks for.
+
+    Raises
+    ------
+    PatchError
+        If size, reference system or transform differ, or a radar image holds nothing but NaN.
+    """
+    size = (header.height, header.width)
+    if size != (layout.height, layout.width):
+        raise PatchError(path, f"{size[0]} x {size[1]} pixels", f"{layout.height} x {layout.width}")
+    differs = difference(header, patch.grid)
+    if differs:
+        raise PatchError(path, *differs)
+    if pixels.dtype.kind == "f" and np.isnan(pixels.flat[0]) and np.isnan(pixels).all():
+        raise PatchError(path, "nothing but NaN", "at least one value")
+
+
+def _in_order(header: Header, pixels: Planes, task: ShardTask, name: str, path: str) -> Iterator[Planes]:
+    """Yield the planes in the order of the product's bands, by the file's descriptions where it has any."""
+    wanted = files_of(task.layout.product)[name]
+    if header.count != len(wanted):
+        raise PatchError(path, f"{header.count} bands", f"{len(wanted)} ({', '.join(wanted)})")
+    described = [band_name(text) for text in header.descriptions]
+    known = set(described) & set(wanted)
+    if not known or len(wanted) == 1:
+        yield from pixels
+    elif sorted(described) == sorted(wanted):
+        for band in wanted:
+            yield pixels[described.index(band)]
+    else:
+        raise PatchError(path, f"bands {', '.join(header.descriptions)}", ", ".join(wanted))
+
+
+def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) -> Planes:
+    """Give a plane the stored data type without changing a value.
+
+    What a float label file declares as nodata (-3.4e38 in KappaMask's) becomes the fill: no label.
+
+    Raises
+    ------
+    PatchError
+        If a value would not survive.
+    """
+    dtype = np.dtype(layout.dtype)
+    if plane.dtype == dtype:
+        return plane
+    if layout.product == "labels" and plane.dtype.kind == "f" and nodata is not None:
+        missing = np.isnan(plane) if np.isnan(nodata) else plane == plane.dtype.type(nodata)
+        plane = np.where(missing, plane.dtype.type(layout.fill), plane)
+    with np.errstate(invalid="ignore"):  # an impossible cast is found by the comparison below
+        stored = plane.astype(dtype)
+    same = stored == plane
+    if dtype.kind == "f":
+        same |= np.isnan(plane)
+    if not same.all():
+        value = plane[~same].flat[0]
+        raise PatchError(path, f"the value {value} ({plane.dtype})", f"values that fit the cube's {dtype}")
+    return stored
+
+
+@lru_cache(maxsize=64)
+def _legal(band: str) -> npt.NDArray[np.bool_]:
+    """Which of the 65,536 values of 16 bits a label layer may hold; the last one is the fill of either sign."""
+    table = np.zeros(2**16, dtype=bool)
+    row = layer(band)
+    table[list(row.legal) or slice(_PROBABILITY_MAX.get(band, _LABEL_MAX) + 1)] = True
+    table[-1] = True
+    return table
+
+
+def check_label(plane: Planes, band: str, path: str) -> None:
+    """Refuse a label value that no code table has.
+
+    Parameters
+    ----------
+    plane : numpy.ndarray of a 16-bit integer, shape (y, x)
+
+    Raises
+    ------
+    PatchError
+        With the first such value.
+    """
+    legal = _legal(band)[plane.view("uint16")]
+    if not legal.all():
+        value = plane[~legal].flat[0]
+        told = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"
+        raise PatchError(path, f"the value {value}", f"one of {told}")

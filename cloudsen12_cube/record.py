@@ -1,0 +1,94 @@
+"""The record of a shard: what was written, from which files, and what could not be. A shard is done when it says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cloudsen12_cube.layout import record_key
+from cloudsen12_cube.sink import Sink
+
+ABSENT, DONE, FAILED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one asset of one patch is not in the cube: a line of the report."""
+
+    roi_id: str
+    s2_id_gee: str
+    product: str
+    asset: str
+    """File of the asset, ``labels/fmask``; empty where the whole patch is concerned."""
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that went into a shard."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PatchRecord:
+    """One patch of a shard."""
+
+    time: int
+    s2_id_gee: str
+    status: int
+    """0 absent, 1 done, 2 failed."""
+    sources: tuple[Source, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard: stored as JSON under the product's array."""
+
+    product: str
+    roi_id: str
+    index: int
+    bytes: int
+    """Length of the shard's object; 0 where nothing was stored, since every pixel is the fill."""
+    sha256: str
+    patches: tuple[PatchRecord, ...] = field(default=())
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Everything that went wrong in the shard."""
+        return tuple(fault for patch in self.patches for fault in patch.faults)
+
+    def as_bytes(self) -> bytes:
+        """Serialise; equal records give equal bytes."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def from_bytes(data: bytes) -> ShardRecord | None:
+    """Read a record; None if the bytes are none, so that the shard is made again."""
+    try:
+        document = json.loads(data)
+        patches = tuple(_patch(p) for p in document.pop("patches"))
+        return ShardRecord(**document, patches=patches)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _patch(document: dict[str, Any]) -> PatchRecord:
+    sources = tuple(Source(**s) for s in document.pop("sources"))
+    faults = tuple(Fault(**f) for f in document.pop("faults"))
+    return PatchRecord(**document, sources=sources, faults=faults)
+
+
+def load(sink: Sink, product: str, roi_id: str) -> ShardRecord | None:
+    """Read the record of a shard, or None if there is no whole one."""
+    data = sink.get(record_key(product, roi_id))
+    return None if data is None else from_bytes(data)
