@@ -205,7 +205,10 @@ def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:
     data = assemble(chunks) if any(chunks) else b""
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(task.layout.product, task.roi_id, task.index, len(data), digest, tuple(patches))
+    key = shard_key(record.product, record.index)
     if data:
-        sink.put(shard_key(record.product, record.index), data)
+        sink.put(key, data)
+    else:
+        sink.delete(key)
     sink.put(record_key(record.product, record.roi_id), record.as_bytes())
     return record

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,13 +54,19 @@ class Sink:
         except OSError as error:
             raise DestinationError(_reason(error, self.root)) from None
 
-    def list(self, folder: str) -> dict[str, int]:
-        """Names and bytes of the objects right under a folder of the cube."""
+    def size(self, key: str) -> int | None:
+        """Bytes of one object, or None if there is none."""
         try:
-            with os.scandir(os.path.join(self.root, folder)) as scan:
-                return {e.name: e.stat().st_size for e in scan if not e.name.endswith(_PARTIAL)}
-        except FileNotFoundError:
-            return {}
+            return os.stat(os.path.join(self.root, key)).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def delete(self, key: str) -> None:
+        """Remove one object if it is there."""
+        try:
+            Path(self.root, key).unlink(missing_ok=True)
+        except OSError as error:
+            raise DestinationError(_reason(error, self.root)) from None
 
     def empty(self) -> bool:
         """Tell whether nothing is there yet."""
@@ -93,13 +98,6 @@ class Sink:
             raise DestinationError(f"another process is writing {self.root}: wait for it or stop it") from None
         finally:
             os.close(handle)
-
-    def free(self) -> int:
-        """Bytes that are free on the disk of the cube."""
-        place = Path(self.root).absolute()
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
 
 
 def _reason(error: OSError, root: str) -> str:

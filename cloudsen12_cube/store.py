@@ -218,3 +218,14 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     if kind == "time":
         return np.where(values == NAT, np.datetime64("NaT"), values.astype("datetime64[us]")).astype("datetime64[ns]")
     return values.astype(object) if kind == "text" else values
+
+
+def read_shard(place: str, product: str, index: int) -> npt.NDArray[Any]:
+    """Read all pixels of one ROI through zarr-python's own reader.
+
+    Returns
+    -------
+    numpy.ndarray, shape (time, band, y, x)
+    """
+    array = zarr.open_array(f"{place}/{array_path(product)}", mode="r")
+    return np.asarray(array[index])

@@ -1,0 +1,10 @@
+"""CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
+
+from cloudsen12_cube import testing
+from cloudsen12_cube.convert import Options, convert, plan
+from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.reader import open_cube
+from cloudsen12_cube.report import Report
+from cloudsen12_cube.verify import verify
+
+__all__ = ["CubeError", "Options", "Report", "convert", "open_cube", "plan", "testing", "verify"]

@@ -1,0 +1,113 @@
+"""Opening a cube: lazily, with its coordinates complete, in numeric ROI order."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from cloudsen12_cube.assets import PRODUCTS
+from cloudsen12_cube.catalogue import roi_number
+from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.layout import DIMS
+
+Chunks = Mapping[str, int] | Literal["roi"] | None
+
+_ROI_CHUNKS = {"roi": 1, "time": -1, "band": -1, "y": -1, "x": -1}
+_INNER_CHUNKS = {"roi": 1, "time": 1, "band": 1, "y": -1, "x": -1}
+
+
+def open_cube(
+    url: str | os.PathLike[str],
+    products: Sequence[str] | None = None,
+    chunks: Chunks = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
+    """Open a cube.
+
+    Parameters
+    ----------
+    url : str or path
+        A local path, or a URL that fsspec knows.
+    products : sequence of str, optional
+        Groups to open, any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that are there.
+    chunks : None, "roi" or mapping
+        None reads without dask when a value is asked for. ``"roi"`` gives dask arrays with a chunk, and so a task, per
+        ROI: one object of the store. A mapping gives the sizes by dim; ``{}`` means the store's inner chunks, which is
+        a task per band and date: for small cubes only.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Returns
+    -------
+    xarray.DataTree
+        The root holds the catalogue, (roi, time); each product's group one array (roi, time, band, y, x) of the same
+        name, and the coordinates that go with it. No pixel is read.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place.
+    KeyError
+        If a product is not in the cube; the message lists those that are.
+    """
+    place = os.fspath(url)
+    tree = _tree(place, dict(storage_options or {}) or None)
+    tree = _chosen(tree, products, place)
+    return _chunked(_in_order(tree), chunks)
+
+
+def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
+    if "://" not in place and not os.path.isdir(place):
+        raise StoreError(f"{place} is no cube: there is no such folder")
+    try:
+        with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
+            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+            tree = xr.open_datatree(
+                place, engine="zarr", chunks=None, consolidated=True, storage_options=storage_options
+            )
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(f"{place} is no finished cube ({_first_line(error)}): run convert, or give another place") from error
+    if "cloudsen12" not in tree.attrs:
+        raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
+    return tree
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr.DataTree:
+    there = [p for p in PRODUCTS if p in tree.children]
+    for name in products or ():
+        if name not in there:
+            raise KeyError(f"no product {name!r} in {place}; it has {', '.join(there)}")
+    nodes = {"/": tree.to_dataset()}
+    nodes |= {name: tree[name].to_dataset() for name in there if products is None or name in products}
+    return xr.DataTree.from_dict(nodes, name=tree.name)
+
+
+def _in_order(tree: xr.DataTree) -> xr.DataTree:
+    """Order ROIs by number: on disk they may lie as they arrived."""
+    rois = [str(roi) for roi in tree["roi"].values]
+    order = np.array(sorted(range(len(rois)), key=lambda i: roi_number(rois[i])), dtype=int)
+    if (order == np.arange(len(order))).all():
+        return tree
+    return tree.isel(roi=order)
+
+
+def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
+    """Give the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
+    if chunks is None:
+        return tree
+    if isinstance(chunks, str) and chunks != "roi":
+        raise ValueError(f"chunks is {chunks!r}: give None, 'roi' or a mapping of {', '.join(DIMS)}")
+    sizes = _ROI_CHUNKS if chunks == "roi" else {**_INNER_CHUNKS, **chunks}
+    nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
+    for name in tree.children:
+        nodes[name] = nodes[name].assign({name: nodes[name][name].chunk(sizes)})
+    return xr.DataTree.from_dict({"/" if path == "." else path: node for path, node in nodes.items()}, name=tree.name)

@@ -1,0 +1,200 @@
+"""A cube equals its archive, pixel by pixel and value by value; and a cube equals what was written.
+
+With the archive at hand, the pixels are read by rasterio (GDAL) from the one side and by zarr-python from the other, and
+the metadata by the csv and json modules: nothing of the path that wrote the cube is used. Alone, the cube is checked
+against the sha256 of every shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from cloudsen12_cube import record as records
+from cloudsen12_cube.archive import Archive, open_archive
+from cloudsen12_cube.assets import band_name, files_of
+from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
+from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.store import ROOT_KEY, read_settings, read_shard, read_table
+from cloudsen12_cube.verify_metadata import compare_metadata
+
+Level = Literal["index", "sample", "full"]
+_SAMPLE = 20  # of the shards, one in twenty
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, and every difference found."""
+
+    shards: int
+    """Shards looked at."""
+    shard_bytes: int
+    """Bytes of shards that were hashed."""
+    pixels: int = 0
+    """Pixels (band values) compared with the archive."""
+    values: int = 0
+    """Metadata values compared with the archive."""
+    unfinished: int = 0
+    """Patches, counted once a product, that the cube says it does not have."""
+    differences: tuple[str, ...] = field(default=())
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing differs and nothing is missing, else 1."""
+        return 1 if self.differences or self.unfinished else 0
+
+
+def verify(
+    cube: str | os.PathLike[str], source: str | os.PathLike[str] | None = None, level: Level = "full"
+) -> Verification:
+    """Verify a cube.
+
+    Parameters
+    ----------
+    cube : path
+    source : path, optional
+        The archive that it was made from; compares every pixel and every metadata value.
+    level : {"index", "sample", "full"}
+        What is read of the cube: the records alone, one shard in twenty, or all.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place.
+    """
+    if level not in get_args(Level):
+        raise CubeError(f"level is {level!r}: give one of {', '.join(get_args(Level))}")
+    place = os.fspath(cube)
+    sink = Sink(place)
+    root = sink.get(ROOT_KEY)
+    if root is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root, place)
+    order, table = read_table(place)
+    every = _SAMPLE if level == "sample" else 1
+    check = _Check(place, sink, level == "index", open_archive(source) if source is not None else None, settings)
+    results = [check.shard(p, i, roi) for p in settings["products"] for i, roi in list(enumerate(order))[::every]]
+    values, differences = compare_metadata(check.archive, table, settings) if check.archive else (0, [])
+    return Verification(
+        shards=len(results),
+        shard_bytes=sum(r.shard_bytes for r in results),
+        pixels=sum(r.pixels for r in results),
+        values=values,
+        unfinished=sum(r.unfinished for r in results),
+        differences=(*(d for r in results for d in r.differences), *differences),
+    )
+
+
+@dataclass(frozen=True)
+class _Check:
+    place: str
+    sink: Sink
+    index_only: bool
+    archive: Archive | None
+    settings: dict[str, Any]
+
+    def shard(self, product: str, index: int, roi: str) -> Verification:
+        """Check one shard against its record, and against the archive if there is one."""
+        name = f"{product} of {roi}"
+        record = records.load(self.sink, product, roi)
+        if record is None:
+            return Verification(1, 0, unfinished=1, differences=(f"{name}: never converted, or its record is damaged",))
+        unfinished = sum(patch.status != DONE for patch in record.patches)
+        size, found = self._object(record, name)
+        if found or self.archive is None or self.index_only:
+            return Verification(1, size, unfinished=unfinished, differences=tuple(found))
+        pixels, differences = self._pixels(self.archive, record, index)
+        return Verification(1, size, pixels, 0, unfinished, tuple(differences))
+
+    def _object(self, record: ShardRecord, name: str) -> tuple[int, list[str]]:
+        key = shard_key(record.product, record.index)
+        size = self.sink.size(key) or 0
+        if size != record.bytes:
+            return 0, [f"{name}: {key} has {size} bytes, its record says {record.bytes}"]
+        if self.index_only:
+            return 0, []
+        digest = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
+        return size, [] if digest == record.sha256 else [f"{name}: {key} is damaged, its sha256 is not the recorded one"]
+
+    def _pixels(self, archive: Archive, record: ShardRecord, index: int) -> tuple[int, list[str]]:
+        try:
+            shard = read_shard(self.place, record.product, index)
+        except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
+            return 0, [f"{record.product} of {record.roi_id}: cannot be read ({error})"]
+        fill = _fill(self.settings["products"][record.product])
+        differences = []
+        for patch in record.patches:
+            differences += list(_patch(archive, record, patch, shard[patch.time], fill))
+        return shard[: len(record.patches)].size, differences
+
+
+def _fill(layout: dict[str, Any]) -> float:
+    return float(layout["fill_value"])
+
+
+def _patch(
+    archive: Archive, record: ShardRecord, patch: PatchRecord, stored: npt.NDArray[Any], fill: float
+) -> Iterator[str]:
+    """Compare one patch of one product; a patch that is not done must be nothing but fill."""
+    name = f"{record.product} of {record.roi_id}/{patch.s2_id_gee}"
+    files = archive.patches.get((record.roi_id, patch.s2_id_gee))
+    if patch.status != DONE or files is None:
+        if patch.status == DONE:
+            yield f"{name}: done in the cube, but the archive has no such patch"
+        elif not _equal(stored, np.full_like(stored, fill)):
+            yield f"{name}: not done, yet it has pixels"
+        return
+    bands = [band for file in files_of(record.product).values() for band in file]
+    for file, wanted in files_of(record.product).items():
+        planes = [stored[bands.index(band)] for band in wanted]
+        if file not in files.names:
+            expected: list[npt.NDArray[Any]] = [np.full_like(plane, fill) for plane in planes]
+            path = f"{files.folder}/{file}.tif"
+        else:
+            path = f"{files.folder}/{files.names[file]}"
+            try:
+                expected = _read(os.path.join(archive.root, path), wanted, record.product, fill)
+            except (RasterioError, ValueError) as error:
+                yield f"{name}: {path} cannot be read ({error})"
+                continue
+        for band, plane, source in zip(wanted, planes, expected, strict=True):
+            if not _equal(plane, source):
+                yield f"{name}: {band} differs from {path} in {_count(plane, source)} pixels"
+
+
+def _read(path: str, wanted: tuple[str, ...], product: str, fill: float) -> list[npt.NDArray[Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
+        with rasterio.open(path) as file:
+            pixels = file.read()
+            names = [band_name(text or "") for text in file.descriptions]
+            nodata = file.nodata
+    if len(wanted) > 1 and set(names) & set(wanted):
+        pixels = np.stack([pixels[names.index(band)] for band in wanted])
+    if product == "labels" and pixels.dtype.kind == "f" and nodata is not None:
+        pixels = np.where(np.isnan(pixels) if np.isnan(nodata) else pixels == pixels.dtype.type(nodata), fill, pixels)
+    return list(pixels)
+
+
+def _equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f" and b.dtype.kind == "f"))
+
+
+def _count(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
+    if a.shape != b.shape:
+        return max(a.size, b.size)
+    same = a == b
+    if a.dtype.kind == "f":
+        same |= np.isnan(a) & np.isnan(b)
+    return int((~same).sum())
