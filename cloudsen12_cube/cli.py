@@ -1,0 +1,202 @@
+"""The command line ``cloudsen12-cube``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+
+from cloudsen12_cube import terminal
+from cloudsen12_cube.assets import PRODUCTS
+from cloudsen12_cube.catalogue import TestMeaning
+from cloudsen12_cube.convert import Options, StrictStop, convert, plan, worker_count
+from cloudsen12_cube.demo import demo
+from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.info import info
+from cloudsen12_cube.plan import as_json
+from cloudsen12_cube.report import failures_path
+from cloudsen12_cube.verify import Level, verify
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 all done and right; 1 finished, but something was refused or differs; 2 nothing could be done.
+    """
+    given = _parser().parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=False)
+    try:
+        run: Callable[[argparse.Namespace, Console], int] = given.run
+        return run(given, console)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        return 141
+    except (CubeError, OSError, KeyError) as error:
+        if given.debug:
+            raise
+        print(f"cloudsen12-cube: {_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, StrictStop) else 2
+
+
+def _line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("cloudsen12-cube", description="CloudSEN12 as one Zarr v3 cube.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('cloudsen12-cube')}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace, Console], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("demo", _demo, "make a small archive, convert and verify it, draw a picture")
+    sub.add_argument("dir", nargs="?", type=Path, default=Path("cloudsen12-demo"), metavar="DIR")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    _conversion(command("convert", _convert, "convert an archive into a cube; run again to continue"))
+    _conversion(command("plan", _plan, "show what convert would do"))
+    sub = command("verify", _verify, "check a cube against its checksums, or its archive")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--source", metavar="ARCHIVE", help="compare every pixel and metadata value with the archive")
+    sub.add_argument("--level", choices=get_args(Level), default="full")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+    for name, run, text in (("info", _info, "show what is in a cube"), ("status", _status, "show how far a cube is")):
+        sub = command(name, run, text)
+        sub.add_argument("cube", metavar="CUBE")
+        sub.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _conversion(sub: argparse.ArgumentParser) -> None:
+    planning = sub.prog.endswith("plan")
+    sub.add_argument("source", metavar="SOURCE", help="the archive's folder")
+    sub.add_argument("cube", metavar="CUBE", help="the store to make")
+    sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
+    sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
+    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; write --bbox=-80,... for a minus")
+    sub.add_argument("--rois", type=_list, default=[], metavar="ROI,ROI")
+    sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
+    sub.add_argument("--memory", type=_bytes, metavar="SIZE", help="limit such as 2GiB; fewer workers if need be")
+    sub.add_argument("--test-meaning", choices=get_args(TestMeaning), help="what `test` means (default: told from it)")
+    sub.add_argument("--strict", action="store_true", help="stop at the first damaged file")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+    if planning:
+        sub.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
+    else:
+        sub.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
+        sub.set_defaults(json=None)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _bbox(text: str) -> tuple[float, float, float, float]:
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no west,south,east,north") from None
+    return west, south, east, north
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 0 or more")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it like 2GiB or 500MiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _options(given: argparse.Namespace) -> Options:
+    return Options(given.bbox, tuple(given.rois), given.workers, given.memory, given.strict, given.test_meaning)
+
+
+def _demo(given: argparse.Namespace, console: Console) -> int:
+    return demo(given.dir, console, given.quiet)
+
+
+def _plan(given: argparse.Namespace, console: Console) -> int:
+    options = _options(given)
+    made = plan(given.source, given.products, given.where, options)
+    workers = worker_count(made, options)
+    if given.json:
+        given.json.write_text(as_json(made, workers), encoding="utf-8")
+    if not given.quiet:
+        terminal.show_plan(console, made, workers)
+    return 0
+
+
+def _convert(given: argparse.Namespace, console: Console) -> int:
+    if given.dry_run:
+        return _plan(given, console)
+    options = _options(given)
+    with terminal.progress_bar(console, given.quiet) as progress:
+        report = convert(given.source, given.cube, given.products, given.where, options=options, progress=progress)
+    if not given.quiet:
+        terminal.show_report(console, report)
+    if report.faults:
+        place = failures_path(given.cube)
+        print(f"cloudsen12-cube: {len(report.faults)} failures; the first: {report.faults[0]}; all: {place}", file=sys.stderr)
+    return report.exit_code
+
+
+def _verify(given: argparse.Namespace, console: Console) -> int:
+    result = verify(given.cube, given.source, given.level)
+    if given.json:
+        _print_json(asdict(result))
+    else:
+        terminal.show_verification(console, result)
+    return result.exit_code
+
+
+def _info(given: argparse.Namespace, console: Console) -> int:
+    found = info(given.cube)
+    if given.json:
+        _print_json(asdict(found))
+    else:
+        terminal.show_info(console, found)
+    return 0
+
+
+def _status(given: argparse.Namespace, console: Console) -> int:
+    found = info(given.cube)
+    if given.json:
+        _print_json({row.product: asdict(row) for row in found.products})
+    else:
+        terminal.show_info(console, found)
+    return 0
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

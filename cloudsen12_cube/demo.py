@@ -1,0 +1,50 @@
+"""The demo: a small archive made, converted, verified, described and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cloudsen12_cube import testing
+from cloudsen12_cube.convert import Options, convert, plan
+from cloudsen12_cube.errors import DestinationError
+from cloudsen12_cube.info import info
+from cloudsen12_cube.plot import overview
+from cloudsen12_cube.reader import open_cube
+from cloudsen12_cube.terminal import progress_bar, show_info, show_report, show_verification
+from cloudsen12_cube.verify import verify
+
+
+def demo(folder: Path, console: Console, quiet: bool = False) -> int:
+    """Run the demo in a folder.
+
+    Returns
+    -------
+    int
+        Exit code of the verification.
+
+    Raises
+    ------
+    DestinationError
+        If the folder holds something that no demo made.
+    """
+    archive, cube = folder / "archive", folder / "cube.zarr"
+    if folder.exists() and any(folder.iterdir()) and not archive.is_dir():
+        raise DestinationError(f"{folder} holds something else: give the demo a folder of its own")
+    if not archive.is_dir():
+        console.print(f"making a small archive in {archive}", markup=False)
+        testing.make_archive(archive, rois=3, seed=0)
+    shards = len(list(plan(archive).tasks()))
+    with progress_bar(console, shards, quiet) as progress:
+        report = convert(archive, cube, options=Options(), progress=progress)
+    show_report(console, report)
+    result = verify(cube, source=archive)
+    show_verification(console, result)
+    show_info(console, info(cube))
+    tree = open_cube(cube, products=["s2l1c", "labels"])
+    high = [str(r) for r, t in zip(tree["roi"].values, tree["label_type"].values, strict=True) if t == "high"]
+    picture = folder / "overview.png"
+    overview(tree, high[0]).savefig(picture, dpi=110)
+    console.print(f"picture: {picture}", markup=False)
+    return max(report.exit_code, result.exit_code)

@@ -1,0 +1,90 @@
+"""What is in a cube: groups, shapes, bytes and counts, from the store alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cloudsen12_cube import record as records
+from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.record import DONE, FAILED
+from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.store import ROOT_KEY, read_settings, read_table
+
+_COUNTED = ("label_type", "split", "cloud_coverage")
+
+
+@dataclass(frozen=True)
+class ProductState:
+    """How far one product of a cube is."""
+
+    product: str
+    shape: tuple[int, ...]
+    """(roi, time, band, y, x)"""
+    dtype: str
+    done: int
+    """Patches whose pixels are in the cube."""
+    failed: int
+    """Patches with a damaged file."""
+    missing: int
+    """Patches that were not converted yet, or have no files."""
+    bytes: int
+    """Stored bytes."""
+    raw_bytes: int
+    """Bytes of the array, uncompressed."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is in a cube."""
+
+    place: str
+    settings: dict[str, Any]
+    rois: int
+    patches: int
+    products: tuple[ProductState, ...]
+    counts: dict[str, dict[str, int]]
+    """Property -> value -> patches."""
+
+
+def info(cube: str | os.PathLike[str]) -> Info:
+    """Look into a cube; the records of its shards are read, so it is right while a run goes on, too.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place.
+    """
+    place = os.fspath(cube)
+    sink = Sink(place)
+    root = sink.get(ROOT_KEY)
+    if root is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root, place)
+    if settings.get("state") == "creating":
+        raise StoreError(f"{place} is a cube whose creation was cut short: run the same convert command again")
+    order, table = read_table(place)
+    products = tuple(_state(sink, p, layout, order, len(table)) for p, layout in settings["products"].items())
+    counts = {name: dict(sorted(Counter(table[name]).items())) for name in _COUNTED}
+    return Info(place, settings, len(order), len(table), products, counts)
+
+
+def _state(sink: Sink, product: str, layout: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
+    status: Counter[int] = Counter()
+    size = 0
+    for index, roi in enumerate(order):
+        record = records.load(sink, product, roi)
+        if record is not None:
+            status.update(patch.status for patch in record.patches)
+            size += sink.size(shard_key(product, index)) or 0
+    shape = (len(order), *layout["shard"][1:])
+    raw = math.prod(shape) * np.dtype(layout["dtype"]).itemsize
+    missing = patches - status[DONE] - status[FAILED]
+    return ProductState(product, shape, layout["dtype"], status[DONE], status[FAILED], missing, size, raw)
+

@@ -1,0 +1,115 @@
+"""What the command line prints: tables and a progress bar that fit a narrow terminal, and stay silent elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cloudsen12_cube.convert import Progress as Callback
+from cloudsen12_cube.info import Info
+from cloudsen12_cube.plan import Plan
+from cloudsen12_cube.record import ShardRecord
+from cloudsen12_cube.report import Report
+from cloudsen12_cube.verify import Verification
+
+_SHOWN = 20
+
+
+def size(count: float) -> str:
+    """Write bytes for people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people: 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def progress_bar(console: Console, shards: int, quiet: bool) -> Iterator[Callback | None]:
+    """Show shards, patches a second, raw megabytes a second and the time left, if anyone is looking."""
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=shards, rate="")
+        patches = raw = 0
+
+        def advance(record: ShardRecord, raw_bytes: int) -> None:
+            nonlocal patches, raw
+            patches += len(record.patches)
+            raw += raw_bytes
+            elapsed = bar.tasks[0].elapsed or 1e-9
+            bar.update(task, advance=1, rate=f"{patches / elapsed:.0f} patches/s {raw / elapsed / 1e6:.0f} MB/s")
+
+        yield advance
+
+
+def show_plan(console: Console, plan: Plan, workers: int) -> None:
+    """Print a plan as a table."""
+    table = Table("product", "shards", "dtype", "shard", "raw")
+    for layout in plan.layouts:
+        rois = len(plan.catalogue.rois)
+        shape = " x ".join(map(str, layout.shard[1:]))
+        table.add_row(layout.product, str(rois), layout.dtype, shape, size(layout.shard_bytes * rois))
+    console.print(table)
+    totals = plan.totals(workers)
+    console.print(f"{totals['rois']} ROIs, {totals['patches']} patches; metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}")
+    console.print(f"{size(totals['source_bytes'])} to read, about {size(totals['stored_bytes_estimate'])} to write in {totals['objects']} objects")
+    console.print(f"at most {size(totals['memory_bytes'])} of memory, about {duration(totals['seconds_estimate'])} with {max(workers, 1)} worker(s)")
+    for fault in plan.faults()[:_SHOWN]:
+        console.print(f"! {fault.roi_id}/{fault.s2_id_gee}: {fault.found}", style="yellow", markup=False)
+
+
+def show_report(console: Console, report: Report) -> None:
+    """Print what a conversion did."""
+    console.print(f"{report.written} of {report.shards} shards written ({size(report.bytes)}), {report.skipped} were there already")
+    if not report.faults:
+        return
+    table = Table("patch", "asset", "found", "expected")
+    for fault in report.faults[:_SHOWN]:
+        table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
+    console.print(table)
+    more = len(report.faults) - _SHOWN
+    if more > 0:
+        console.print(f"... and {more} more")
+
+
+def show_info(console: Console, info: Info) -> None:
+    """Print what is in a cube."""
+    console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
+    table = Table("product", "shape", "dtype", "done", "failed", "missing", "stored", "of raw")
+    for row in info.products:
+        share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.product, shape, row.dtype, str(row.done), str(row.failed), str(row.missing), size(row.bytes), share)
+    console.print(table)
+    for name, counts in info.counts.items():
+        told = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts.items())
+        console.print(f"{name}: {told}", markup=False)
+
+
+def show_verification(console: Console, result: Verification) -> None:
+    """Print what was compared and what differs."""
+    console.print(f"{result.shards} shards, {size(result.shard_bytes)} hashed; {result.pixels:,} pixels and {result.values:,} metadata values compared with the archive")
+    for line in result.differences[:_SHOWN]:
+        console.print(f"! {line}", style="red", markup=False)
+    more = len(result.differences) - _SHOWN
+    if more > 0:
+        console.print(f"... and {more} more")
+    if result.unfinished:
+        console.print(f"{result.unfinished} patches are not in the cube (counted once a product)")
+    verdict = "everything is right" if not result.exit_code else f"{len(result.differences)} differences"
+    console.print(verdict, style="green" if not result.exit_code else "red")
