@@ -22,8 +22,20 @@ from cloudsen12_cube.report import Report, write_failures
 from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.sink import Sink
 
-Progress = Callable[[ShardRecord, int], None]
-"""Called after each shard with its record and the raw bytes that it stands for."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One shard more is done."""
+
+    record: ShardRecord
+    raw_bytes: int
+    """Bytes of the shard, uncompressed."""
+    shards: int
+    """Shards that this run makes in all."""
+
+
+Progress = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ def _run(
     for record in _records(tasks, store.sink, executor, workers):
         records[record.product, record.roi_id] = record
         if progress:
-            progress(record, raw[record.product])
+            progress(Step(record, raw[record.product], len(tasks)))
         if options.strict and record.faults:
             raise StrictStop(record.faults[0])
     return records

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cloudsen12_cube import testing
-from cloudsen12_cube.convert import Options, convert, plan
+from cloudsen12_cube.convert import convert
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plot import overview
@@ -35,9 +35,8 @@ def demo(folder: Path, console: Console, quiet: bool = False) -> int:
     if not archive.is_dir():
         console.print(f"making a small archive in {archive}", markup=False)
         testing.make_archive(archive, rois=3, seed=0)
-    shards = len(list(plan(archive).tasks()))
-    with progress_bar(console, shards, quiet) as progress:
-        report = convert(archive, cube, options=Options(), progress=progress)
+    with progress_bar(console, quiet) as progress:
+        report = convert(archive, cube, progress=progress)
     show_report(console, report)
     result = verify(cube, source=archive)
     show_verification(console, result)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cloudsen12_cube.convert import Progress as Callback
+from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.info import Info
 from cloudsen12_cube.plan import Plan
-from cloudsen12_cube.record import ShardRecord
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.verify import Verification
 
@@ -37,22 +37,23 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(console: Console, shards: int, quiet: bool) -> Iterator[Callback | None]:
+def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
     """Show shards, patches a second, raw megabytes a second and the time left, if anyone is looking."""
     if quiet or not console.is_terminal:
         yield None
         return
     columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=shards, rate="")
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=None, rate="")
         patches = raw = 0
 
-        def advance(record: ShardRecord, raw_bytes: int) -> None:
+        def advance(step: Step) -> None:
             nonlocal patches, raw
-            patches += len(record.patches)
-            raw += raw_bytes
-            elapsed = bar.tasks[0].elapsed or 1e-9
-            bar.update(task, advance=1, rate=f"{patches / elapsed:.0f} patches/s {raw / elapsed / 1e6:.0f} MB/s")
+            patches += len(step.record.patches)
+            raw += step.raw_bytes
+            seconds = bar.tasks[0].elapsed or 1e-9
+            rate = f"{patches / seconds:.0f} patches/s {raw / seconds / 1e6:.0f} MB/s"
+            bar.update(task, advance=1, total=step.shards, rate=rate)
 
         yield advance
 
