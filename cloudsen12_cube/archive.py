@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -110,7 +111,7 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
         raise ArchiveError(f"{root} {found}: give the folder that holds high/, scribble/ or nolabel/")
-    archive = _sort(root, list(_walk(os.path.realpath(root), "", 0)))
+    archive = _sort(root, _walk(os.path.realpath(root), "", 0))
     if not archive.patches and not archive.tables and not archive.documents:
         raise ArchiveError(
             f"{root} is no CloudSEN12 archive: no metadata and no {{high,scribble,nolabel}}/ROI_*/<image id>/*.tif in it"
@@ -147,16 +148,19 @@ def _leaves(path: str, root: str) -> bool:
     return os.path.commonpath([os.path.realpath(path), root]) != root
 
 
-def _sort(root: str, entries: list[_Entry]) -> Archive:
+def _sort(root: str, entries: Iterable[_Entry]) -> Archive:
+    """Tell patches from metadata, one entry at a time: a full archive has 1.2 million of them."""
     patches: dict[PatchKey, PatchFiles] = {}
+    tables, documents = [], []
     for entry in entries:
         match = _PATCH.fullmatch(entry.path)
         stem = SPELLINGS.get(match[4], match[4]) if match else ""
         if match and stem in _STEMS:
-            _add(patches, match, stem, entry)
-    inside = [e.path for e in entries if not e.outside]
-    tables = [p for name in _TABLES for p in inside if os.path.basename(p) == name]
-    documents = [p for p in inside if p.endswith(".json")]
+            _add(patches, match, sys.intern(stem), entry)
+        elif os.path.basename(entry.path) in _TABLES and not entry.outside:
+            tables.append(entry.path)
+        elif entry.path.endswith(".json") and not entry.outside:
+            documents.append(entry.path)
     by_depth = sorted(tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
     return Archive(root, patches, tuple(by_depth), tuple(documents))
 
@@ -167,9 +171,7 @@ def _add(patches: dict[PatchKey, PatchFiles], match: re.Match[str], stem: str, e
     files = patches.setdefault((roi, image), PatchFiles(folder, label_type))
     if files.folder != folder:
         raise ArchiveError(f"{roi}/{image} is there twice, as {files.folder} and {folder}: move one of them away")
-    files.names[stem] = entry.path[len(folder) + 1 :]
+    files.names[stem] = sys.intern(entry.path[len(folder) + 1 :])
     files.sizes[stem] = entry.size
     if entry.outside:
-        patches[roi, image] = PatchFiles(
-            folder, label_type, files.names, files.sizes, files.outside | frozenset({stem})
-        )
+        patches[roi, image] = replace(files, outside=files.outside | {stem})

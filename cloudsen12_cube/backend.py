@@ -55,9 +55,7 @@ class CubeBackend(BackendEntrypoint):
         storage_options: dict[str, Any] | None = None,
     ) -> dict[str, xr.Dataset]:
         """Open every group as a Dataset."""
-        tree = self.open_datatree(
-            filename_or_obj, drop_variables=drop_variables, storage_options=storage_options
-        )
+        tree = self.open_datatree(filename_or_obj, drop_variables=drop_variables, storage_options=storage_options)
         return {node.path: node.to_dataset() for node in tree.subtree}
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:

@@ -108,7 +108,11 @@ def _typed(row: Property, column: pd.Series[Any]) -> Any:
         if row.kind == "text":
             return column.astype(object)
         if row.kind == "time":
-            return pd.to_datetime(column.replace("", None), utc=True, format="ISO8601").dt.tz_localize(None).dt.as_unit("ns")
+            return (
+                pd.to_datetime(column.replace("", None), utc=True, format="ISO8601")
+                .dt.tz_localize(None)
+                .dt.as_unit("ns")
+            )
         numbers = pd.to_numeric(column.replace("", None)).astype("float64")
     except (ValueError, TypeError) as error:
         raise ArchiveError(f"column {row.name} of the metadata holds no {row.kind}: {error}") from None

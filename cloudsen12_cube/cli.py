@@ -163,7 +163,10 @@ def _convert(given: argparse.Namespace, console: Console) -> int:
         terminal.show_report(console, report)
     if report.faults:
         place = failures_path(given.cube)
-        print(f"cloudsen12-cube: {len(report.faults)} failures; the first: {report.faults[0]}; all: {place}", file=sys.stderr)
+        print(
+            f"cloudsen12-cube: {len(report.faults)} failures; the first: {report.faults[0]}; all: {place}",
+            file=sys.stderr,
+        )
     return report.exit_code
 
 

@@ -23,7 +23,6 @@ from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.sink import Sink
 
 
-
 @dataclass(frozen=True)
 class Step:
     """One shard more is done."""
@@ -144,7 +143,7 @@ def _run(
     records: dict[tuple[str, str], ShardRecord] = {}
     raw = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
     for record in _records(tasks, store.sink, executor, workers):
-        records[record.product, record.roi_id] = record
+        records[record.product, record.roi_id] = record.without_sources()
         if progress:
             progress(Step(record, raw[record.product], len(tasks)))
         if options.strict and record.faults:

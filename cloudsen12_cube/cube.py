@@ -190,4 +190,3 @@ def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:
                 f"{roi} has {len(had[roi])} patches in {place}, and others ({len(images)}) in this selection: "
                 "use the conditions that made the cube, or a new place"
             )
-

@@ -87,4 +87,3 @@ def _state(sink: Sink, product: str, layout: dict[str, Any], order: tuple[str, .
     raw = math.prod(shape) * np.dtype(layout["dtype"]).itemsize
     missing = patches - status[DONE] - status[FAILED]
     return ProductState(product, shape, layout["dtype"], status[DONE], status[FAILED], missing, size, raw)
-

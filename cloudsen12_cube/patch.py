@@ -82,7 +82,9 @@ def _encode_file(task: ShardTask, patch: PatchTask, name: str, sources: list[Sou
     check(header, pixels, task.layout, patch, path)
     sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
     del data
-    for band, plane in zip(files_of(task.layout.product)[name], _in_order(header, pixels, task, name, path), strict=True):
+    for band, plane in zip(
+        files_of(task.layout.product)[name], _in_order(header, pixels, task, name, path), strict=True
+    ):
         stored = cast(plane, task.layout, header.nodata, path)
         if task.layout.product == "labels":
             check_label(stored, band, path)

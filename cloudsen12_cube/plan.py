@@ -130,7 +130,10 @@ class Plan:
         unnamed = sorted(set(self.archive.patches) - named) if whole else []
         return [
             *self.catalogue.faults,
-            *(RowFault(*key, "a folder that no row of the metadata names", "a row for every folder") for key in unnamed),
+            *(
+                RowFault(*key, "a folder that no row of the metadata names", "a row for every folder")
+                for key in unnamed
+            ),
         ]
 
 
@@ -190,7 +193,9 @@ def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) 
     there = tuple(p for p in PRODUCTS if any(present[file] for file in files_of(p)))
     lacking = [name for name in wanted if there and name not in there]
     if lacking:
-        raise ArchiveError(f"{archive.root} has no file of {lacking[0]!r} among the selected patches; it has {', '.join(there)}")
+        raise ArchiveError(
+            f"{archive.root} has no file of {lacking[0]!r} among the selected patches; it has {', '.join(there)}"
+        )
     return tuple(p for p in PRODUCTS if p in (wanted or there or PRODUCTS))
 
 
@@ -227,7 +232,9 @@ def _size(headers: dict[str, list[Header]], chosen: Catalogue) -> tuple[int, int
     stated = sorted(set(chosen.table["proj_shape"]) - {0})
     if len(stated) > 1:
         sizes = " and ".join(map(str, stated))
-        raise SelectionError(f"patches of {sizes} pixels do not fit one cube: convert each with --where proj_shape={stated[0]} ...")
+        raise SelectionError(
+            f"patches of {sizes} pixels do not fit one cube: convert each with --where proj_shape={stated[0]} ..."
+        )
     seen = Counter((h.height, h.width) for rows in headers.values() for h in rows)
     if seen:
         return min(seen, key=lambda size: (-seen[size], size))
@@ -267,7 +274,15 @@ def _shard_json(task: ShardTask) -> dict[str, Any]:
     patches = {
         patch.s2_id_gee: None
         if patch.files is None
-        else {"folder": patch.files.folder, "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names}}
+        else {
+            "folder": patch.files.folder,
+            "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names},
+        }
         for patch in task.patches
     }
-    return {"roi": task.roi_id, "product": task.layout.product, "raw_bytes": task.layout.shard_bytes, "patches": patches}
+    return {
+        "roi": task.roi_id,
+        "product": task.layout.product,
+        "raw_bytes": task.layout.shard_bytes,
+        "patches": patches,
+    }

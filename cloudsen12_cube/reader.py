@@ -71,7 +71,9 @@ def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
                 place, engine="zarr", chunks=None, consolidated=True, storage_options=storage_options
             )
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise StoreError(f"{place} is no finished cube ({_first_line(error)}): run convert, or give another place") from error
+        raise StoreError(
+            f"{place} is no finished cube ({_first_line(error)}): run convert, or give another place"
+        ) from error
     if "cloudsen12" not in tree.attrs:
         raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
     return tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cloudsen12_cube.layout import record_key
@@ -66,6 +66,10 @@ class ShardRecord:
     def faults(self) -> tuple[Fault, ...]:
         """Everything that went wrong in the shard."""
         return tuple(fault for patch in self.patches for fault in patch.faults)
+
+    def without_sources(self) -> ShardRecord:
+        """Drop the file lists: a run keeps a record of every shard in memory, and the store has the rest."""
+        return replace(self, patches=tuple(replace(patch, sources=()) for patch in self.patches))
 
     def as_bytes(self) -> bytes:
         """Serialise; equal records give equal bytes."""

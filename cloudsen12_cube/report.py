@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cloudsen12_cube.plan import Plan, ShardTask
@@ -54,7 +54,9 @@ class Report:
 
 def _faults(plan: Plan, records: dict[tuple[str, str], ShardRecord]) -> tuple[Fault, ...]:
     rows = [Fault(f.roi_id, f.s2_id_gee, "", "", "metadata", f.found, f.expected) for f in plan.faults()]
-    return (*rows, *(fault for key in sorted(records) for fault in records[key].faults))
+    found = (fault for key in sorted(records) for fault in records[key].faults)
+    # A patch without a folder lacks every product: one line says so.
+    return tuple(dict.fromkeys([*rows, *(f if f.asset else replace(f, product="") for f in found)]))
 
 
 def failures_path(cube: str | os.PathLike[str]) -> Path:

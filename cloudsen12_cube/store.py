@@ -76,7 +76,10 @@ def _sorted_json(data: bytes) -> bytes:
 def _root_attributes(contents: Contents) -> dict[str, Any]:
     attributes = {"Conventions": "CF-1.12", **contents.attributes, KEY: contents.settings}
     box = bounding_box(contents.frame.table)
-    conventions: dict[Any, Any] = {"license": zarr_cm.license.create(spdx="CC-BY-4.0"), "proj": {"proj:code": "EPSG:4326"}}
+    conventions: dict[Any, Any] = {
+        "license": zarr_cm.license.create(spdx="CC-BY-4.0"),
+        "proj": {"proj:code": "EPSG:4326"},
+    }
     if box:
         conventions["spatial"] = {"spatial:dimensions": ["latitude", "longitude"], "spatial:bbox": box}
     made = [_declared(name, data) for name, data in conventions.items()]
@@ -103,7 +106,10 @@ def bounding_box(table: pd.DataFrame) -> list[float] | None:
 
 
 def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
-    declared = {"zarr_conventions": [dict(zarr_cm.license.CMO)], "license": dict(zarr_cm.license.create(spdx="CC-BY-4.0"))}
+    declared = {
+        "zarr_conventions": [dict(zarr_cm.license.CMO)],
+        "license": dict(zarr_cm.license.create(spdx="CC-BY-4.0")),
+    }
     group = root.create_group(layout.product, attributes=declared)
     columns = [
         *tables.dimensions(contents.frame),
@@ -180,7 +186,9 @@ def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
     try:
         settings = json.loads(root_object)["attributes"][KEY]
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}") from None
+        raise StoreError(
+            f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}"
+        ) from None
     if not isinstance(settings, dict):
         raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
     return settings

@@ -42,7 +42,12 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
     if quiet or not console.is_terminal:
         yield None
         return
-    columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("", total=None, rate="")
         patches = raw = 0
@@ -67,16 +72,24 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
         table.add_row(layout.product, str(rois), layout.dtype, shape, size(layout.shard_bytes * rois))
     console.print(table)
     totals = plan.totals(workers)
-    console.print(f"{totals['rois']} ROIs, {totals['patches']} patches; metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}")
-    console.print(f"{size(totals['source_bytes'])} to read, about {size(totals['stored_bytes_estimate'])} to write in {totals['objects']} objects")
-    console.print(f"at most {size(totals['memory_bytes'])} of memory, about {duration(totals['seconds_estimate'])} with {max(workers, 1)} worker(s)")
+    console.print(
+        f"{totals['rois']} ROIs, {totals['patches']} patches; metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}"
+    )
+    console.print(
+        f"{size(totals['source_bytes'])} to read, about {size(totals['stored_bytes_estimate'])} to write in {totals['objects']} objects"
+    )
+    console.print(
+        f"at most {size(totals['memory_bytes'])} of memory, about {duration(totals['seconds_estimate'])} with {max(workers, 1)} worker(s)"
+    )
     for fault in plan.faults()[:_SHOWN]:
         console.print(f"! {fault.roi_id}/{fault.s2_id_gee}: {fault.found}", style="yellow", markup=False)
 
 
 def show_report(console: Console, report: Report) -> None:
     """Print what a conversion did."""
-    console.print(f"{report.written} of {report.shards} shards written ({size(report.bytes)}), {report.skipped} were there already")
+    console.print(
+        f"{report.written} of {report.shards} shards written ({size(report.bytes)}), {report.skipped} were there already"
+    )
     if not report.faults:
         return
     table = Table("patch", "asset", "found", "expected")
@@ -95,7 +108,9 @@ def show_info(console: Console, info: Info) -> None:
     for row in info.products:
         share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
         shape = " x ".join(map(str, row.shape))
-        table.add_row(row.product, shape, row.dtype, str(row.done), str(row.failed), str(row.missing), size(row.bytes), share)
+        table.add_row(
+            row.product, shape, row.dtype, str(row.done), str(row.failed), str(row.missing), size(row.bytes), share
+        )
     console.print(table)
     for name, counts in info.counts.items():
         told = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts.items())
@@ -104,7 +119,9 @@ def show_info(console: Console, info: Info) -> None:
 
 def show_verification(console: Console, result: Verification) -> None:
     """Print what was compared and what differs."""
-    console.print(f"{result.shards} shards, {size(result.shard_bytes)} hashed; {result.pixels:,} pixels and {result.values:,} metadata values compared with the archive")
+    console.print(
+        f"{result.shards} shards, {size(result.shard_bytes)} hashed; {result.pixels:,} pixels and {result.values:,} metadata values compared with the archive"
+    )
     for line in result.differences[:_SHOWN]:
         console.print(f"! {line}", style="red", markup=False)
     more = len(result.differences) - _SHOWN

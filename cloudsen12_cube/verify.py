@@ -125,7 +125,9 @@ class _Check:
         if self.index_only:
             return 0, []
         digest = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
-        return size, [] if digest == record.sha256 else [f"{name}: {key} is damaged, its sha256 is not the recorded one"]
+        return size, [] if digest == record.sha256 else [
+            f"{name}: {key} is damaged, its sha256 is not the recorded one"
+        ]
 
     def _pixels(self, archive: Archive, record: ShardRecord, index: int) -> tuple[int, list[str]]:
         try:

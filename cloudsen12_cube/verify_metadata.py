@@ -51,7 +51,9 @@ def compare_metadata(archive: Archive, table: pd.DataFrame, settings: dict[str, 
         for name, stored, expected in _pairs(row, {str(k): v for k, v in record.items()}, settings["test_meaning"]):
             compared += 1
             if not _same(name, stored, expected):
-                differences.append(f"metadata of {key[0]}/{key[1]}: {name} is {stored!r}, the archive says {expected!r}")
+                differences.append(
+                    f"metadata of {key[0]}/{key[1]}: {name} is {stored!r}, the archive says {expected!r}"
+                )
     return compared, differences
 
 
