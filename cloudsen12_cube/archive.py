@@ -114,7 +114,7 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     archive = _sort(root, _walk(os.path.realpath(root), "", 0))
     if not archive.patches and not archive.tables and not archive.documents:
         raise ArchiveError(
-            f"{root} is no CloudSEN12 archive: no metadata and no {{high,scribble,nolabel}}/ROI_*/<image id>/*.tif in it"
+            f"{root} is no CloudSEN12 archive: no metadata and no {{high,scribble,nolabel}}/ROI_*/<id>/*.tif in it"
         )
     return archive
 

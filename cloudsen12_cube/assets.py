@@ -4,7 +4,7 @@ Everything that the package knows of an asset stands in ``ASSETS``: where its pi
 scaled and what they mean. Products, band names, files and coordinates are derived from it.
 
 Sources: Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), table 2 (Sentinel-1 and -2, and the extra layers) and
-table 3 (label layers); central wavelengths from ESA's Sentinel-2 spectral response functions (COPE-GSEG-EOPG-TN-15-0007).
+table 3 (label layers); central wavelengths from ESA's spectral response functions (COPE-GSEG-EOPG-TN-15-0007).
 The paper's ``TCL`` is read as ``TCI``; its descriptions of VV and VH are swapped back.
 """
 

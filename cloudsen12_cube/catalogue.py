@@ -57,7 +57,7 @@ class Catalogue:
 
 
 def roi_number(roi_id: str) -> int:
-    """Number of an ROI: ``ROI_0827`` is 827 and comes before ``ROI_10133``."""
+    """Return the number of an ROI: ``ROI_0827`` is 827 and comes before ``ROI_10133``."""
     return int(roi_id.removeprefix("ROI_"))
 
 

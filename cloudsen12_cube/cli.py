@@ -18,7 +18,7 @@ from rich.console import Console
 from cloudsen12_cube import terminal
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
-from cloudsen12_cube.convert import Options, StrictStop, convert, plan, worker_count
+from cloudsen12_cube.convert import Options, StrictError, convert, plan, worker_count
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.info import info
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.debug:
             raise
         print(f"cloudsen12-cube: {_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, StrictStop) else 2
+        return 1 if isinstance(error, StrictError) else 2
 
 
 def _line(error: Exception) -> str:

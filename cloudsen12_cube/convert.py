@@ -147,11 +147,11 @@ def _run(
         if progress:
             progress(Step(record, raw[record.product], len(tasks)))
         if options.strict and record.faults:
-            raise StrictStop(record.faults[0])
+            raise StrictError(record.faults[0])
     return records
 
 
-class StrictStop(CubeError):
+class StrictError(CubeError):
     """A damaged file stopped a strict run (exit code 1)."""
 
 

@@ -17,7 +17,7 @@ from cloudsen12_cube.assets import ProductName, bands_of
 LAYOUT_VERSION = 1
 DIMS = ("roi", "time", "band", "y", "x")
 ROI_CHUNK = 16384
-"""ROIs in one chunk of a metadata array: more than the dataset has, so one column is one object, also after an append."""
+"""ROIs in one chunk of a metadata array: more than there are, so one column is one object, also after an append."""
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
     faults: list[Fault] = []
     for name, bands in files_of(task.layout.product).items():
         try:
-            for band, chunk in _encode_file(task, patch, name, sources):
-                chunks[band] = chunk
+            chunks |= dict(_encode_file(task, patch, name, sources))
         except PatchError as error:
             faults.append(_fault(task, patch, name, error))
         chunks |= {band: b"" for band in bands if band not in chunks}

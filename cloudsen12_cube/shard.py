@@ -2,7 +2,7 @@
 
 The format is Zarr v3's ``sharding_indexed`` codec with the index at the end and the chunks in C order, which is what
 zarr-python writes too, byte for byte (the tests compare). Written here because a whole shard through zarr-python costs
-about twice the CPU of compressing it, and because a patch can be encoded, and its memory freed, before the next is read.
+about twice the CPU of compressing it, and because a patch is encoded, and its memory freed, before the next is read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the objects of a cube are put: whole, or not at all.
 
-An object is written beside its place, flushed to the disk and renamed, so that a reader sees the old one or the new one.
+An object is written beside its place, flushed to the disk and renamed: a reader sees the old one or the new one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A cube equals its archive, pixel by pixel and value by value; and a cube equals what was written.
 
-With the archive at hand, the pixels are read by rasterio (GDAL) from the one side and by zarr-python from the other, and
+With the archive at hand, the pixels are read by rasterio (GDAL) from one side and by zarr-python from the other, and
 the metadata by the csv and json modules: nothing of the path that wrote the cube is used. Alone, the cube is checked
 against the sha256 of every shard.
 """
