@@ -19,7 +19,7 @@ class CubeBackend(BackendEntrypoint):
     supports_groups = True
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "group", "storage_options")
 
-    def open_dataset(  # type: ignore[override]  # xarray hands the options on by name
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
@@ -35,7 +35,7 @@ class CubeBackend(BackendEntrypoint):
         dataset = (tree[path] if path else tree).to_dataset()
         return dataset.drop_vars(_names(drop_variables), errors="ignore")
 
-    def open_datatree(  # type: ignore[override]  # as above
+    def open_datatree(
         self,
         filename_or_obj: Any,
         *,
@@ -47,7 +47,7 @@ class CubeBackend(BackendEntrypoint):
         names = _names(drop_variables)
         return tree.map_over_datasets(lambda node: node.drop_vars(names, errors="ignore")) if names else tree
 
-    def open_groups_as_dict(  # type: ignore[override]  # as above
+    def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,

@@ -141,7 +141,7 @@ def _run(
 ) -> dict[tuple[str, str], ShardRecord]:
     workers = worker_count(store.plan, options)
     records: dict[tuple[str, str], ShardRecord] = {}
-    raw = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
+    raw: dict[str, int] = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
     for record in _records(tasks, store.sink, executor, workers):
         records[record.product, record.roi_id] = record.without_sources()
         if progress:

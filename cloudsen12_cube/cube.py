@@ -52,7 +52,7 @@ class Cube:
         stated = [(p.time, p.s2_id_gee) for p in record.patches]
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
             return False
-        return record.bytes == (self.sink.size(shard_key(record.product, record.index)) or 0)
+        return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
 
     def finalise(self, fresh: dict[tuple[str, str], ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
@@ -66,7 +66,9 @@ class Cube:
 
     def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> None:
         """Write the metadata objects that changed, the root's last."""
-        status = {layout.product: self._status(layout.product, fresh) for layout in self.plan.layouts}
+        status: dict[str, npt.NDArray[np.uint8]] = {
+            layout.product: self._status(layout.product, fresh) for layout in self.plan.layouts
+        }
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
         contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings))
@@ -183,10 +185,14 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
 
 def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:
     """Refuse a run that would give an ROI other patches than those that lie on disk."""
-    had = before.groupby("roi_id", sort=False)["s2_id_gee"].agg(list)
-    for roi, images in new.groupby("roi_id", sort=False)["s2_id_gee"].agg(list).items():
-        if roi in had.index and had[roi] != images:
+    had, has = _images(before), _images(new)
+    for roi, images in has.items():
+        if roi in had and had[roi] != images:
             raise DestinationError(
                 f"{roi} has {len(had[roi])} patches in {place}, and others ({len(images)}) in this selection: "
                 "use the conditions that made the cube, or a new place"
             )
+
+
+def _images(table: pd.DataFrame) -> dict[str, list[str]]:
+    return {str(roi): list(images) for roi, images in table.groupby("roi_id", sort=False)["s2_id_gee"]}

@@ -42,7 +42,8 @@ def demo(folder: Path, console: Console, quiet: bool = False) -> int:
     show_verification(console, result)
     show_info(console, info(cube))
     tree = open_cube(cube, products=["s2l1c", "labels"])
-    high = [str(r) for r, t in zip(tree["roi"].values, tree["label_type"].values, strict=True) if t == "high"]
+    root = tree.to_dataset()
+    high = [str(r) for r, t in zip(root["roi"].values, root["label_type"].values, strict=True) if t == "high"]
     picture = folder / "overview.png"
     overview(tree, high[0]).savefig(picture, dpi=110)
     console.print(f"picture: {picture}", markup=False)

@@ -81,7 +81,7 @@ def complete(table: pd.DataFrame, archive: Archive) -> pd.DataFrame:
         return table
     table = table.copy()
     for index in table.index[lacking]:
-        files = archive.patches.get((table.at[index, "roi_id"], table.at[index, "s2_id_gee"]))
+        files = archive.patches.get((str(table.at[index, "roi_id"]), str(table.at[index, "s2_id_gee"])))
         header = _first_header(archive, files) if files else None
         if header and header.epsg and header.transform:
             _fill(table, index, header)

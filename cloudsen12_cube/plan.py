@@ -75,7 +75,7 @@ class Plan:
     @cached_property
     def groups(self) -> dict[str, pd.DataFrame]:
         """Catalogue rows of each ROI."""
-        return dict(list(self.catalogue.table.groupby("roi_id", sort=False)))
+        return {str(roi): rows for roi, rows in self.catalogue.table.groupby("roi_id", sort=False)}
 
     def tasks(self) -> Iterator[ShardTask]:
         """Yield the shards in the order of the catalogue."""
@@ -176,7 +176,7 @@ def make_plan(archive: Archive, chosen: Catalogue, source: str, options: tuple[S
     layouts = tuple(
         ProductLayout(p, _dtype(p, headers), chosen.times, height, width) for p in PRODUCTS if p in products
     )
-    required = {p: _required(p, present) for p in products}
+    required: dict[str, frozenset[str]] = {p: _required(p, present) for p in products}
     return Plan(archive, chosen, source, selection, layouts, required, tuple(chosen.rois))
 
 

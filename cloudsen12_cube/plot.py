@@ -89,8 +89,9 @@ def true_colour(stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     numpy.ndarray of float32, shape (y, x, 3)
         Values 0..1, with a gamma that lifts dark land.
     """
-    reflectance = np.clip(stored.astype("float32") * 1e-4 / _BRIGHTEST, 0, 1)
-    return np.moveaxis(reflectance ** np.float32(1 / 1.6), 0, -1)
+    reflectance = np.clip(stored.astype(np.float32) * np.float32(1e-4 / _BRIGHTEST), 0, 1)
+    lifted: npt.NDArray[np.float32] = np.moveaxis(reflectance ** np.float32(1 / 1.6), 0, -1)
+    return lifted
 
 
 def _show_label(axes: Any, patch: xr.Dataset) -> None:

@@ -95,7 +95,7 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
 
 def _in_order(tree: xr.DataTree) -> xr.DataTree:
     """Order ROIs by number: on disk they may lie as they arrived."""
-    rois = [str(roi) for roi in tree["roi"].values]
+    rois = [str(roi) for roi in tree.to_dataset()["roi"].values]
     order = np.array(sorted(range(len(rois)), key=lambda i: roi_number(rois[i])), dtype=int)
     if (order == np.arange(len(order))).all():
         return tree

@@ -34,7 +34,8 @@ class Source:
     """A file that went into a shard."""
 
     path: str
-    bytes: int
+    size: int
+    """Bytes."""
     sha256: str
 
 
@@ -57,8 +58,8 @@ class ShardRecord:
     product: str
     roi_id: str
     index: int
-    bytes: int
-    """Length of the shard's object; 0 where nothing was stored, since every pixel is the fill."""
+    size: int
+    """Bytes of the shard's object; 0 where nothing was stored, since every pixel is the fill."""
     sha256: str
     patches: tuple[PatchRecord, ...] = field(default=())
 

@@ -30,7 +30,7 @@ class Report:
     """Patches with a damaged file, counted once a product."""
     absent: int
     """Patches without a folder, counted once a product."""
-    bytes: int
+    size: int
     """Stored bytes of the written shards."""
     faults: tuple[Fault, ...] = ()
 
@@ -45,7 +45,7 @@ class Report:
         shards = len(plan.catalogue.rois) * len(plan.layouts)
         status = [patch.status for record in records.values() for patch in record.patches]
         counts = {code: status.count(code) for code in (ABSENT, DONE, FAILED)}
-        size = sum(record.bytes for record in records.values())
+        size = sum(record.size for record in records.values())
         faults = _faults(plan, records)
         return cls(
             shards, len(records), shards - len(tasks), counts[DONE], counts[FAILED], counts[ABSENT], size, faults

@@ -129,8 +129,8 @@ def s1(random: Random, ground: Ground) -> Planes:
     return np.stack([np.round(base * 4) / 4, np.round((base - 7) * 4) / 4, angle]).astype(np.float32)
 
 
-def extra(random: Random, scene: Scene) -> dict[str, Planes]:
-    """The six extra layers by band name, each (y, x)."""
+def extra_layers(random: Random, scene: Scene) -> dict[str, Planes]:
+    """Make the six extra layers by band name, each (y, x)."""
     ground, size = scene.ground, scene.label.shape[0]
     cover = np.where(ground.water, 80, np.where(ground.reflectance[3] < 0.1, 10, 60)).astype(np.uint8)
     return {
@@ -144,7 +144,7 @@ def extra(random: Random, scene: Scene) -> dict[str, Planes]:
 
 
 def algorithms(scene: Scene) -> dict[str, Planes]:
-    """The eight algorithms' layers by band name: the truth in each one's codes, shifted or grown a little."""
+    """Make the eight algorithms' layers by band name: the truth in each one's codes, shifted or grown a little."""
     label, water = scene.label, scene.ground.water
     grown = np.maximum(label == 1, np.roll(label == 1, 2, axis=1))
     percent = np.round(100 * np.clip(scene.cloud * 1.5, 0, 1)).astype(np.uint8)
@@ -175,7 +175,8 @@ def scribbles(random: Random, label: npt.NDArray[np.uint8]) -> Planes:
 
 
 def true_colour(scene: Scene) -> Planes:
-    """The thumbnail: red, green and blue as bytes, (3, y, x)."""
+    """Make the thumbnail: red, green and blue as bytes, (3, y, x)."""
     bands = bands_of("s2l1c")
     rows = [bands.index(band) for band in ("B4", "B3", "B2")]
-    return np.clip(scene.toa[rows] * 255 / 0.35, 0, 255).astype(np.uint8)
+    shown: Planes = np.clip(scene.toa[rows] * 255 / 0.35, 0, 255).astype(np.uint8)
+    return shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -65,22 +66,23 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
 
 def show_plan(console: Console, plan: Plan, workers: int) -> None:
     """Print a plan as a table."""
-    table = Table("product", "shards", "dtype", "shard", "raw")
+    table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD)
     for layout in plan.layouts:
         rois = len(plan.catalogue.rois)
         shape = " x ".join(map(str, layout.shard[1:]))
         table.add_row(layout.product, str(rois), layout.dtype, shape, size(layout.shard_bytes * rois))
     console.print(table)
     totals = plan.totals(workers)
-    console.print(
-        f"{totals['rois']} ROIs, {totals['patches']} patches; metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}"
+    read, written = size(totals["source_bytes"]), size(totals["stored_bytes_estimate"])
+    time = duration(totals["seconds_estimate"])
+    lines = (
+        f"{totals['rois']} ROIs, {totals['patches']} patches",
+        f"metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}",
+        f"{read} to read, about {written} to write in {totals['objects']} objects",
+        f"at most {size(totals['memory_bytes'])} of memory, about {time} with {max(workers, 1)} worker(s)",
     )
-    console.print(
-        f"{size(totals['source_bytes'])} to read, about {size(totals['stored_bytes_estimate'])} to write in {totals['objects']} objects"
-    )
-    console.print(
-        f"at most {size(totals['memory_bytes'])} of memory, about {duration(totals['seconds_estimate'])} with {max(workers, 1)} worker(s)"
-    )
+    for line in lines:
+        console.print(line, markup=False)
     for fault in plan.faults()[:_SHOWN]:
         console.print(f"! {fault.roi_id}/{fault.s2_id_gee}: {fault.found}", style="yellow", markup=False)
 
@@ -88,11 +90,11 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
 def show_report(console: Console, report: Report) -> None:
     """Print what a conversion did."""
     console.print(
-        f"{report.written} of {report.shards} shards written ({size(report.bytes)}), {report.skipped} were there already"
+        f"{report.written} of {report.shards} shards written ({size(report.size)}), {report.skipped} were there before"
     )
     if not report.faults:
         return
-    table = Table("patch", "asset", "found", "expected")
+    table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD)
     for fault in report.faults[:_SHOWN]:
         table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
     console.print(table)
@@ -104,13 +106,12 @@ def show_report(console: Console, report: Report) -> None:
 def show_info(console: Console, info: Info) -> None:
     """Print what is in a cube."""
     console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
-    table = Table("product", "shape", "dtype", "done", "failed", "missing", "stored", "of raw")
+    table = Table("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", box=SIMPLE_HEAD)
     for row in info.products:
-        share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
-        shape = " x ".join(map(str, row.shape))
-        table.add_row(
-            row.product, shape, row.dtype, str(row.done), str(row.failed), str(row.missing), size(row.bytes), share
-        )
+        share = f" ({row.bytes / row.raw_bytes:.0%})" if row.raw_bytes else ""
+        cells = [row.product, str(row.shape[2]), f"{row.shape[3]}x{row.shape[4]}", row.dtype]
+        cells += [str(row.done), str(row.failed), str(row.missing), size(row.bytes) + share]
+        table.add_row(*cells)
     console.print(table)
     for name, counts in info.counts.items():
         told = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts.items())
@@ -119,9 +120,9 @@ def show_info(console: Console, info: Info) -> None:
 
 def show_verification(console: Console, result: Verification) -> None:
     """Print what was compared and what differs."""
-    console.print(
-        f"{result.shards} shards, {size(result.shard_bytes)} hashed; {result.pixels:,} pixels and {result.values:,} metadata values compared with the archive"
-    )
+    console.print(f"{result.shards} shards checked against their records, {size(result.shard_bytes)} hashed")
+    if result.pixels or result.values:
+        console.print(f"{result.pixels:,} pixels and {result.values:,} metadata values compared with the archive")
     for line in result.differences[:_SHOWN]:
         console.print(f"! {line}", style="red", markup=False)
     more = len(result.differences) - _SHOWN

@@ -22,9 +22,10 @@ import rasterio
 from pyproj import Transformer
 
 from cloudsen12_cube import scene as scenes
-from cloudsen12_cube.assets import ASSETS, files_of
+from cloudsen12_cube.assets import ASSETS, PRODUCTS, files_of
 from cloudsen12_cube.metadata import LABEL_FOLDERS
 
+_START = datetime(2019, 1, 1, 10, tzinfo=UTC)
 _COVERAGES = tuple(scenes.COVER)
 _STRIPED_NODATA = -3.4e38  # as KappaMask's true files declare it
 
@@ -145,10 +146,10 @@ def _patches(index: int, rois: int, seed: int, options: ArchiveOptions) -> list[
     coverages = [_COVERAGES[(t + index) % 5] for t in range(options.times)]
     if label_type == "nolabel" and "cloud-free" not in coverages:
         coverages[0] = "cloud-free"
-    start = datetime(2019, 1, 1, 10, tzinfo=UTC) + timedelta(days=3 * index)
+    start = _START + timedelta(days=3 * index)
     rows = [_row(index, time, place, coverages[time], (label_type, start, options)) for time in range(options.times)]
     if index == 1 and rois > 1 and options.times > 1:
-        rows[0]["s2_id_gee"] = _row(0, 0, place, coverages[0], (label_type, datetime(2019, 1, 1, 10, tzinfo=UTC), options))["s2_id_gee"]
+        rows[0]["s2_id_gee"] = _row(0, 0, place, coverages[0], (label_type, _START, options))["s2_id_gee"]
     patches = [
         _Patch(row, coverage, np.random.default_rng([seed, index, 2, time]))
         for time, (row, coverage) in enumerate(zip(rows, coverages, strict=True))
@@ -232,7 +233,7 @@ def _files(patch: _Patch, scene: scenes.Scene, options: ArchiveOptions) -> Itera
     yield "S2L2A", scenes.l2a(patch.random, scene, options.dtype)
     yield "S1", scenes.s1(patch.random, scene.ground)
     yield "thumbnail", scenes.true_colour(scene)
-    for band, plane in scenes.extra(patch.random, scene).items():
+    for band, plane in scenes.extra_layers(patch.random, scene).items():
         yield f"extra/{'occurrence' if band == 'ocurrence' and options.occurrence else band}", plane[None]
     for band, plane in scenes.algorithms(scene).items():
         striped = options.striped_labels and band.startswith("kappamask")
@@ -277,7 +278,7 @@ def _nodata(stem: str) -> float | None:
 def _descriptions(stem: str) -> tuple[str, ...]:
     if stem == "thumbnail":
         return ("R", "G", "B")
-    bands = {name: b for product in ("s2l1c", "s2l2a", "s1", "extra", "labels") for name, b in files_of(product).items()}
+    bands = {name: of for product in PRODUCTS for name, of in files_of(product).items()}
     return bands.get(stem, (stem.rpartition("/")[2],))
 
 
@@ -302,7 +303,8 @@ def _stac_item(row: dict[str, str]) -> dict[str, Any]:
     """Make an item as it was published, which is not quite valid: ``proj:shape`` is one number."""
     left_out = ("annotator_name", "s2_water_vapour_retrieval_accuracy", "s1_grd_post_processing_software_version")
     texts = {k: v for k, v in row.items() if k not in (*left_out, "test_sr", "s2_date") and not k.startswith("proj_")}
-    numeric = [k for k in texts if k.startswith(("s2_view", "s2_aot", "s2_refl", "s1_radar", "s1_slc_processing_software"))]
+    numbers = ("s2_view", "s2_aot", "s2_refl", "s1_radar", "s1_slc_processing_software")
+    numeric = [key for key in texts if key.startswith(numbers)]
     properties: dict[str, Any] = texts | {k: float(texts[k]) for k in numeric}
     properties |= {"land_cover": int(row["land_cover"]), "test": int(row["test"])}
     properties["difficulty"] = float(row["difficulty"]) if row["difficulty"] else None

@@ -120,8 +120,8 @@ class _Check:
     def _object(self, record: ShardRecord, name: str) -> tuple[int, list[str]]:
         key = shard_key(record.product, record.index)
         size = self.sink.size(key) or 0
-        if size != record.bytes:
-            return 0, [f"{name}: {key} has {size} bytes, its record says {record.bytes}"]
+        if size != record.size:
+            return 0, [f"{name}: {key} has {size} bytes, its record says {record.size}"]
         if self.index_only:
             return 0, []
         digest = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
