@@ -66,7 +66,7 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
 
 def show_plan(console: Console, plan: Plan, workers: int) -> None:
     """Print a plan as a table."""
-    table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD)
+    table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for layout in plan.layouts:
         rois = len(plan.catalogue.rois)
         shape = " x ".join(map(str, layout.shard[1:]))
@@ -94,7 +94,7 @@ def show_report(console: Console, report: Report) -> None:
     )
     if not report.faults:
         return
-    table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD)
+    table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for fault in report.faults[:_SHOWN]:
         table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
     console.print(table)
@@ -106,11 +106,11 @@ def show_report(console: Console, report: Report) -> None:
 def show_info(console: Console, info: Info) -> None:
     """Print what is in a cube."""
     console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
-    table = Table("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", box=SIMPLE_HEAD)
+    table = Table("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", "of raw", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in info.products:
-        share = f" ({row.bytes / row.raw_bytes:.0%})" if row.raw_bytes else ""
+        share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
         cells = [row.product, str(row.shape[2]), f"{row.shape[3]}x{row.shape[4]}", row.dtype]
-        cells += [str(row.done), str(row.failed), str(row.missing), size(row.bytes) + share]
+        cells += [str(row.done), str(row.failed), str(row.missing), size(row.bytes), share]
         table.add_row(*cells)
     console.print(table)
     for name, counts in info.counts.items():
