@@ -111,10 +111,19 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
         found = read_settings(root, sink.root)
     except StoreError as error:
         raise DestinationError(f"{error}; give the cube a place of its own") from None
+    plan = _with_times(plan, found)
+    settings = _settings(plan)
     _same_settings(found, settings, sink.root)
     if found.get("state") == "creating":
         return _create(plan, sink, settings)
     return _continue(plan, sink, settings | {key: found[key] for key in ("created", "tool", "source")})
+
+
+def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
+    """Give the plan as many dates as the cube has room for: an ROI with fewer leaves some absent."""
+    shards = [layout["shard"] for layout in found.get("products", {}).values()]
+    room = max((shard[1] for shard in shards), default=0)
+    return replace(plan, layouts=tuple(replace(row, times=max(row.times, room)) for row in plan.layouts))
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

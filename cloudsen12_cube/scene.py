@@ -22,9 +22,9 @@ COVER = {"cloud-free": 0.0, "almost-clear": 0.12, "low-cloudy": 0.3, "mid-cloudy
 """Share of cloud in each class of cloud coverage."""
 
 # Reflectance of water, soil, vegetation, cloud in B1, B2, ... B12, in the order of the L1C bands.
-_WATER = (0.11, 0.085, 0.06, 0.04, 0.03, 0.025, 0.022, 0.02, 0.018, 0.01, 0.001, 0.008, 0.006)
-_SOIL = (0.13, 0.125, 0.14, 0.19, 0.22, 0.24, 0.26, 0.27, 0.28, 0.10, 0.002, 0.34, 0.27)
-_GREEN = (0.11, 0.085, 0.085, 0.055, 0.10, 0.24, 0.30, 0.31, 0.33, 0.11, 0.002, 0.17, 0.08)
+_WATER = (0.10, 0.075, 0.055, 0.03, 0.03, 0.025, 0.022, 0.02, 0.018, 0.01, 0.001, 0.008, 0.006)
+_SOIL = (0.12, 0.105, 0.13, 0.17, 0.22, 0.24, 0.26, 0.27, 0.28, 0.10, 0.002, 0.34, 0.27)
+_GREEN = (0.09, 0.062, 0.078, 0.048, 0.10, 0.24, 0.30, 0.31, 0.33, 0.11, 0.002, 0.17, 0.08)
 _CLOUD = (0.62, 0.60, 0.58, 0.59, 0.60, 0.62, 0.63, 0.63, 0.64, 0.30, 0.03, 0.45, 0.33)
 _CIRRUS = 10  # position of B10
 _SHADE = 0.45  # share of the light that is left in a shadow
@@ -82,7 +82,8 @@ def make_ground(random: Random, size: int) -> Ground:
     green = np.clip(1.6 * noise(random, size, 1.9) - 0.3, 0, 1)
     water = relief < random.uniform(0.04, 0.18)
     mixed = [g * green + s * (1 - green) for g, s in zip(_GREEN, _SOIL, strict=True)]
-    texture = 0.8 + 0.4 * noise(random, size, 1.1)
+    slope = size / 40 * (np.roll(relief, 3, axis=1) - np.roll(relief, -3, axis=1))
+    texture = 0.75 + 0.5 * noise(random, size, 1.1) + np.clip(slope, -0.25, 0.25)
     planes = [np.where(water, w, m * texture) for w, m in zip(_WATER, mixed, strict=True)]
     return Ground(np.stack(planes).astype(np.float32), 40 + 900 * relief, water)
 
@@ -91,14 +92,14 @@ def make_scene(random: Random, ground: Ground, coverage: str) -> Scene:
     """Put clouds of a class of coverage, and their shadows, over the ground."""
     size = ground.water.shape[0]
     cover = COVER[coverage]
-    height = noise(random, size, 2.1)
+    height = noise(random, size, 1.75)
     opacity = np.clip((height - (1 - cover)) / max(0.45 * cover, 1e-6), 0, 1) if cover else np.zeros_like(height)
     thick, thin = opacity > 0.45, (opacity > 0.06) & (opacity <= 0.45)
     moved = np.roll(thick, (round(_SHIFT[0] * size), round(_SHIFT[1] * size)), (0, 1))
     shadow = moved & ~thick & ~thin
     label = np.select([thick, thin, shadow], [1, 2, 3], 0).astype(np.uint8)
     light = np.where(shadow, _SHADE, 1.0).astype(np.float32)
-    bright = np.array(_CLOUD, np.float32)[:, None, None] * (0.75 + 0.5 * noise(random, size, 1.6))
+    bright = np.array(_CLOUD, np.float32)[:, None, None] * (0.4 + 0.75 * noise(random, size, 1.6))
     alpha = np.minimum(opacity * 1.3, 0.97)
     toa = ground.reflectance * light * (1 - alpha) + bright * alpha
     toa += random.normal(0, 0.0015, toa.shape).astype(np.float32)

@@ -71,7 +71,7 @@ class Sink:
     def empty(self) -> bool:
         """Tell whether nothing is there yet."""
         try:
-            return not any(True for _ in os.scandir(self.root))
+            return not os.listdir(self.root)
         except FileNotFoundError:
             return True
         except NotADirectoryError:

@@ -23,7 +23,7 @@ from cloudsen12_cube import tables
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import DIMS, ROI_CHUNK, Codec, ProductLayout, array_path
 from cloudsen12_cube.properties import PROPERTIES
-from cloudsen12_cube.tables import NAT, Column, Frame
+from cloudsen12_cube.tables import Column, Frame
 
 ROOT_KEY = "zarr.json"
 KEY = "cloudsen12"
@@ -224,7 +224,7 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     if name == "proj_transform":
         return ["" if np.isnan(v[0]) else ", ".join(f"{n:.15g}" for n in v) for v in values]
     if kind == "time":
-        return np.where(values == NAT, np.datetime64("NaT"), values.astype("datetime64[us]")).astype("datetime64[ns]")
+        return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
     return values.astype(object) if kind == "text" else values
 
 
