@@ -68,7 +68,12 @@ def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
         with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
             tree = xr.open_datatree(
-                place, engine="zarr", chunks=None, consolidated=True, storage_options=storage_options
+                place,
+                engine="zarr",
+                chunks=None,
+                consolidated=True,
+                decode_times=False,
+                storage_options=storage_options,
             )
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
@@ -88,8 +93,13 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
     for name in products or ():
         if name not in there:
             raise KeyError(f"no product {name!r} in {place}; it has {', '.join(there)}")
-    nodes = {"/": tree.to_dataset()}
-    nodes |= {name: tree[name].to_dataset() for name in there if products is None or name in products}
+    root = xr.decode_cf(tree.to_dataset())
+    times = {name: root[name].variable for name in ("datetime", "s1_datetime")}
+    nodes = {"/": root}
+    for name in there:
+        if products is None or name in products:
+            # Decoding times reads two values of each: once, from the root, spares a bucket's reader 20 requests.
+            nodes[name] = tree[name].to_dataset().assign_coords(times)
     return xr.DataTree.from_dict(nodes, name=tree.name)
 
 
