@@ -132,8 +132,15 @@ def _derive(table: pd.DataFrame, meaning: TestMeaning) -> None:
     table["label_type"] = table["label_type"].map(lambda t: LABEL_FOLDERS.get(t, t)).astype(object)
     start = pd.to_datetime(table["s2_id_gee"].map(sensing_start).replace("", None), format="%Y%m%dT%H%M%S")
     table["datetime"] = table["datetime"].fillna(start.dt.as_unit("ns"))
-    points = table["proj_centroid"].str.extract(_POINT).astype("float64")
-    table["longitude"], table["latitude"] = points[0], points[1]
+    table["longitude"], table["latitude"] = _centres(table["proj_centroid"])
+
+
+def _centres(column: pd.Series[Any]) -> tuple[Any, Any]:
+    points = column.str.extract(_POINT)
+    try:
+        return points[0].astype("float64"), points[1].astype("float64")
+    except ValueError as error:
+        raise ArchiveError(f"column proj_centroid of the metadata holds no POINT (lon lat): {error}") from None
 
 
 def _check_roi_wide(table: pd.DataFrame) -> None:

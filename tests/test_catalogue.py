@@ -111,7 +111,9 @@ def test_a_split_never_shares_an_roi() -> None:
 
 
 def test_illegal_and_repeated_keys_are_named_and_left_out() -> None:
-    catalogue = rows(("../../evil", "x", "0"), ("ROI_0001", "../x", "0"), ("ROI_0001", "a", "0"), ("ROI_0001", "a", "0"))
+    catalogue = rows(
+        ("../../evil", "x", "0"), ("ROI_0001", "../x", "0"), ("ROI_0001", "a", "0"), ("ROI_0001", "a", "0")
+    )
     assert len(catalogue.table) == 1
     assert [f.found for f in catalogue.faults] == ["an illegal id", "an illegal id", "a second row of this patch"]
 
@@ -149,9 +151,19 @@ def test_conditions_are_parsed(text: str, condition: Condition) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "label_type", "label_type=", "nonsense=1", "label_type<3", "difficulty<=hard", "difficulty<1|2", "datetime>soon",
-     "__import__('os').system('x')", "difficulty<=__import__('os')"],
-)  # fmt: skip
+    [
+        "",
+        "label_type",
+        "label_type=",
+        "nonsense=1",
+        "label_type<3",
+        "difficulty<=hard",
+        "difficulty<1|2",
+        "datetime>soon",
+        "__import__('os').system('x')",
+        "difficulty<=__import__('os')",
+    ],
+)
 def test_other_conditions_are_refused(text: str) -> None:
     with pytest.raises(SelectionError):
         parse(text)

@@ -186,7 +186,7 @@ def test_new_rois_go_in_behind_and_are_read_in_order(archive: Path, cube: Path, 
     assert c12.verify(place, source=archive).exit_code == 0
 
 
-def test_a_cube_keeps_its_settings(archive: Path, cube: Path, tmp_path: Path) -> None:
+def test_a_cube_keeps_its_settings(archive: Path, tmp_path: Path) -> None:
     place = tmp_path / "c.zarr"
     c12.convert(archive, place, products=["s1"])
     with pytest.raises(DestinationError, match=r"other products \(s1, now s1, labels\)"):

@@ -21,8 +21,22 @@ from cloudsen12_cube.assets import PRODUCTS, bands_of
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.properties import PROPERTIES
 
-COORDINATES = """s2_id_gee datetime s1_datetime label_type split cloud_coverage difficulty longitude latitude proj_epsg
-proj_transform status scale units""".split()
+COORDINATES = [
+    "s2_id_gee",
+    "datetime",
+    "s1_datetime",
+    "label_type",
+    "split",
+    "cloud_coverage",
+    "difficulty",
+    "longitude",
+    "latitude",
+    "proj_epsg",
+    "proj_transform",
+    "status",
+    "scale",
+    "units",
+]
 
 
 def test_a_tree_with_a_group_a_product(cube: Path) -> None:
@@ -185,7 +199,9 @@ def test_opening_over_http_takes_few_requests(cube: Path) -> None:
     try:
         tree = c12.open_cube(f"http://127.0.0.1:{server.server_address[1]}/{cube.name}")
         assert len(_Counting.seen) <= 30
-        np.testing.assert_array_equal(tree["labels"]["labels"][1, 2, 3], c12.open_cube(cube)["labels"]["labels"][1, 2, 3])
+        np.testing.assert_array_equal(
+            tree["labels"]["labels"][1, 2, 3], c12.open_cube(cube)["labels"]["labels"][1, 2, 3]
+        )
     finally:
         server.shutdown()
         server.server_close()

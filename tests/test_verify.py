@@ -98,7 +98,7 @@ def test_a_band_more_or_a_file_less_is_found(copy: Path, source: Path) -> None:
         (",N02.11,", ",N02.14,", "s2_sen2cor_version"),
         ("T10:09:47Z", "T10:09:48Z", "datetime"),
         ("10, 0, ", "10, 0, 1", "proj_transform"),
-        ("POINT (", "POINT (1", "proj_centroid"),
+        ("POINT (-", "POINT (-1", "proj_centroid"),
         (",cloudy,", ",cloud-free,", "cloud_coverage"),
     ],
 )

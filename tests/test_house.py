@@ -1,0 +1,127 @@
+"""The house rules: lints, types, arrows that point one way, and documents that say what runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudsen12_cube
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cloudsen12_cube"
+
+FLOORS = (
+    ("errors", "assets", "classes", "properties"),
+    ("metadata", "conditions", "layout", "raster", "scene"),
+    ("archive", "catalogue", "shard", "sink"),
+    ("grid", "record", "testing_metadata"),
+    ("testing",),
+    ("plan", "tables"),
+    ("patch", "store", "report"),
+    ("cube", "reader", "info", "verify_metadata"),
+    ("convert", "verify", "backend", "plot"),
+    ("terminal",),
+    ("demo",),
+    ("cli", "__init__"),
+)
+"""A file imports from floors above its own place in this list, or its own, but never from one below."""
+
+ONLY_IN = {
+    "zarr": {"store"},
+    "tifffile": {"raster"},
+    "imagecodecs": {"raster"},
+    "rasterio": {"raster", "verify", "testing"},
+    "matplotlib": {"plot"},
+    "rich": {"terminal", "cli", "demo"},
+    "xarray": {"reader", "backend", "plot"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= (
+                {f"{node.module}.{a.name}" for a in node.names} if node.module == "cloudsen12_cube" else {node.module}
+            )
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    files = {path.stem: path for path in PACKAGE.glob("*.py")}
+    assert set(files) == set(floor)
+    edges: dict[str, set[str]] = {}
+    for name, path in files.items():
+        inner = {module.split(".")[1] for module in imports(path) if module.startswith("cloudsen12_cube.")} & set(floor)
+        edges[name] = inner
+        too_low = {other for other in inner if floor[other] > floor[name]}
+        assert not too_low, f"{name} imports {too_low}"
+    assert_no_circle(edges)
+
+
+def assert_no_circle(edges: dict[str, set[str]]) -> None:
+    while edges:
+        free = {name for name, targets in edges.items() if not targets & edges.keys()}
+        assert free, f"an import circle among {sorted(edges)}"
+        edges = {name: targets for name, targets in edges.items() if name not in free}
+
+
+def test_each_library_has_its_rooms() -> None:
+    for path in PACKAGE.glob("*.py"):
+        roots = {module.split(".")[0] for module in imports(path)}
+        for library, rooms in ONLY_IN.items():
+            assert library not in roots or path.stem in rooms, f"{path.name} imports {library}"
+
+
+def test_files_are_short_and_nothing_is_evaluated() -> None:
+    for path in PACKAGE.glob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path.name
+        assert not re.search(r"\b(eval|exec|pickle)\s*[(.]", text), path.name
+        assert "**kwargs" not in text
+
+
+def test_ruff() -> None:
+    for command in (["check"], ["format", "--check"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout
+
+
+def test_mypy() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "cloudsen12_cube"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_public_names_are_documented() -> None:
+    for name in cloudsen12_cube.__all__:
+        assert getattr(cloudsen12_cube, name).__doc__, name
+
+
+def test_the_readmes_commands_are_the_gates() -> None:
+    readme, gate = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    commands = re.findall(r"^python -m venv .*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    assert "demo" in commands[0]
+    assert "pytest" in commands[1]
+    assert "README.md" in gate
+
+
+def test_committed_text_names_no_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in listed:
+        if name.endswith((".py", ".md", ".toml", ".ipynb")) or name == ".ci/run":
+            assert not re.search("/" + r"(work|root)/", (ROOT / name).read_text()), name
