@@ -96,10 +96,12 @@ def _roi_id(index: int) -> str:
 def make_patches(index: int, seed: int, options: ArchiveOptions) -> list[Patch]:
     """Make the rows of one ROI, out of time order as 1 % of the published are."""
     label_type = options.label_types[index % len(options.label_types)]
-    # ROI 1 lies due north of ROI 0, in the same zone: their first images share one id.
+    # ROI 1 lies beside ROI 0, in the same zone: their first images share one id.
     where = np.random.default_rng([seed, 0 if index == 1 else index, 3])
     east, north = float(where.uniform(-170, 170)), float(where.uniform(-60, 70))
-    place = round(east, 5), round(north + (1.5 if index == 1 else 0), 5)
+    if index == 1:
+        east += 2 if east % 6 < 3 else -2
+    place = round(east, 5), round(north, 5)
     coverages = [_COVERAGES[(t + index) % 5] for t in range(options.times)]
     if label_type == "nolabel" and "cloud-free" not in coverages:
         coverages[0] = "cloud-free"
