@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,7 @@ from cloudsen12_cube.layout import LAYOUT_VERSION, shard_key
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord
 from cloudsen12_cube.sink import Sink
-from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table
+from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table, restated
 from cloudsen12_cube.tables import Frame
 
 _FIXED = ("layout_version", "products", "test_meaning")
@@ -43,6 +43,8 @@ class Cube:
     table: pd.DataFrame
     """Catalogue of the whole cube: what was there before, and what the plan adds."""
     settings: dict[str, Any]
+    made: dict[str, bytes] = field(default_factory=dict)
+    """Metadata objects as this run has written them."""
 
     def is_done(self, task: ShardTask) -> bool:
         """Tell whether a shard has a record without faults, and an object of the length that the record states."""
@@ -64,17 +66,19 @@ class Cube:
         """
         self.write_metadata("final", fresh)
 
-    def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> None:
-        """Write the metadata objects that changed, the root's last."""
+    def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> dict[str, bytes]:
+        """Write the metadata objects that changed, the root's last; return them all."""
         status: dict[str, npt.NDArray[np.uint8]] = {
             layout.product: self._status(layout.product, fresh) for layout in self.plan.layouts
         }
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
         contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings))
-        for key, data in objects(contents).items():
-            if self.sink.get(key) != data:
+        made = restated(self.made, contents) if self.made else objects(contents)
+        for key, data in made.items():
+            if self.made.get(key) != data and self.sink.get(key) != data:
                 self.sink.put(key, data)
+        return made
 
     def _status(self, product: str, fresh: dict[tuple[str, str], ShardRecord]) -> npt.NDArray[np.uint8]:
         grid = np.zeros((len(self.plan.order), self.plan.layouts[0].times), dtype=np.uint8)
@@ -148,8 +152,7 @@ def _create(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: settings | {"state": "creating"}}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
     cube = Cube(sink, plan, plan.catalogue.table, settings)
-    cube.write_metadata("converting", {})
-    return cube
+    return replace(cube, made=cube.write_metadata("converting", {}))
 
 
 def _same_settings(found: dict[str, Any], wanted: dict[str, Any], place: str) -> None:
@@ -188,7 +191,7 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
     cube = Cube(sink, replace(plan, order=whole), table, settings)
     if whole != order:
-        cube.write_metadata("converting", {})
+        return replace(cube, made=cube.write_metadata("converting", {}))
     return cube
 
 

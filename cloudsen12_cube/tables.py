@@ -17,7 +17,7 @@ import pandas as pd
 from cloudsen12_cube.assets import assets_of
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.grid import parse_transform
-from cloudsen12_cube.properties import BY_NAME, PROPERTIES, ROI_WIDE, Property
+from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, Property
 
 CORE = (
     "s2_id_gee",
@@ -76,11 +76,10 @@ def dimensions(frame: Frame) -> Iterator[Column]:
     yield Column("time", ("time",), np.arange(frame.times, dtype="int64"), 0, {"long_name": text})
 
 
-def properties(frame: Frame, names: tuple[str, ...] = tuple(BY_NAME)) -> Iterator[Column]:
-    """Yield columns of the catalogue."""
+def properties(frame: Frame) -> Iterator[Column]:
+    """Yield the columns of the catalogue."""
     for row in PROPERTIES:
-        if row.name in names:
-            yield _transform(frame, row) if row.name == "proj_transform" else _property(frame, row)
+        yield _transform(frame, row) if row.name == "proj_transform" else _property(frame, row)
 
 
 def _property(frame: Frame, row: Property) -> Column:
