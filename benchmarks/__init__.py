@@ -1,0 +1,1 @@
+"""Benchmarks of the figures that the project promises; ``python -m benchmarks`` runs all."""

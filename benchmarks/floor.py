@@ -1,0 +1,83 @@
+"""The CPU floor: decode the archive's files with tifffile and encode the same bytes, and nothing else.
+
+The files are in memory before the clock starts; what is encoded is dropped; nothing is checked, hashed or written.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numcodecs import Blosc, Zstd, blosc
+
+Job = tuple[str, bytes, str]
+_JOBS: list[list[Job]] = []  # by patch; forked workers find them here
+
+
+def by_threads(archive: str, _: str) -> float:
+    _load(Path(archive))
+    with ThreadPoolExecutor(2) as pool:
+        return _timed(pool.map, range(len(_JOBS)))
+
+
+def by_processes(archive: str, _: str) -> float:
+    _load(Path(archive))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        list(pool.map(_warm, range(4)))
+        return _timed(pool.map, range(len(_JOBS)))
+
+
+def _timed(run: Callable[[Callable[[int], int], Iterable[int]], Iterable[int]], patches: Iterable[int]) -> float:
+    start = time.perf_counter()
+    total = sum(run(_patch, patches))
+    seconds = time.perf_counter() - start
+    assert total > 0
+    return seconds
+
+
+def _load(archive: Path) -> None:
+    """Read every file once, however many names it has."""
+    from cloudsen12_cube import plan
+    from cloudsen12_cube.assets import files_of
+
+    blosc.use_threads = False
+    made = plan(archive)
+    held: dict[int, bytes] = {}
+    for files in made.archive.patches.values():
+        jobs: list[Job] = []
+        for layout in made.layouts:
+            for name in files_of(layout.product):
+                if name in files.names:
+                    path = archive / files.folder / files.names[name]
+                    inode = os.stat(path).st_ino
+                    held.setdefault(inode, path.read_bytes())
+                    jobs.append((layout.product, held[inode], layout.dtype))
+        _JOBS.append(jobs)
+
+
+def _warm(number: int) -> int:
+    time.sleep(0.05)
+    return number
+
+
+def _patch(index: int) -> int:
+    return sum(_file(*job) for job in _JOBS[index])
+
+
+def _file(product: str, data: bytes, dtype: str) -> int:
+    codec: Any = Zstd(1) if product == "labels" else Blosc("zstd", 1, Blosc.SHUFFLE, 512 * 1024)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        pixels = page.asarray(maxworkers=1)
+        planes = pixels.reshape(-1, *pixels.shape[-2:]) if page.planarconfig == 2 or pixels.ndim == 2 else None
+    if planes is None:
+        planes = np.moveaxis(pixels, 2, 0)
+    return sum(len(codec.encode(np.ascontiguousarray(plane, dtype))) for plane in planes)

@@ -1,0 +1,89 @@
+"""Where a conversion spends its time over the floor: each step that the floor lacks, switched off in turn."""
+
+from __future__ import annotations
+
+import shutil
+from statistics import median
+from typing import Any
+
+from benchmarks.common import Settings, call, lengthened, table
+
+_STEPS = ("none", "fsync", "sha256", "checks", "crc32c", "tables", "all of them")
+
+
+def run(settings: Settings) -> None:
+    rois = sum(1 for p in settings.archive.glob("*/ROI_*") if p.is_dir()) * settings.copies
+    archive = lengthened(settings.archive, settings.work / "steps", rois)
+    runs: dict[str, list[float]] = {step: [] for step in ("floor", *_STEPS)}
+    for _ in range(settings.rounds):
+        runs["floor"].append(call("benchmarks.floor:by_threads", [str(archive), ""])["result"])
+        for step in _STEPS:
+            cube = settings.work / "steps.zarr"
+            runs[step].append(call("benchmarks.steps:without", [step, str(archive), str(cube)])["result"])
+            shutil.rmtree(cube)
+    shutil.rmtree(archive)
+    rows = []
+    for step, seconds in runs.items():
+        ratio = median(s / f for s, f in zip(seconds, runs["floor"], strict=True))
+        rows.append((step, median(seconds) / rois, ratio, ratio - (rows[1][2] if len(rows) > 1 else ratio)))
+    head = ("switched off", "s/ROI", "x floor of 2 threads", "change")
+    table(f"Steps of the conversion, {rois} ROIs", head, rows)
+
+
+def without(step: str, archive: str, cube: str) -> float:
+    from benchmarks.conversion import ours
+
+    for name, switch in _SWITCHES.items():
+        if step in (name, "all of them"):
+            switch()
+    return ours(archive, cube)
+
+
+def _no_fsync() -> None:
+    import os
+
+    os.fsync = lambda _: None
+
+
+class _Digest:
+    def __init__(self, _: object) -> None:
+        """Hash nothing."""
+
+    def hexdigest(self) -> str:
+        return "0" * 64
+
+
+def _no_sha256() -> None:
+    import hashlib
+
+    hashlib.sha256 = _Digest  # type: ignore[assignment,misc]
+
+
+def _no_checks() -> None:
+    from cloudsen12_cube import patch, shard
+
+    patch.check = lambda *_: None  # type: ignore[assignment]
+    patch.check_label = lambda *_: None  # type: ignore[assignment]
+    patch.cast = lambda plane, layout, *_: plane.astype(layout.dtype, copy=False)  # type: ignore[assignment]
+    shard.is_fill = lambda *_: False  # type: ignore[assignment]
+
+
+def _no_crc32c() -> None:
+    import google_crc32c
+
+    google_crc32c.value = lambda _: 0
+
+
+def _no_tables() -> None:
+    from cloudsen12_cube.cube import Cube
+
+    Cube.write_metadata = lambda *_: {}  # type: ignore[method-assign]
+
+
+_SWITCHES: dict[str, Any] = {
+    "fsync": _no_fsync,
+    "sha256": _no_sha256,
+    "checks": _no_checks,
+    "crc32c": _no_crc32c,
+    "tables": _no_tables,
+}
