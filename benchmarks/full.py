@@ -42,24 +42,19 @@ def _plans(settings: Settings, catalogue: str) -> None:
         for name, archive in names.items():
             runs[name].append(call("benchmarks.full:plan_all", [archive]))
     shutil.rmtree(listed)
-    seconds, document, peak = (
-        {name: median(run["result"][key] for run in done) for name, done in runs.items()}
-        for key in ("plan", "document", "peak")
-    )
-    factor = settings.rois / part
     rows = [
-        (f"{settings.rois} ROIs, metadata only", seconds["full"], document["full"], peak["full"] / MiB),
-        (f"{part} ROIs, metadata only", seconds["part"], document["part"], peak["part"] / MiB),
-        (f"{part} ROIs with files", seconds["listed"], document["listed"], peak["listed"] / MiB),
-        tuple(
-            ["the first, and files (extrapolated)"]
-            + [
-                (m["full"] + (m["listed"] - m["part"]) * factor) / unit
-                for m, unit in ((seconds, 1), (document, 1), (peak, MiB))
-            ]
-        ),
+        (f"{settings.rois} ROIs, metadata only", *_plan_row(runs["full"])),
+        (f"{part} ROIs, metadata only", *_plan_row(runs["part"])),
+        (f"{part} ROIs with files", *_plan_row(runs["listed"])),
     ]
-    table("Plan", ("archive", "s to plan", "s to write it as JSON", "peak MiB"), rows)
+    if part < settings.rois:
+        files = (settings.rois * (b - a) / part for a, b in zip(rows[1][1:], rows[2][1:], strict=True))
+        rows.append(("the first with files, extrapolated", *(a + b for a, b in zip(rows[0][1:], files, strict=True))))
+    table("Plan", ("archive", "s to plan", "peak MiB", "s to write it as JSON", "peak MiB"), rows)
+
+
+def _plan_row(runs: list[dict[str, Any]]) -> tuple[float, ...]:
+    return tuple(median(run["result"][key] for run in runs) for key in ("plan", "plan_peak", "json", "json_peak"))
 
 
 def make_catalogue(path: str, rois: int) -> str:
@@ -75,10 +70,10 @@ def plan_all(archive: str) -> dict[str, float]:
 
     start = time.perf_counter()
     made = plan(archive)
-    planned = time.perf_counter()
-    written = as_json(made, 2)
-    done = time.perf_counter()
-    return {"plan": planned - start, "document": done - planned, "bytes": len(written), "peak": peak()}
+    planned, plan_peak = time.perf_counter(), peak() / MiB
+    as_json(made, 2)
+    written, json_peak = time.perf_counter(), peak() / MiB
+    return {"plan": planned - start, "plan_peak": plan_peak, "json": written - planned, "json_peak": json_peak}
 
 
 def write_empty(archive: str, cube: str) -> float:
@@ -94,25 +89,23 @@ def write_empty(archive: str, cube: str) -> float:
 
 def _opens(place: Path) -> None:
     runs = [call("benchmarks.full:open_twice", [str(place / "cube.zarr")]) for _ in range(_ROUNDS + 2)]
-    rows = [("local disk", *_open_row(runs), "")]
+    peak = round(max(run["peak"] for run in runs) / MiB)
+    local = (median(run["result"][i] for run in runs) for i in range(3))
+    rows: list[tuple[object, ...]] = [("local disk", *local, peak, "")]
     with _server(place) as (url, counts):
         remote = []
         for _ in range(_ROUNDS):
             counts.clear()
             remote.append(call("benchmarks.full:open_once", [f"{url}/cube.zarr"]))
             kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
-        rows.append(("HTTP", *_open_row(remote), kinds))
+        peak = round(max(run["peak"] for run in remote) / MiB)
+        rows.append(("HTTP", median(run["result"][0] for run in remote), "", "", peak, kinds))
     head = ("from", "s, first in a process", "s, second", "s, all columns read", "peak MiB", "requests of the first")
     table("open_cube of the full-size cube", head, rows)
 
 
-def _open_row(runs: list[dict[str, Any]]) -> tuple[float, float, float, int]:
-    first, second, columns = (median(run["result"][i] for run in runs) for i in range(3))
-    return first, second, columns, round(max(run["peak"] for run in runs) / MiB)
-
-
-def open_once(url: str) -> tuple[float, float, float]:
-    return _open(url), float("nan"), float("nan")
+def open_once(url: str) -> tuple[float]:
+    return (_open(url),)
 
 
 def open_twice(url: str) -> tuple[float, float, float]:

@@ -56,16 +56,18 @@ class Archive:
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
 
-    def read(self, path: str) -> bytes:
-        """Read a file of the archive whole.
+    def read(self, path: str, size: int = -1) -> bytes:
+        """Read a file of the archive, whole or its beginning.
 
         Parameters
         ----------
         path : str
             Path inside the archive.
+        size : int
+            Bytes to read; all by default.
         """
         with open(os.path.join(self.root, path), "rb") as file:
-            return file.read()
+            return file.read(size)
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata: from the CSV, else from STAC items, else from the folders.

@@ -77,7 +77,7 @@ class Cube:
         made = restated(self.made, contents) if self.made else objects(contents)
         for key, data in made.items():
             if self.made.get(key) != data and self.sink.get(key) != data:
-                self.sink.put(key, data)
+                self.sink.put(key, data, durable=key == ROOT_KEY)
         return made
 
     def _status(self, product: str, fresh: dict[tuple[str, str], ShardRecord]) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,8 @@ from cloudsen12_cube.archive import Archive, PatchFiles
 from cloudsen12_cube.errors import ArchiveError, PatchError
 from cloudsen12_cube.raster import Header, read_header
 
+_HEAD = 32 * 1024
+
 Affine = tuple[float, float, float, float, float, float]
 
 
@@ -89,14 +91,21 @@ def complete(table: pd.DataFrame, archive: Archive) -> pd.DataFrame:
 
 
 def _first_header(archive: Archive, files: PatchFiles) -> Header | None:
-    for name in sorted(files.names):
-        if name in files.outside:
-            continue
-        path = f"{files.folder}/{files.names[name]}"
+    return next((h for name in sorted(files.names) if (h := header_of(archive, files, name))), None)
+
+
+def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
+    """Read the header of one file of a patch, or None if it is not there, leads outside or is damaged."""
+    if name not in files.names or name in files.outside:
+        return None
+    path = f"{files.folder}/{files.names[name]}"
+    for length in (_HEAD, -1):  # most have their header in front; the others are read whole
         try:
-            return read_header(archive.read(path), path)
-        except (PatchError, OSError):
-            continue  # the next file of the patch may be whole
+            return read_header(archive.read(path, length), path, files.sizes[name])
+        except PatchError:
+            continue
+        except OSError:
+            return None
     return None
 
 

@@ -16,8 +16,6 @@ from cloudsen12_cube.assets import ProductName, bands_of
 
 LAYOUT_VERSION = 1
 DIMS = ("roi", "time", "band", "y", "x")
-ROI_CHUNK = 16384
-"""ROIs in one chunk of a metadata array: more than there are, so one column is one object, also after an append."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,14 @@ class ProductLayout:
             "chunk": list(self.chunk),
             "codec": [self.codec.name, self.codec.level, self.codec.blocksize],
         }
+
+
+def roi_chunk(rois: int) -> int:
+    """Length along roi of the one chunk of a metadata array.
+
+    A power of two with room to grow, so that a column is one object and an append seldom changes a chunk's shape.
+    """
+    return max(1024, 1 << max(rois - 1, 0).bit_length())
 
 
 def array_path(product: str) -> str:

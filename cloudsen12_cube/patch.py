@@ -148,6 +148,8 @@ def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) 
     if layout.product == "labels" and plane.dtype.kind == "f" and nodata is not None:
         missing = np.isnan(plane) if np.isnan(nodata) else plane == plane.dtype.type(nodata)
         plane = np.where(missing, plane.dtype.type(layout.fill), plane)
+    if np.can_cast(plane.dtype, dtype, "safe"):
+        return plane.astype(dtype)
     with np.errstate(invalid="ignore"):  # an impossible cast is found by the comparison below
         stored = plane.astype(dtype)
     same = stored == plane
@@ -181,7 +183,10 @@ def check_label(plane: Planes, band: str, path: str) -> None:
     PatchError
         With the first such value.
     """
-    legal = _legal(band)[plane.view("uint16")]
+    table, values = _legal(band), plane.view("uint16")
+    if values.max() < np.argmin(table):
+        return  # below the first illegal value, as nearly always: the look-up costs ten times this
+    legal = table[values]
     if not legal.all():
         value = plane[~legal].flat[0]
         told = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"

@@ -19,10 +19,10 @@ import pandas as pd
 from cloudsen12_cube.archive import Archive, PatchFiles
 from cloudsen12_cube.assets import ASSETS, PRODUCTS, ProductName, files_of
 from cloudsen12_cube.catalogue import Catalogue, RowFault, Selection
-from cloudsen12_cube.errors import ArchiveError, PatchError, SelectionError
-from cloudsen12_cube.grid import Grid, complete, grid_of
+from cloudsen12_cube.errors import ArchiveError, SelectionError
+from cloudsen12_cube.grid import Grid, complete, grid_of, header_of
 from cloudsen12_cube.layout import LAYOUT_VERSION, ProductLayout, stored_dtype
-from cloudsen12_cube.raster import Header, read_header
+from cloudsen12_cube.raster import Header
 
 PLAN_VERSION = 1
 _SAMPLED = 60
@@ -212,20 +212,10 @@ def _sample(archive: Archive, chosen: Catalogue, products: tuple[ProductName, ..
     found = [archive.patches[keys[i]] for i in spread if keys[i] in archive.patches]
     headers: dict[str, list[Header]] = {p: [] for p in products}
     for product in products:
-        for files in found:
-            headers[product] += _headers(archive, files, product)
+        for files in found:  # a damaged file decides nothing; the conversion will name it
+            seen = (header_of(archive, files, name) for name in files_of(product))
+            headers[product] += [header for header in seen if header]
     return headers
-
-
-def _headers(archive: Archive, files: PatchFiles, product: ProductName) -> Iterator[Header]:
-    for name in files_of(product):
-        if name not in files.names or name in files.outside:
-            continue
-        path = f"{files.folder}/{files.names[name]}"
-        try:
-            yield read_header(archive.read(path), path)
-        except (PatchError, OSError):
-            continue  # a damaged file decides nothing; the conversion will name it
 
 
 def _size(headers: dict[str, list[Header]], chosen: Catalogue) -> tuple[int, int]:

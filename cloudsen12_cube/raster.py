@@ -80,15 +80,17 @@ class _Layout:
     """Whether ``_decode`` can read it."""
 
 
-def read_header(data: bytes, path: str) -> Header:
+def read_header(data: bytes, path: str, size: int | None = None) -> Header:
     """Read the header of a tif (its bytes, and its name for messages); its segments must lie inside the file.
+
+    The first bytes suffice where the header is in front; ``size`` is then the length of the whole file.
 
     Raises
     ------
     PatchError
         If the file is empty, no TIFF, damaged in its header or truncated.
     """
-    return _parse(data, path)[0]
+    return _parse(data, path, size)[0]
 
 
 def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
@@ -108,7 +110,7 @@ def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
     return header, (_decode if layout.plain else _by_gdal)(data, header, layout, path)
 
 
-def _parse(data: bytes, path: str) -> tuple[Header, _Layout]:
+def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _Layout]:
     if not data:
         raise PatchError(path, "an empty file", "a TIFF")
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -125,7 +127,7 @@ def _parse(data: bytes, path: str) -> tuple[Header, _Layout]:
         layout = _layout(tags, header, plain=form.byteorder == "<" and sys.byteorder == "little")
     except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
         raise PatchError(path, f"a damaged header ({_line(error)})", "a TIFF") from error
-    _check_segments(len(data), header, layout, path)
+    _check_segments(len(data) if size is None else size, header, layout, path)
     return header, layout
 
 

@@ -24,8 +24,15 @@ class Sink:
 
     root: str
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, durable: bool = True) -> None:
         """Write one object.
+
+        Parameters
+        ----------
+        key : str
+        data : bytes
+        durable : bool
+            Wait until the disk has it. What the next run makes anew, such as metadata, need not be waited for.
 
         Raises
         ------
@@ -38,8 +45,9 @@ class Sink:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(partial, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import DIMS, ROI_CHUNK, Codec, ProductLayout, array_path
+from cloudsen12_cube.layout import DIMS, Codec, ProductLayout, array_path, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.tables import Column, Frame
 
@@ -101,7 +101,7 @@ def _with_root(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
         "node_type": "group",
     }
     ordered = {key: made[key] for key in sorted(made) if key != ROOT_KEY}
-    return ordered | {ROOT_KEY: json.dumps(root, indent=1).encode()}
+    return ordered | {ROOT_KEY: json.dumps(root).encode()}
 
 
 def _root_attributes(contents: Contents) -> dict[str, Any]:
@@ -171,14 +171,14 @@ def _codecs(codec: Codec) -> list[Any]:
 
 
 def _write(group: Any, columns: Iterable[Column]) -> None:
-    """Store columns, each in one chunk that has room for the whole dataset: an append changes no chunk's shape."""
+    """Store columns, each in one chunk with room for more ROIs than there are."""
     for column in columns:
         is_text = column.values.dtype == object
         array = group.create_array(
             column.name,
             shape=column.values.shape,
             chunks=tuple(
-                ROI_CHUNK if dim == "roi" else max(size, 1)
+                roi_chunk(size) if dim == "roi" else max(size, 1)
                 for dim, size in zip(column.dims, column.values.shape, strict=True)
             ),
             dtype="string" if is_text else column.values.dtype,
