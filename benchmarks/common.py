@@ -9,10 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 MiB = 2**20
@@ -44,6 +43,17 @@ def _called(target: str, arguments: str) -> None:
     result = function(*json.loads(arguments))
     seconds = time.perf_counter() - start
     print(json.dumps({"result": result, "seconds": seconds, "peak": peak()}))
+
+
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds by the clock, and of CPU in this process and in the children that have ended."""
+    start, used = time.perf_counter(), _cpu()
+    work()
+    return {"seconds": time.perf_counter() - start, "cpu": _cpu() - used}
+
+
+def _cpu() -> float:
+    return sum(os.times()[:4])
 
 
 def peak() -> int:
@@ -96,10 +106,6 @@ def _cell(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def medians(runs: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
-    return {name: median(run[key] for run in done) for name, done in runs.items()}
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.common import MiB, Settings, call, lengthened, table
+from benchmarks.common import MiB, Settings, call, lengthened, table, timed
 
+_USER = "rioxarray, concat, to_zarr"
 _VARIANTS = {
     "floor, 2 threads": "benchmarks.floor:by_threads",
     "floor, 2 processes": "benchmarks.floor:by_processes",
     "convert()": "benchmarks.conversion:ours",
-    "rioxarray, concat, to_zarr": "benchmarks.user:convert",
+    _USER: "benchmarks.user:convert",
 }
 
 
@@ -35,29 +35,34 @@ def run(settings: Settings) -> None:
     shutil.rmtree(archive)
 
 
-def ours(archive: str, cube: str) -> float:
+def ours(archive: str, cube: str) -> dict[str, float]:
     from cloudsen12_cube import convert
 
-    start = time.perf_counter()
-    report = convert(archive, cube)
-    seconds = time.perf_counter() - start
+    return timed(lambda: _whole(convert(archive, cube)))
+
+
+def _whole(report: Any) -> None:
     assert not report.faults, report.faults[:3]
-    return seconds
 
 
 def _report(runs: dict[str, list[dict[str, Any]]], rois: int) -> None:
-    seconds = {name: median(r["result"] for r in done) for name, done in runs.items()}
-    fastest = min(list(seconds)[:2], key=lambda name: seconds[name])
-    floors, users = runs[fastest], runs["rioxarray, concat, to_zarr"]
+    floors = {name: median(r["result"]["seconds"] for r in runs[name]) for name in list(_VARIANTS)[:2]}
+    fastest = min(floors, key=lambda name: floors[name])
     rows = []
     for name, done in runs.items():
-        times = [r["result"] / rois for r in done]
-        ratio = median(r["result"] / f["result"] for r, f in zip(done, floors, strict=True))
-        gain = median(u["result"] / r["result"] for r, u in zip(done, users, strict=True))
+        times = [r["result"]["seconds"] / rois for r in done]
+        cpu = median(r["result"]["cpu"] / rois for r in done)
+        floor = (ratio(done, runs[fastest], key) for key in ("seconds", "cpu"))
+        gain = ratio(runs[_USER], done, "seconds")
         peak = max(r["peak"] for r in done) / MiB
-        rows.append((name, median(times), min(times), ratio, gain, round(peak)))
-    head = ("way", "s/ROI, median", "least", "x floor", "times faster than rioxarray", "peak MiB")
-    table(f"Conversion of {rois} ROIs, {len(floors)} rounds; the floor is '{fastest}'", head, rows)
+        rows.append((name, median(times), min(times), cpu, *floor, gain, round(peak)))
+    head = ("way", "s/ROI, median", "least", "CPU s/ROI", "x floor", "x floor in CPU", "rioxarray / this", "peak MiB")
+    table(f"Conversion of {rois} ROIs, {len(runs[fastest])} rounds; the floor is '{fastest}'", head, rows)
+
+
+def ratio(runs: list[dict[str, Any]], others: list[dict[str, Any]], key: str) -> float:
+    """Median of the ratios within each round: what slows a round slows both."""
+    return median(a["result"][key] / b["result"][key] for a, b in zip(runs, others, strict=True))
 
 
 def sizes(archive: Path, cube: Path, rois: int) -> None:

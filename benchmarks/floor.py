@@ -9,8 +9,7 @@ import io
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,28 @@ import numpy as np
 import tifffile
 from numcodecs import Blosc, Zstd, blosc
 
+from benchmarks.common import timed
+
 Job = tuple[str, bytes, str]
 _JOBS: list[list[Job]] = []  # by patch; forked workers find them here
 
 
-def by_threads(archive: str, _: str) -> float:
+def by_threads(archive: str, _: str) -> dict[str, float]:
     _load(Path(archive))
     with ThreadPoolExecutor(2) as pool:
-        return _timed(pool.map, range(len(_JOBS)))
+        return timed(lambda: _all(pool))
 
 
-def by_processes(archive: str, _: str) -> float:
+def by_processes(archive: str, _: str) -> dict[str, float]:
     _load(Path(archive))
-    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-        list(pool.map(_warm, range(4)))
-        return _timed(pool.map, range(len(_JOBS)))
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+    list(pool.map(_warm, range(4)))
+    return timed(lambda: _all(pool))
 
 
-def _timed(run: Callable[[Callable[[int], int], Iterable[int]], Iterable[int]], patches: Iterable[int]) -> float:
-    start = time.perf_counter()
-    total = sum(run(_patch, patches))
-    seconds = time.perf_counter() - start
-    assert total > 0
-    return seconds
+def _all(pool: Executor) -> None:
+    assert sum(pool.map(_patch, range(len(_JOBS)))) > 0
+    pool.shutdown()
 
 
 def _load(archive: Path) -> None:

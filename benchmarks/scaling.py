@@ -36,11 +36,20 @@ def _measure(archives: dict[int, Path], settings: Settings, what: str, rounds: i
             for _ in range(repeats):
                 runs[rois].append(call("benchmarks.conversion:ours", [str(archive), str(cube)]))
                 shutil.rmtree(cube)
-    times = {n: [run["result"] / n for run in done] for n, done in runs.items()}
+    times = {n: [run["result"]["seconds"] / n for run in done] for n, done in runs.items()}
+    cpu = {n: median(run["result"]["cpu"] / n for run in done) for n, done in runs.items()}
     first = median(times[_ROIS[0]])
     rows = [
-        (n, len(t), median(t), min(t), median(t) / first, round(max(run["peak"] for run in runs[n]) / MiB))
+        (
+            n,
+            len(t),
+            median(t),
+            min(t),
+            median(t) / first,
+            cpu[n] / cpu[_ROIS[0]],
+            round(max(run["peak"] for run in runs[n]) / MiB),
+        )
         for n, t in times.items()
     ]
-    head = ("ROIs", "runs", "s/ROI, median", "least", f"x that of {_ROIS[0]} ROIs", "peak MiB")
+    head = ("ROIs", "runs", "s/ROI, median", "least", f"x that of {_ROIS[0]} ROIs", "the same in CPU", "peak MiB")
     table(f"Scaling, {what}", head, rows)

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import Settings, call, lengthened, table
+from benchmarks.conversion import ratio
 
 _STEPS = ("none", "fsync", "sha256", "checks", "crc32c", "tables", "all of them")
 
@@ -14,23 +15,23 @@ _STEPS = ("none", "fsync", "sha256", "checks", "crc32c", "tables", "all of them"
 def run(settings: Settings) -> None:
     rois = sum(1 for p in settings.archive.glob("*/ROI_*") if p.is_dir()) * settings.copies
     archive = lengthened(settings.archive, settings.work / "steps", rois)
-    runs: dict[str, list[float]] = {step: [] for step in ("floor", *_STEPS)}
+    runs: dict[str, list[dict[str, Any]]] = {step: [] for step in ("floor", *_STEPS)}
     for _ in range(settings.rounds):
-        runs["floor"].append(call("benchmarks.floor:by_threads", [str(archive), ""])["result"])
+        runs["floor"].append(call("benchmarks.floor:by_threads", [str(archive), ""]))
         for step in _STEPS:
             cube = settings.work / "steps.zarr"
-            runs[step].append(call("benchmarks.steps:without", [step, str(archive), str(cube)])["result"])
+            runs[step].append(call("benchmarks.steps:without", [step, str(archive), str(cube)]))
             shutil.rmtree(cube)
     shutil.rmtree(archive)
     rows = []
-    for step, seconds in runs.items():
-        ratio = median(s / f for s, f in zip(seconds, runs["floor"], strict=True))
-        rows.append((step, median(seconds) / rois, ratio, ratio - (rows[1][2] if len(rows) > 1 else ratio)))
-    head = ("switched off", "s/ROI", "x floor of 2 threads", "change")
+    for step, done in runs.items():
+        seconds, cpu = (median(run["result"][key] for run in done) / rois for key in ("seconds", "cpu"))
+        rows.append((step, seconds, cpu, *(ratio(done, runs["floor"], key) for key in ("seconds", "cpu"))))
+    head = ("switched off", "s/ROI", "CPU s/ROI", "x floor of 2 threads", "x floor in CPU")
     table(f"Steps of the conversion, {rois} ROIs", head, rows)
 
 
-def without(step: str, archive: str, cube: str) -> float:
+def without(step: str, archive: str, cube: str) -> dict[str, float]:
     from benchmarks.conversion import ours
 
     for name, switch in _SWITCHES.items():

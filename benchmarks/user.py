@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import rioxarray
 import xarray as xr
 
+from benchmarks.common import timed
 
-def convert(archive: str, cube: str) -> float:
+
+def convert(archive: str, cube: str) -> dict[str, float]:
+    return timed(lambda: _convert(archive, cube))
+
+
+def _convert(archive: str, cube: str) -> None:
     from cloudsen12_cube.assets import PRODUCTS, files_of
 
     patches: dict[str, list[Path]] = {}
     for folder in sorted(Path(archive).glob("*/ROI_*/*")):
         patches.setdefault(folder.parent.name, []).append(folder)
-    start = time.perf_counter()
     for product in PRODUCTS:
         names = tuple(files_of(product))
         rois = [xr.concat([_patch(folder, names) for folder in folders], "time") for folders in patches.values()]
         whole = xr.concat(rois, "roi").assign_coords(roi=list(patches))
         whole.to_dataset(name=product).to_zarr(cube, group=product, mode="a", zarr_format=3)
-    return time.perf_counter() - start
 
 
 def _patch(folder: Path, names: tuple[str, ...]) -> xr.DataArray:
