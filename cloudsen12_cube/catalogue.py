@@ -13,7 +13,7 @@ import pandas as pd
 from cloudsen12_cube.conditions import fulfilled, parse
 from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.metadata import LABEL_FOLDERS, sensing_start
-from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, Property
+from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, UNKNOWN, Property
 
 TestMeaning = Literal["v1.0", "v1.1"]
 _SPLITS: dict[TestMeaning, dict[int, str]] = {
@@ -104,16 +104,13 @@ def _legal_rows(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:
 
 def _typed(row: Property, column: pd.Series[Any]) -> Any:
     column = column.reset_index(drop=True)
+    if row.kind == "text":
+        return column.astype(object)
+    column = column.mask(column.isin(UNKNOWN), None)
     try:
-        if row.kind == "text":
-            return column.astype(object)
         if row.kind == "time":
-            return (
-                pd.to_datetime(column.replace("", None), utc=True, format="ISO8601")
-                .dt.tz_localize(None)
-                .dt.as_unit("ns")
-            )
-        numbers = pd.to_numeric(column.replace("", None)).astype("float64")
+            return pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None).dt.as_unit("ns")
+        numbers = pd.to_numeric(column).astype("float64")
     except (ValueError, TypeError) as error:
         raise ArchiveError(f"column {row.name} of the metadata holds no {row.kind}: {error}") from None
     if row.kind == "float":

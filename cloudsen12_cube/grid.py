@@ -16,6 +16,7 @@ from cloudsen12_cube.errors import ArchiveError, PatchError
 from cloudsen12_cube.raster import Header, read_header
 
 _HEAD = 32 * 1024
+_TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -67,7 +68,7 @@ def difference(header: Header, grid: Grid) -> tuple[str, str] | None:
         return f"EPSG:{header.epsg}", f"EPSG:{grid.epsg}"
     if header.transform is None or grid.transform is None:
         return None
-    if any(abs(a - b) > 1e-6 * max(1.0, abs(b)) * 0.01 for a, b in zip(header.transform, grid.transform, strict=True)):
+    if any(abs(a - b) > _TOLERANCE * max(1.0, abs(b)) for a, b in zip(header.transform, grid.transform, strict=True)):
         return f"transform {_told(header.transform)}", f"transform {_told(grid.transform)}"
     return None
 

@@ -123,6 +123,12 @@ class Plan:
         found = (self.archive.patches[key] for key in keys if key in self.archive.patches)
         return sum(size for files in found for name, size in files.sizes.items() if name in wanted)
 
+    def lacking(self) -> list[str]:
+        """Files that no patch of the archive has, of the products that are converted: their bands stay empty."""
+        names = [name for layout in self.layouts for name in files_of(layout.product)]
+        manual = {asset.file for asset in ASSETS if asset.manual}
+        return [n for n in names if n not in manual and not any(n in r for r in self.required.values())]
+
     def faults(self) -> list[RowFault]:
         """Rows that cannot be used, and folders that no row names."""
         named = set(zip(self.catalogue.table["roi_id"], self.catalogue.table["s2_id_gee"], strict=True))
@@ -169,7 +175,7 @@ def make_plan(archive: Archive, chosen: Catalogue, source: str, options: tuple[S
     if not len(chosen.table):
         raise SelectionError(f"{archive.root} has no patch that could be converted")
     chosen = replace(chosen, table=complete(chosen.table, archive))
-    present = _present(archive, chosen)
+    present = _present(archive)
     products = _products(wanted, present, archive)
     headers = _sample(archive, chosen, products)
     height, width = _size(headers, chosen)
@@ -180,10 +186,9 @@ def make_plan(archive: Archive, chosen: Catalogue, source: str, options: tuple[S
     return Plan(archive, chosen, source, selection, layouts, required, tuple(chosen.rois))
 
 
-def _present(archive: Archive, chosen: Catalogue) -> Counter[str]:
-    """How many of the selected patches have each file."""
-    keys = zip(chosen.table["roi_id"], chosen.table["s2_id_gee"], strict=True)
-    return Counter(name for key in keys if key in archive.patches for name in archive.patches[key].names)
+def _present(archive: Archive) -> Counter[str]:
+    """Count the patches that have each file."""
+    return Counter(name for files in archive.patches.values() for name in files.names)
 
 
 def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) -> tuple[ProductName, ...]:
@@ -193,9 +198,7 @@ def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) 
     there = tuple(p for p in PRODUCTS if any(present[file] for file in files_of(p)))
     lacking = [name for name in wanted if there and name not in there]
     if lacking:
-        raise ArchiveError(
-            f"{archive.root} has no file of {lacking[0]!r} among the selected patches; it has {', '.join(there)}"
-        )
+        raise ArchiveError(f"{archive.root} has no file of {lacking[0]!r} ; it has {', '.join(there)}")
     return tuple(p for p in PRODUCTS if p in (wanted or there or PRODUCTS))
 
 

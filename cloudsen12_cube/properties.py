@@ -65,6 +65,9 @@ PROPERTIES: tuple[Property, ...] = (
 
 BY_NAME: dict[str, Property] = {p.name: p for p in PROPERTIES}
 
+UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
+"""Texts that stand for an unknown number or time; R writes NA."""
+
 # ROI-wide: the rows of one ROI must agree on them, else the splits would leak.
 ROI_WIDE = ("label_type", "split")
 

@@ -83,6 +83,8 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     )
     for line in lines:
         console.print(line, markup=False)
+    for name in plan.lacking():
+        console.print(f"! no patch of the archive has {name}: its bands stay empty", style="yellow", markup=False)
     for fault in plan.faults()[:_SHOWN]:
         console.print(f"! {fault.roi_id}/{fault.s2_id_gee}: {fault.found}", style="yellow", markup=False)
 

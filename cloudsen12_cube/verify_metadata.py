@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from cloudsen12_cube.archive import Archive
-from cloudsen12_cube.properties import BY_NAME, canonical
+from cloudsen12_cube.properties import BY_NAME, UNKNOWN, canonical
 
 Row = dict[str, Any]
 _FOLDERS = {"no-label": "nolabel", "no_label": "nolabel"}
@@ -85,7 +85,7 @@ def _pairs(row: Row, stored: Row, meaning: str) -> Iterator[tuple[str, Any, Any]
     """Yield name, stored value and the source's, for all that the source states."""
     for spelling, text in row.items():
         name = canonical(spelling)
-        if name is None or text in (None, ""):
+        if name is None or text is None or text == "" or (BY_NAME[name].kind != "text" and text in UNKNOWN):
             continue
         yield name, stored[name], text
         if name == "test":

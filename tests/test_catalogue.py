@@ -235,3 +235,11 @@ def test_links_out_of_the_archive_are_known_but_not_followed(archive: Path, tmp_
     victim.symlink_to(secret)
     files = [f for f in open_archive(root).patches.values() if f.outside]
     assert [f.outside for f in files] == [frozenset({"S1"})]
+
+
+def test_unknown_numbers_as_r_writes_them() -> None:
+    columns = ["roi_id", "s2_id_gee", "difficulty", "land_cover", "s1_date"]
+    table = build(pd.DataFrame([("ROI_0001", "a", "NA", "NaN", "NA")], columns=columns, dtype=object)).table
+    assert table["difficulty"].isna().all()
+    assert table["s1_datetime"].isna().all()
+    assert list(table["land_cover"]) == [-1]

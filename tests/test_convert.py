@@ -286,3 +286,16 @@ def test_the_real_archive(tmp_path: Path) -> None:
     stored = sum(p.stat().st_size for p in place.rglob("c/*/0/0/0/0"))
     assert stored < 0.5 * raw
     assert stored < sum(os.path.getsize(archive / p) for p in expected if "thumbnail" not in p)
+
+
+def test_a_layer_that_no_patch_has_is_told_and_one_that_some_lack_is_a_fault(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a", rois=1, options=ArchiveOptions(size=16))
+    for path in archive.rglob("labels/fmask.tif"):
+        path.unlink()
+    assert c12.plan(archive).lacking() == ["labels/fmask"]
+    next(archive.rglob("labels/qa60.tif")).unlink()
+    report = c12.convert(archive, tmp_path / "c.zarr", products=["labels"])
+    assert [(f.asset, f.found) for f in report.faults] == [("labels/qa60", "no such file")]
+    labels = c12.open_cube(tmp_path / "c.zarr")["labels"].to_dataset()
+    assert (labels["labels"].sel(band="fmask") == 65535).all()
+    assert sorted(labels["status"].values[0]) == [1, 1, 1, 1, 2]
