@@ -66,7 +66,7 @@ def make_catalogue(path: str, rois: int) -> str:
 def plan_all(archive: str) -> dict[str, float]:
     from benchmarks.common import peak
     from cloudsen12_cube import plan
-    from cloudsen12_cube.plan import as_json
+    from cloudsen12_cube.plan_document import as_json
 
     start = time.perf_counter()
     made = plan(archive)

@@ -6,10 +6,21 @@ import shutil
 from statistics import median
 from typing import Any
 
-from benchmarks.common import Settings, call, lengthened, table
+from benchmarks.common import Settings, call, lengthened, table, timed
 from benchmarks.conversion import ratio
 
-_STEPS = ("none", "fsync", "sha256", "checks", "crc32c", "tables", "all of them")
+_STEPS = (
+    "none",
+    "fsync",
+    "sha256",
+    "checks",
+    "crc32c",
+    "tables",
+    "all of them",
+    "none, 3 threads",
+    "none, 4 threads",
+    "fsync, 3 threads",
+)
 
 
 def run(settings: Settings) -> None:
@@ -32,12 +43,14 @@ def run(settings: Settings) -> None:
 
 
 def without(step: str, archive: str, cube: str) -> dict[str, float]:
-    from benchmarks.conversion import ours
+    from cloudsen12_cube import Options, convert
 
+    off, _, threads = step.partition(", ")
     for name, switch in _SWITCHES.items():
-        if step in (name, "all of them"):
+        if off in (name, "all of them"):
             switch()
-    return ours(archive, cube)
+    options = Options(workers=int(threads[0]) if threads else None)
+    return timed(lambda: convert(archive, cube, options=options))
 
 
 def _no_fsync() -> None:

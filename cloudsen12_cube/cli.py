@@ -23,7 +23,7 @@ from cloudsen12_cube.convert import Options, StrictError, convert, plan, worker_
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.info import info
-from cloudsen12_cube.plan import as_json
+from cloudsen12_cube.plan_document import as_json
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.verify import Level, verify
 

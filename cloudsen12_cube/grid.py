@@ -13,7 +13,8 @@ from pyproj.exceptions import CRSError
 
 from cloudsen12_cube.archive import Archive, PatchFiles
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.raster import Header, read_header
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.raster import read_header
 
 _HEAD = 32 * 1024
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing

@@ -16,9 +16,10 @@ from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.classes import layer
 from cloudsen12_cube.errors import PatchError
 from cloudsen12_cube.grid import difference
+from cloudsen12_cube.header import Header
 from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.plan import PatchTask, ShardTask
-from cloudsen12_cube.raster import Header, read
+from cloudsen12_cube.raster import read
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, PatchRecord, Source
 from cloudsen12_cube.shard import encode_chunk
 

@@ -6,12 +6,10 @@ machine of a cluster can derive its own share of it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +19,9 @@ from cloudsen12_cube.assets import ASSETS, PRODUCTS, ProductName, files_of
 from cloudsen12_cube.catalogue import Catalogue, RowFault, Selection
 from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.grid import Grid, complete, grid_of, header_of
-from cloudsen12_cube.layout import LAYOUT_VERSION, ProductLayout, stored_dtype
-from cloudsen12_cube.raster import Header
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.layout import ProductLayout, stored_dtype
 
-PLAN_VERSION = 1
 _SAMPLED = 60
 _SECONDS_PER_GB = 4.0
 """Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
@@ -239,43 +236,3 @@ def _size(headers: dict[str, list[Header]], chosen: Catalogue) -> tuple[int, int
 def _dtype(product: ProductName, headers: dict[str, list[Header]]) -> str:
     published = [np.dtype(asset.dtype) for asset in ASSETS if asset.product == product]
     return stored_dtype(product, [h.dtype for h in headers[product]] or published)
-
-
-def as_json(plan: Plan, workers: int) -> str:
-    """Write a plan as a document that a person can read: one line a shard."""
-    head = {
-        "plan_version": PLAN_VERSION,
-        "layout_version": LAYOUT_VERSION,
-        "source": plan.archive.root,
-        "metadata": plan.source,
-        "test_meaning": plan.catalogue.test_meaning,
-        "selection": {
-            "where": list(plan.selection.where),
-            "bbox": plan.selection.bbox,
-            "rois": list(plan.selection.rois),
-        },
-        "products": {layout.product: layout.as_json() for layout in plan.layouts},
-        "totals": plan.totals(workers),
-        "faults": [vars(fault) for fault in plan.faults()],
-    }
-    lines = ",\n  ".join(json.dumps(_shard_json(task)) for task in plan.tasks())
-    return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
-
-
-def _shard_json(task: ShardTask) -> dict[str, Any]:
-    files = files_of(task.layout.product)
-    patches = {
-        patch.s2_id_gee: None
-        if patch.files is None
-        else {
-            "folder": patch.files.folder,
-            "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names},
-        }
-        for patch in task.patches
-    }
-    return {
-        "roi": task.roi_id,
-        "product": task.layout.product,
-        "raw_bytes": task.layout.shard_bytes,
-        "patches": patches,
-    }

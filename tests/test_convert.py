@@ -21,7 +21,7 @@ from conftest import SHARED, needs_shared
 import cloudsen12_cube as c12
 from cloudsen12_cube.assets import PRODUCTS, files_of
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError
-from cloudsen12_cube.plan import as_json
+from cloudsen12_cube.plan_document import as_json
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 

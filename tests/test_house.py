@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
-    ("errors", "assets", "classes", "properties"),
+    ("errors", "assets", "classes", "properties", "header"),
     ("metadata", "conditions", "layout", "raster", "scene"),
     ("archive", "catalogue", "shard", "sink"),
     ("grid", "record", "testing_metadata"),
     ("testing",),
     ("plan", "tables"),
-    ("patch", "store", "report"),
+    ("patch", "store", "report", "plan_document"),
     ("cube", "reader", "info", "verify_metadata"),
     ("convert", "verify", "backend", "plot"),
     ("terminal",),

@@ -23,7 +23,8 @@ from rasterio.transform import Affine
 
 from cloudsen12_cube import raster
 from cloudsen12_cube.errors import PatchError
-from cloudsen12_cube.raster import Header, read, read_header
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.raster import read, read_header
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "shared" / "data" / "archive_a"
 HEIGHT, WIDTH = 61, 47

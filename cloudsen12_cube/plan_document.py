@@ -1,0 +1,52 @@
+"""A plan as a document that a person can read: versioned JSON, one line a shard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cloudsen12_cube.assets import files_of
+from cloudsen12_cube.layout import LAYOUT_VERSION
+from cloudsen12_cube.plan import Plan, ShardTask
+
+PLAN_VERSION = 1
+
+
+def as_json(plan: Plan, workers: int) -> str:
+    """Write a plan; equal plans give equal texts."""
+    head = {
+        "plan_version": PLAN_VERSION,
+        "layout_version": LAYOUT_VERSION,
+        "source": plan.archive.root,
+        "metadata": plan.source,
+        "test_meaning": plan.catalogue.test_meaning,
+        "selection": {
+            "where": list(plan.selection.where),
+            "bbox": plan.selection.bbox,
+            "rois": list(plan.selection.rois),
+        },
+        "products": {layout.product: layout.as_json() for layout in plan.layouts},
+        "totals": plan.totals(workers),
+        "faults": [vars(fault) for fault in plan.faults()],
+    }
+    lines = ",\n  ".join(json.dumps(_shard_json(task)) for task in plan.tasks())
+    return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
+
+
+def _shard_json(task: ShardTask) -> dict[str, Any]:
+    files = files_of(task.layout.product)
+    patches = {
+        patch.s2_id_gee: None
+        if patch.files is None
+        else {
+            "folder": patch.files.folder,
+            "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names},
+        }
+        for patch in task.patches
+    }
+    return {
+        "roi": task.roi_id,
+        "product": task.layout.product,
+        "raw_bytes": task.layout.shard_bytes,
+        "patches": patches,
+    }
