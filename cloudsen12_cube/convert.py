@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -35,6 +36,11 @@ class Step:
 
 
 Progress = Callable[[Step], None]
+
+Submit = Callable[[ShardTask], Future[ShardRecord]]
+
+_AHEAD = 64
+"""Shards that are handed to somebody's executor at a time."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def convert(
     with sink.locked():
         store = open_or_create(made, sink)
         missing = [task for task in store.plan.tasks() if not store.is_done(task)]
-        records = _run(missing, store, executor, options, progress)
+        store, records = _run(missing, store, executor, options, progress)
         store.finalise(records)
     report = Report.of(store.plan, records, missing)
     write_failures(report, os.fspath(cube))
@@ -138,17 +144,25 @@ def _keys(made: Plan) -> Iterator[tuple[str, str]]:
 
 def _run(
     tasks: list[ShardTask], store: Cube, executor: Executor | None, options: Options, progress: Progress | None
-) -> dict[tuple[str, str], ShardRecord]:
+) -> tuple[Cube, dict[tuple[str, str], ShardRecord]]:
     workers = worker_count(store.plan, options)
     records: dict[tuple[str, str], ShardRecord] = {}
     raw: dict[str, int] = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
-    for record in _records(tasks, store.sink, executor, workers):
-        records[record.product, record.roi_id] = record.without_sources()
-        if progress:
-            progress(Step(record, raw[record.product], len(tasks)))
-        if options.strict and record.faults:
-            raise StrictError(record.faults[0])
-    return records
+    with _submitting(executor, workers, store.sink) as submit:
+        queue = iter(tasks)
+        running = {submit(task) for task in islice(queue, workers + 1 if executor is None else _AHEAD)}
+        try:
+            store = store.begun()  # while the first shards are being made
+            for record in _finished(running, queue, submit):
+                records[record.product, record.roi_id] = record.without_sources()
+                if progress:
+                    progress(Step(record, raw[record.product], len(tasks)))
+                if options.strict and record.faults:
+                    raise StrictError(record.faults[0])
+        finally:
+            for future in running:
+                future.cancel()
+    return store, records
 
 
 class StrictError(CubeError):
@@ -173,29 +187,32 @@ def worker_count(made: Plan, options: Options) -> int:
     raise CubeError(f"{options.memory / 2**20:.0f} MiB do not suffice: one worker needs {need:.0f} MiB")
 
 
-def _records(tasks: list[ShardTask], sink: Sink, executor: Executor | None, workers: int) -> Iterator[ShardRecord]:
-    """Yield records as shards are done; only a few tasks are under way, so a stop loses little."""
-    if executor is None and workers == 0:
-        yield from (write_shard(task, sink) for task in tasks)
-    elif executor is None:
+@contextmanager
+def _submitting(executor: Executor | None, workers: int, sink: Sink) -> Iterator[Submit]:
+    """Give a function that sets somebody to make a shard: an executor, a pool of threads, or the caller at once."""
+    if executor is not None:
+        yield lambda task: executor.submit(write_shard, task, sink)
+    elif workers:
         with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
-            yield from _pooled(tasks, sink, pool, workers + 1)
+            yield lambda task: pool.submit(write_shard, task, sink)
     else:
-        yield from _pooled(tasks, sink, executor, 64)
+        yield lambda task: _at_once(task, sink)
 
 
-def _pooled(tasks: list[ShardTask], sink: Sink, pool: Executor, depth: int) -> Iterator[ShardRecord]:
-    queue = iter(tasks)
-    running: set[Future[ShardRecord]] = {pool.submit(write_shard, task, sink) for task in islice(queue, depth)}
-    try:
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(write_shard, task, sink) for task in islice(queue, len(done))}
-            for future in done:
-                yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
+def _at_once(task: ShardTask, sink: Sink) -> Future[ShardRecord]:
+    future: Future[ShardRecord] = Future()
+    future.set_result(write_shard(task, sink))
+    return future
+
+
+def _finished(running: set[Future[ShardRecord]], queue: Iterator[ShardTask], submit: Submit) -> Iterator[ShardRecord]:
+    """Yield records as shards are done, and keep as many under way: few, so that a stop loses little."""
+    while running:
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        running -= done
+        running |= {submit(task) for task in islice(queue, len(done))}
+        for future in done:
+            yield future.result()
 
 
 def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:

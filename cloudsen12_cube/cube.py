@@ -45,6 +45,8 @@ class Cube:
     settings: dict[str, Any]
     made: dict[str, bytes] = field(default_factory=dict)
     """Metadata objects as this run has written them."""
+    outdated: bool = False
+    """Whether the metadata on disk do not have all ROIs yet."""
 
     def is_done(self, task: ShardTask) -> bool:
         """Tell whether a shard has a record without faults, and an object of the length that the record states."""
@@ -55,6 +57,10 @@ class Cube:
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
             return False
         return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+
+    def begun(self) -> Cube:
+        """Write the metadata of a new or grown cube, with the statuses of what is there; do nothing to another."""
+        return replace(self, made=self.write_metadata("converting", {})) if self.outdated else self
 
     def finalise(self, fresh: dict[tuple[str, str], ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
@@ -151,8 +157,7 @@ def _create(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: settings | {"state": "creating"}}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
-    cube = Cube(sink, plan, plan.catalogue.table, settings)
-    return replace(cube, made=cube.write_metadata("converting", {}))
+    return Cube(sink, plan, plan.catalogue.table, settings, outdated=True)
 
 
 def _same_settings(found: dict[str, Any], wanted: dict[str, Any], place: str) -> None:
@@ -189,10 +194,7 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
     known = set(order)
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
-    cube = Cube(sink, replace(plan, order=whole), table, settings)
-    if whole != order:
-        return replace(cube, made=cube.write_metadata("converting", {}))
-    return cube
+    return Cube(sink, replace(plan, order=whole), table, settings, outdated=whole != order)
 
 
 def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from cloudsen12_cube import record as records
-from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import shard_key
 from cloudsen12_cube.record import DONE, FAILED
 from cloudsen12_cube.sink import Sink
-from cloudsen12_cube.store import ROOT_KEY, read_settings, read_table
+from cloudsen12_cube.store import ROOT_KEY, read_table, settings_of
 
 _COUNTED = ("label_type", "split", "cloud_coverage")
 
@@ -63,12 +62,7 @@ def info(cube: str | os.PathLike[str]) -> Info:
     """
     place = os.fspath(cube)
     sink = Sink(place)
-    root = sink.get(ROOT_KEY)
-    if root is None:
-        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root, place)
-    if settings.get("state") == "creating":
-        raise StoreError(f"{place} is a cube whose creation was cut short: run the same convert command again")
+    settings = settings_of(sink.get(ROOT_KEY), place)
     order, table = read_table(place)
     products = tuple(_state(sink, p, layout, order, len(table)) for p, layout in settings["products"].items())
     counts = {name: dict(sorted(Counter(table[name]).items())) for name in _COUNTED}

@@ -220,6 +220,22 @@ def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
     return settings
 
 
+def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
+    """Read the settings of a cube that can be looked into.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube, or one whose metadata are not all there yet.
+    """
+    if root_object is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root_object, place)
+    if settings.get("state") == "creating":
+        raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
+    return settings
+
+
 def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 

@@ -22,11 +22,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cloudsen12_cube import record as records
 from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.assets import band_name, files_of
-from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.layout import shard_key
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
 from cloudsen12_cube.sink import Sink
-from cloudsen12_cube.store import ROOT_KEY, read_settings, read_shard, read_table
+from cloudsen12_cube.store import ROOT_KEY, read_shard, read_table, settings_of
 from cloudsen12_cube.verify_metadata import compare_metadata
 
 Level = Literal["index", "sample", "full"]
@@ -77,10 +77,7 @@ def verify(
         raise CubeError(f"level is {level!r}: give one of {', '.join(get_args(Level))}")
     place = os.fspath(cube)
     sink = Sink(place)
-    root = sink.get(ROOT_KEY)
-    if root is None:
-        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root, place)
+    settings = settings_of(sink.get(ROOT_KEY), place)
     order, table = read_table(place)
     every = _SAMPLE if level == "sample" else 1
     check = _Check(place, sink, level == "index", open_archive(source) if source is not None else None, settings)
