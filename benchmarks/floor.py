@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from numcodecs import Blosc, Zstd, blosc
+from numcodecs import Blosc, blosc
 
 from benchmarks.common import timed
 
-Job = tuple[str, bytes, str]
+Job = tuple[bytes, str]
 _JOBS: list[list[Job]] = []  # by patch; forked workers find them here
 
 
@@ -57,7 +57,7 @@ def _load(archive: Path) -> None:
                     path = archive / files.folder / files.names[name]
                     inode = os.stat(path).st_ino
                     held.setdefault(inode, path.read_bytes())
-                    jobs.append((layout.product, held[inode], layout.dtype))
+                    jobs.append((held[inode], layout.dtype))
         _JOBS.append(jobs)
 
 
@@ -70,8 +70,8 @@ def _patch(index: int) -> int:
     return sum(_file(*job) for job in _JOBS[index])
 
 
-def _file(product: str, data: bytes, dtype: str) -> int:
-    codec: Any = Zstd(1) if product == "labels" else Blosc("zstd", 1, Blosc.SHUFFLE, 512 * 1024)
+def _file(data: bytes, dtype: str) -> int:
+    codec: Any = Blosc("zstd", 1, Blosc.SHUFFLE, 512 * 1024)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         pixels = page.asarray(maxworkers=1)
