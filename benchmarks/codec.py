@@ -62,7 +62,7 @@ def measure(archive: str, rounds: int) -> dict[str, list[tuple[object, ...]]]:
     checks: list[tuple[object, ...]] = []
     for product, planes in _planes(Path(archive)).items():
         raw = sum(p.nbytes for p in planes)
-        chosen = "zstd 1" if product == "labels" else "blosc zstd 1, shuffle, 512 KiB"
+        chosen = "blosc zstd 1, shuffle, 512 KiB"
         timed = _interleaved(planes, rounds)
         for name, (size, encode, decode, _) in timed.items():
             label = f"**{name}**" if name == chosen else name

@@ -14,18 +14,16 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from numcodecs import Blosc, Zstd
+from numcodecs import Blosc
 
-from cloudsen12_cube.layout import Codec, ProductLayout
+from cloudsen12_cube.layout import CODEC, ProductLayout
 
 _ABSENT = 2**64 - 1  # offset and length of a chunk that is not stored
 
 
-def compressor(codec: Codec) -> Any:
-    """Numcodecs object that compresses one chunk."""
-    if codec.name == "blosc":
-        return Blosc("zstd", clevel=codec.level, shuffle=Blosc.SHUFFLE, blocksize=codec.blocksize)
-    return Zstd(level=codec.level, checksum=False)
+def compressor() -> Any:
+    """Make the numcodecs object that compresses one chunk."""
+    return Blosc("zstd", clevel=CODEC.level, shuffle=Blosc.SHUFFLE, blocksize=CODEC.blocksize)
 
 
 def encode_chunk(plane: npt.NDArray[Any], layout: ProductLayout) -> bytes:
@@ -44,7 +42,7 @@ def encode_chunk(plane: npt.NDArray[Any], layout: ProductLayout) -> bytes:
     if is_fill(plane, layout.fill):
         return b""
     little = np.ascontiguousarray(plane, dtype=np.dtype(layout.dtype).newbyteorder("<"))
-    data = bytes(compressor(layout.codec).encode(little))
+    data = bytes(compressor().encode(little))
     return data + struct.pack("<I", google_crc32c.value(data))
 
 

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import DIMS, Codec, ProductLayout, array_path, roi_chunk
+from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.tables import Column, Frame
 
@@ -155,18 +155,15 @@ def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
         shards=layout.shard,
         dtype=layout.dtype,
         fill_value=layout.fill,
-        compressors=_codecs(layout.codec),
+        compressors=_codecs(),
         filters=None,
         dimension_names=DIMS,
         attributes=attributes,
     )
 
 
-def _codecs(codec: Codec) -> list[Any]:
-    if codec.name == "blosc":
-        packed: Any = BloscCodec(cname="zstd", clevel=codec.level, shuffle="shuffle", blocksize=codec.blocksize)
-    else:
-        packed = ZstdCodec(level=codec.level, checksum=False)
+def _codecs() -> list[Any]:
+    packed = BloscCodec(cname="zstd", clevel=CODEC.level, shuffle="shuffle", blocksize=CODEC.blocksize)
     return [packed, Crc32cCodec()]
 
 
@@ -196,7 +193,7 @@ def reference_codec(layout: ProductLayout) -> ShardingCodec:
     """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
     return ShardingCodec(
         chunk_shape=layout.chunk,
-        codecs=[BytesCodec(), *_codecs(layout.codec)],
+        codecs=[BytesCodec(), *_codecs()],
         subchunk_write_order="lexicographic",
     )
 
