@@ -14,7 +14,7 @@ from pyproj.exceptions import CRSError
 from cloudsen12_cube.archive import Archive, PatchFiles
 from cloudsen12_cube.errors import ArchiveError, PatchError
 from cloudsen12_cube.header import Header
-from cloudsen12_cube.raster import read_header
+from cloudsen12_cube.raster import directory_inside, read_header
 
 _HEAD = 32 * 1024
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
@@ -103,7 +103,9 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     path = f"{files.folder}/{files.names[name]}"
     for length in (_HEAD, -1):  # most have their header in front; the others are read whole
         try:
-            return read_header(archive.read(path, length), path, files.sizes[name])
+            data = archive.read(path, length)
+            if length == -1 or directory_inside(data):
+                return read_header(data, path, files.sizes[name])
         except PatchError:
             continue
         except OSError:

@@ -29,6 +29,7 @@ Pixels = npt.NDArray[Any]
 _DEFLATE = imagecodecs.deflate_decode
 _ZSTD = imagecodecs.zstd_decode
 _DECODERS: dict[int, Callable[..., Any]] = {5: imagecodecs.lzw_decode, 8: _DEFLATE, 32946: _DEFLATE, 50000: _ZSTD}
+_ROOM = 4096
 _DTYPES = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"})
 _OPENING = threading.Lock()  # the filters of ``warnings`` belong to the process
 
@@ -48,6 +49,15 @@ class _Layout:
     predictor: int
     plain: bool
     """Whether ``_decode`` can read it."""
+
+
+def directory_inside(head: bytes) -> bool:
+    """Tell whether the first bytes of a tif hold its first directory, with some room for what that points to."""
+    order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(head[:4])
+    if order is None or len(head) < 8:
+        return False
+    (offset,) = struct.unpack_from(order, head, 4)
+    return bool(offset + _ROOM <= len(head))
 
 
 def read_header(data: bytes, path: str, size: int | None = None) -> Header:
