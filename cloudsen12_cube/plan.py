@@ -71,8 +71,9 @@ class Plan:
 
     @cached_property
     def groups(self) -> dict[str, pd.DataFrame]:
-        """Catalogue rows of each ROI."""
-        return {str(roi): rows for roi, rows in self.catalogue.table.groupby("roi_id", sort=False)}
+        """Rows of each ROI, with the columns that a task needs."""
+        needed = self.catalogue.table[["roi_id", "time", "s2_id_gee", "proj_epsg", "proj_transform"]]
+        return {str(roi): rows for roi, rows in needed.groupby("roi_id", sort=False)}
 
     def tasks(self) -> Iterator[ShardTask]:
         """Yield the shards in the order of the catalogue."""
