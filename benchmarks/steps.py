@@ -70,6 +70,7 @@ class _Digest:
 def _no_sha256() -> None:
     import hashlib
 
+    # Here and below, a typed function is replaced by one that does nothing: that is how a step is switched off.
     hashlib.sha256 = _Digest  # type: ignore[assignment,misc]
 
 

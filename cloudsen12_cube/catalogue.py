@@ -51,6 +51,11 @@ class Catalogue:
         return list(dict.fromkeys(self.table["roi_id"]))
 
     @property
+    def keys(self) -> list[tuple[str, str]]:
+        """(roi_id, s2_id_gee) of each row."""
+        return list(zip(self.table["roi_id"], self.table["s2_id_gee"], strict=True))
+
+    @property
     def times(self) -> int:
         """Length of the ``time`` dimension: the most patches that any ROI has."""
         return int(self.table["time"].max()) + 1 if len(self.table) else 0

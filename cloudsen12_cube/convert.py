@@ -125,7 +125,7 @@ def convert(
         If nothing could be done, or, with ``options.strict``, at the first damaged file.
     """
     made = plan(source, products, where, options)
-    if not any(key in made.archive.patches for key in _keys(made)):
+    if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     sink = Sink(os.fspath(cube))
     with sink.locked():
@@ -136,10 +136,6 @@ def convert(
     report = Report.of(store.plan, records, missing)
     write_failures(report, os.fspath(cube))
     return report
-
-
-def _keys(made: Plan) -> Iterator[tuple[str, str]]:
-    return zip(made.catalogue.table["roi_id"], made.catalogue.table["s2_id_gee"], strict=True)
 
 
 def _run(

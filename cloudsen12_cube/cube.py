@@ -111,12 +111,11 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     DestinationError
         If the place holds something else, or a cube with other settings or other patches.
     """
-    settings = _settings(plan)
     root = sink.get(ROOT_KEY)
     if root is None:
         if not sink.empty():
             raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
-        return _create(plan, sink, settings)
+        return _create(plan, sink, _settings(plan))
     try:
         found = read_settings(root, sink.root)
     except StoreError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloudsen12_cube.archive import PatchFiles
 from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.classes import layer
 from cloudsen12_cube.errors import PatchError
@@ -41,41 +42,41 @@ def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
 
     Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
     """
+    if patch.files is None:
+        return _absent(task, patch)
     chunks: dict[str, bytes] = {}
     sources: list[Source] = []
     faults: list[Fault] = []
-    for name, bands in files_of(task.layout.product).items():
+    for name in files_of(task.layout.product):
         try:
-            chunks |= dict(_encode_file(task, patch, name, sources))
+            chunks |= dict(_encode_file(task, patch, patch.files, name, sources))
         except PatchError as error:
             faults.append(_fault(task, patch, name, error))
-        chunks |= {band: b"" for band in bands if band not in chunks}
-    status = ABSENT if patch.files is None else FAILED if faults else DONE
-    if status != DONE:
-        chunks = dict.fromkeys(chunks, b"")
-    record = PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), _once(patch, faults))
-    return EncodedPatch(tuple(chunks[band] for band in task.layout.bands), record)
+    status = FAILED if faults else DONE
+    stored = tuple(chunks.get(band, b"") if status == DONE else b"" for band in task.layout.bands)
+    return EncodedPatch(stored, PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), tuple(faults)))
 
 
-def _once(patch: PatchTask, faults: list[Fault]) -> tuple[Fault, ...]:
-    return tuple(faults[:1]) if patch.files is None else tuple(faults)
+def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
+    error = PatchError(f"{task.roi_id}/{patch.s2_id_gee}", "no folder of this patch", "a folder for every row")
+    record = PatchRecord(patch.time, patch.s2_id_gee, ABSENT, faults=(_fault(task, patch, "", error),))
+    return EncodedPatch((b"",) * len(task.layout.bands), record)
 
 
-def _fault(task: ShardTask, patch: PatchTask, name: str, error: PatchError) -> Fault:
-    asset = name if patch.files is not None else ""
+def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> Fault:
     return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, error.path, error.found, error.expected)
 
 
-def _encode_file(task: ShardTask, patch: PatchTask, name: str, sources: list[Source]) -> Iterator[tuple[str, bytes]]:
+def _encode_file(
+    task: ShardTask, patch: PatchTask, files: PatchFiles, name: str, sources: list[Source]
+) -> Iterator[tuple[str, bytes]]:
     """Yield band and chunk of one file; nothing where the archive rightly has none."""
-    if patch.files is None:
-        raise PatchError(f"{task.roi_id}/{patch.s2_id_gee}", "no folder of this patch", "a folder for every row")
-    if name not in patch.files.names:
+    if name not in files.names:
         if name in task.required:
-            raise PatchError(f"{patch.files.folder}/{name}.tif", "no such file", "a file in every patch")
+            raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
         return
-    path = f"{patch.files.folder}/{patch.files.names[name]}"
-    if name in patch.files.outside:
+    path = f"{files.folder}/{files.names[name]}"
+    if name in files.outside:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
     data = _bytes(task.root, path)
     header, pixels = read(data, path)

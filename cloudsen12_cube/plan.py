@@ -22,6 +22,7 @@ from cloudsen12_cube.grid import Grid, complete, grid_of, header_of
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.layout import ProductLayout, stored_dtype
 
+_MANUAL = frozenset(asset.file for asset in ASSETS if asset.manual)
 _SAMPLED = 60
 _SECONDS_PER_GB = 4.0
 """Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
@@ -85,12 +86,9 @@ class Plan:
                 yield ShardTask(self.archive.root, layout, roi, position[roi], patches, required)
 
     def _patches(self, roi: str) -> Iterator[PatchTask]:
-        for time, image, row in zip(*self._columns(roi), strict=True):
-            yield PatchTask(time, image, row, self.archive.patches.get((roi, image)))
-
-    def _columns(self, roi: str) -> tuple[list[int], list[str], list[Grid]]:
-        rows = self.groups[roi]
-        return list(rows["time"]), list(rows["s2_id_gee"]), [grid_of(row) for _, row in rows.iterrows()]
+        for _, row in self.groups[roi].iterrows():
+            image = row["s2_id_gee"]
+            yield PatchTask(int(row["time"]), image, grid_of(row), self.archive.patches.get((roi, image)))
 
     def totals(self, workers: int) -> dict[str, int | float]:
         """Sum up: shards, objects, bytes, memory and time.
@@ -117,21 +115,18 @@ class Plan:
 
     def _source_bytes(self) -> int:
         wanted = {file for layout in self.layouts for file in files_of(layout.product)}
-        keys = zip(self.catalogue.table["roi_id"], self.catalogue.table["s2_id_gee"], strict=True)
-        found = (self.archive.patches[key] for key in keys if key in self.archive.patches)
+        found = (self.archive.patches[key] for key in self.catalogue.keys if key in self.archive.patches)
         return sum(size for files in found for name, size in files.sizes.items() if name in wanted)
 
     def lacking(self) -> list[str]:
         """Files that no patch of the archive has, of the products that are converted: their bands stay empty."""
         names = [name for layout in self.layouts for name in files_of(layout.product)]
-        manual = {asset.file for asset in ASSETS if asset.manual}
-        return [n for n in names if n not in manual and not any(n in r for r in self.required.values())]
+        return [n for n in names if n not in _MANUAL and not any(n in r for r in self.required.values())]
 
     def faults(self) -> list[RowFault]:
         """Rows that cannot be used, and folders that no row names."""
-        named = set(zip(self.catalogue.table["roi_id"], self.catalogue.table["s2_id_gee"], strict=True))
         whole = self.selection == Selection()
-        unnamed = sorted(set(self.archive.patches) - named) if whole else []
+        unnamed = sorted(set(self.archive.patches) - set(self.catalogue.keys)) if whole else []
         return [
             *self.catalogue.faults,
             *(
@@ -196,19 +191,18 @@ def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) 
     there = tuple(p for p in PRODUCTS if any(present[file] for file in files_of(p)))
     lacking = [name for name in wanted if there and name not in there]
     if lacking:
-        raise ArchiveError(f"{archive.root} has no file of {lacking[0]!r} ; it has {', '.join(there)}")
+        raise ArchiveError(f"{archive.root} has no file of {lacking[0]!r}; it has {', '.join(there)}")
     return tuple(p for p in PRODUCTS if p in (wanted or there or PRODUCTS))
 
 
 def _required(product: ProductName, present: Counter[str]) -> frozenset[str]:
     """Files that every patch must have: all but the manual labels, and what no patch of the archive has."""
-    manual = {asset.file for asset in ASSETS if asset.manual}
-    return frozenset(file for file in files_of(product) if file not in manual and (present[file] or not present))
+    return frozenset(file for file in files_of(product) if file not in _MANUAL and (present[file] or not present))
 
 
 def _sample(archive: Archive, chosen: Catalogue, products: tuple[ProductName, ...]) -> dict[str, list[Header]]:
     """Read the headers of patches spread evenly over the catalogue: reading 1.2 million would take hours."""
-    keys = list(zip(chosen.table["roi_id"], chosen.table["s2_id_gee"], strict=True))
+    keys = chosen.keys
     spread = np.unique(np.linspace(0, len(keys) - 1, _SAMPLED).astype(int))
     found = [archive.patches[keys[i]] for i in spread if keys[i] in archive.patches]
     headers: dict[str, list[Header]] = {p: [] for p in products}

@@ -24,6 +24,8 @@ from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, roi_c
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.tables import Column, Frame
 
+_LICENSE: Any = zarr_cm.license.create_convention_attrs(spdx="CC-BY-4.0")
+
 ROOT_KEY = "zarr.json"
 KEY = "cloudsen12"
 """Root attribute that holds the settings: a store without it is no cube of ours."""
@@ -106,25 +108,14 @@ def _with_root(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
 
 def _root_attributes(contents: Contents) -> dict[str, Any]:
     attributes = {"Conventions": "CF-1.12", **contents.attributes, KEY: contents.settings}
+    parts: list[Any] = [_LICENSE, zarr_cm.proj.create_convention_attrs(code="EPSG:4326")]
     box = bounding_box(contents.frame.table)
-    conventions: dict[Any, Any] = {
-        "license": zarr_cm.license.create(spdx="CC-BY-4.0"),
-        "proj": {"proj:code": "EPSG:4326"},
-    }
     if box:
-        conventions["spatial"] = {"spatial:dimensions": ["latitude", "longitude"], "spatial:bbox": box}
-    made = [_declared(name, data) for name, data in conventions.items()]
-    declared = [entry for part in made for entry in part["zarr_conventions"]]
-    for part in made:
+        spatial = zarr_cm.spatial.create_convention_attrs(dimensions=["latitude", "longitude"], bbox=box)
+        parts.append(spatial)
+    for part in parts:
         attributes |= part
-    return attributes | {"zarr_conventions": declared}
-
-
-def _declared(name: str, data: Any) -> dict[str, Any]:
-    module: Any = getattr(zarr_cm, name)
-    if name == "license":
-        return {"zarr_conventions": [dict(module.CMO)], "license": dict(data)}
-    return {"zarr_conventions": [dict(module.CMO)], **data}
+    return attributes | {"zarr_conventions": [entry for part in parts for entry in part["zarr_conventions"]]}
 
 
 def bounding_box(table: pd.DataFrame) -> list[float] | None:
@@ -137,11 +128,7 @@ def bounding_box(table: pd.DataFrame) -> list[float] | None:
 
 
 def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
-    declared = {
-        "zarr_conventions": [dict(zarr_cm.license.CMO)],
-        "license": dict(zarr_cm.license.create(spdx="CC-BY-4.0")),
-    }
-    group = root.create_group(layout.product, attributes=declared)
+    group = root.create_group(layout.product, attributes=_LICENSE)
     columns = [*tables.bands(layout.product), tables.status(contents.status[layout.product])]
     _write(group, columns)
     names = " ".join([*(c.name for c in columns if c.name != "band"), *tables.CORE])

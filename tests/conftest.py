@@ -12,6 +12,41 @@ from cloudsen12_cube.testing import ArchiveOptions, make_archive
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared test data are not beside the repository")
 SIZE = 48
+CSV_COLUMNS = [
+    "annotator_name",
+    "roi_id",
+    "s2_id_gee",
+    "s2_id",
+    "s2_date",
+    "s2_sen2cor_version",
+    "s2_fmask_version",
+    "s2_cloudless_version",
+    "s2_reflectance_conversion_correction",
+    "s2_aot_retrieval_accuracy",
+    "s2_water_vapour_retrieval_accuracy",
+    "s2_view_off_nadir",
+    "s2_view_sun_azimuth",
+    "s2_view_sun_elevation",
+    "s1_id",
+    "s1_date",
+    "s1_grd_post_processing_software_name",
+    "s1_grd_post_processing_software_version",
+    "s1_slc_processing_facility_name",
+    "s1_slc_processing_software_version",
+    "s1_radar_coverage",
+    "land_cover",
+    "label_type",
+    "cloud_coverage",
+    "test",
+    "difficulty",
+    "proj_epsg",
+    "proj_geometry",
+    "proj_shape",
+    "proj_centroid",
+    "proj_transform",
+    "test_sr",
+]
+"""Columns of the published table."""
 
 
 @pytest.fixture(scope="session")

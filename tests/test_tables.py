@@ -1,45 +1,11 @@
 """The domain tables against what the paper and the files say."""
 
 import pytest
+from conftest import CSV_COLUMNS
 
 from cloudsen12_cube.assets import ASSETS, PRODUCTS, assets_of, band_name, bands_of, files_of
 from cloudsen12_cube.classes import CLASSES, LAYERS, SUPERCLASSES, layer
 from cloudsen12_cube.properties import PROPERTIES, canonical
-
-CSV = [
-    "annotator_name",
-    "roi_id",
-    "s2_id_gee",
-    "s2_id",
-    "s2_date",
-    "s2_sen2cor_version",
-    "s2_fmask_version",
-    "s2_cloudless_version",
-    "s2_reflectance_conversion_correction",
-    "s2_aot_retrieval_accuracy",
-    "s2_water_vapour_retrieval_accuracy",
-    "s2_view_off_nadir",
-    "s2_view_sun_azimuth",
-    "s2_view_sun_elevation",
-    "s1_id",
-    "s1_date",
-    "s1_grd_post_processing_software_name",
-    "s1_grd_post_processing_software_version",
-    "s1_slc_processing_facility_name",
-    "s1_slc_processing_software_version",
-    "s1_radar_coverage",
-    "land_cover",
-    "label_type",
-    "cloud_coverage",
-    "test",
-    "difficulty",
-    "proj_epsg",
-    "proj_geometry",
-    "proj_shape",
-    "proj_centroid",
-    "proj_transform",
-    "test_sr",
-]
 
 
 def test_the_49_assets_in_their_products() -> None:
@@ -97,7 +63,7 @@ def test_codes_of_the_layers() -> None:
 
 
 def test_every_column_of_the_csv_has_one_name() -> None:
-    names = [canonical(column) for column in CSV if column != "roi_id"]
+    names = [canonical(column) for column in CSV_COLUMNS if column != "roi_id"]
     assert None not in names
     assert len(set(names)) == len(names) == 31
     assert canonical("s2_s2cloudless_version") == "s2_cloudless_version"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from conftest import CSV_COLUMNS
 
 from cloudsen12_cube.assets import ASSETS, PRODUCTS, bands_of, files_of
 from cloudsen12_cube.catalogue import build, roi_number
@@ -24,40 +25,6 @@ SMALL = ArchiveOptions(size=48)
 FILES = {file: bands for product in PRODUCTS for file, bands in files_of(product).items()}
 DTYPES = {asset.file: asset.dtype for asset in ASSETS}
 MANUAL = {"labels/manual_hq", "labels/manual_sc"}
-COLUMNS = [
-    "annotator_name",
-    "roi_id",
-    "s2_id_gee",
-    "s2_id",
-    "s2_date",
-    "s2_sen2cor_version",
-    "s2_fmask_version",
-    "s2_cloudless_version",
-    "s2_reflectance_conversion_correction",
-    "s2_aot_retrieval_accuracy",
-    "s2_water_vapour_retrieval_accuracy",
-    "s2_view_off_nadir",
-    "s2_view_sun_azimuth",
-    "s2_view_sun_elevation",
-    "s1_id",
-    "s1_date",
-    "s1_grd_post_processing_software_name",
-    "s1_grd_post_processing_software_version",
-    "s1_slc_processing_facility_name",
-    "s1_slc_processing_software_version",
-    "s1_radar_coverage",
-    "land_cover",
-    "label_type",
-    "cloud_coverage",
-    "test",
-    "difficulty",
-    "proj_epsg",
-    "proj_geometry",
-    "proj_shape",
-    "proj_centroid",
-    "proj_transform",
-    "test_sr",
-]
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +139,8 @@ def test_spectra_are_plausible(root: Path, rows: list[dict[str, str]]) -> None:
 
 
 def test_the_columns_of_the_table(rows: list[dict[str, str]]) -> None:
-    assert list(rows[0]) == COLUMNS
-    assert len(COLUMNS) == 32
+    assert list(rows[0]) == CSV_COLUMNS
+    assert len(CSV_COLUMNS) == 32
     assert {r["proj_shape"] for r in rows} == {"48"}
     for row in rows:
         assert (row["difficulty"] == "") == (row["label_type"] == "nolabel")
