@@ -3,8 +3,24 @@
 from cloudsen12_cube import testing
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
+from cloudsen12_cube.share import Part
+from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.verify import verify
 
-__all__ = ["CubeError", "Options", "Report", "convert", "open_cube", "plan", "testing", "verify"]
+__all__ = [
+    "CubeError",
+    "Options",
+    "Part",
+    "Report",
+    "Status",
+    "convert",
+    "finalise",
+    "open_cube",
+    "plan",
+    "status",
+    "testing",
+    "verify",
+]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
+from cloudsen12_cube.changes import outdated
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.layout import LAYOUT_VERSION, shard_key
 from cloudsen12_cube.plan import Plan, ShardTask
@@ -24,6 +29,12 @@ from cloudsen12_cube.tables import Frame
 _FIXED = ("layout_version", "products", "test_meaning")
 """Settings that a cube keeps for life."""
 
+_KEPT = ("created", "tool", "source", "accepted")
+"""Settings of the first run, or of an earlier one, that a later run keeps."""
+
+Statuses = dict[str, npt.NDArray[np.uint8]]
+"""Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
+
 _ABOUT = {
     "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
     "references": "https://doi.org/10.1038/s41597-022-01878-2",
@@ -31,6 +42,16 @@ _ABOUT = {
     "Sentinel-2. Scientific Data 9, 782 (2022).",
     "institution": "contains modified Copernicus Sentinel data",
 }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is of a plan before a run."""
+
+    todo: list[ShardTask]
+    """Shards to be made, in the order of the plan."""
+    status: Statuses
+    """Product -> (roi, time): what readers may be shown while those are made, 0 (absent) for all of their patches."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +64,105 @@ class Cube:
     table: pd.DataFrame
     """Catalogue of the whole cube: what was there before, and what the plan adds."""
     settings: dict[str, Any]
+    accepted: frozenset[accept.Key] = frozenset()
+    """Failures that somebody decided to live with, as long as their files stay as they are."""
+    new: bool = False
+    """Whether no reader can see it yet: its metadata are not there."""
     made: dict[str, bytes] = field(default_factory=dict)
     """Metadata objects as this run has written them."""
-    outdated: bool = False
-    """Whether the metadata on disk do not have all ROIs yet."""
+
+    def accepting(self, choices: Sequence[accept.Key]) -> Cube:
+        """Record decisions to keep a gap; the next metadata that are written hold them."""
+        loaded = (records.load(self.sink, p.product, roi) for p in self.plan.layouts for roi in self.plan.order)
+        known = {accept.key_of(fault) for record in loaded if record for fault in record.faults}
+        known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
+        gaps = accept.decide(choices, known, accept.in_settings(self.settings), self.plan.archive)
+        return replace(
+            self,
+            settings=self.settings | accept.as_setting(gaps),
+            accepted=accept.holding(gaps, self.plan.archive),
+        )
+
+    def survey(self, repair: bool = False, workers: int = 1) -> Survey:
+        """Find out which shards are to be made.
+
+        Parameters
+        ----------
+        repair : bool
+            Read every shard: what does not have the recorded sha256, has faults, or has other files now is made again.
+        workers : int
+            Threads that read.
+        """
+        tasks = list(self.plan.tasks())
+        if repair:
+            with ThreadPoolExecutor(max(workers, 1)) as pool:
+                found = list(pool.map(self._right, tasks))
+        else:
+            found = [self._done(task) for task in tasks]
+        status = self._shown(record for record in (*found, *self._others()) if record)
+        return Survey([task for task, record in zip(tasks, found, strict=True) if record is None], status)
 
     def is_done(self, task: ShardTask) -> bool:
         """Tell whether a shard has a record without faults, and an object of the length that the record states."""
+        return self._done(task) is not None
+
+    def _done(self, task: ShardTask) -> ShardRecord | None:
         record = records.load(self.sink, task.layout.product, task.roi_id)
-        if record is None or record.faults or record.index != task.index:
-            return False
+        if record is None or record.index != task.index:
+            return None
+        if any(accept.key_of(fault) not in self.accepted for fault in record.faults):
+            return None
         stated = [(p.time, p.s2_id_gee) for p in record.patches]
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
-            return False
-        return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+            return None
+        whole = record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+        return record.without_sources() if whole else None
 
-    def begun(self) -> Cube:
-        """Write the metadata of a new or grown cube, with the statuses of what is there; do nothing to another."""
-        return replace(self, made=self.write_metadata("converting", {})) if self.outdated else self
+    def _right(self, task: ShardTask) -> ShardRecord | None:
+        """Give the record of a shard that needs no repair."""
+        record = records.load(self.sink, task.layout.product, task.roi_id)
+        if record is None or record.faults or self._done(task) is None:
+            return None
+        if outdated(task.layout.product, record, {patch.time: patch.files for patch in task.patches}):
+            return None
+        data = self.sink.get(shard_key(record.product, record.index)) or b""
+        return record.without_sources() if hashlib.sha256(data).hexdigest() == record.sha256 else None
 
-    def finalise(self, fresh: dict[tuple[str, str], ShardRecord]) -> None:
+    def _others(self) -> Iterator[ShardRecord | None]:
+        """Yield the records of the ROIs that the plan leaves alone."""
+        planned = set(self.plan.catalogue.rois)
+        for layout in self.plan.layouts:
+            for roi in self.plan.order:
+                if roi not in planned:
+                    yield records.load(self.sink, layout.product, roi)
+
+    def _shown(self, there: Iterable[ShardRecord]) -> Statuses:
+        shape = (len(self.plan.order), self.plan.layouts[0].times)
+        status: Statuses = {layout.product: np.zeros(shape, dtype=np.uint8) for layout in self.plan.layouts}
+        for record in there:
+            records.show(record, status[record.product])
+        return status
+
+    def begun(self, status: Statuses) -> Cube:
+        """Write the metadata of a cube that changes, before a shard that a reader can see is written again."""
+        return replace(self, made=self.write_metadata("converting", status), new=False)
+
+    def finalise(self, status: Statuses, fresh: Iterable[ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
 
         Parameters
         ----------
-        fresh : dict
-            Records of this run by (product, roi_id); all others are read.
+        status : dict
+            Of what was there before; changed in place.
+        fresh : iterable of ShardRecord
+            Records of this run.
         """
-        self.write_metadata("final", fresh)
+        for record in fresh:
+            records.show(record, status[record.product])
+        self.write_metadata("final", status)
 
-    def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> dict[str, bytes]:
+    def write_metadata(self, state: str, status: Statuses) -> dict[str, bytes]:
         """Write the metadata objects that changed, the root's last; return them all."""
-        status: dict[str, npt.NDArray[np.uint8]] = {
-            layout.product: self._status(layout.product, fresh) for layout in self.plan.layouts
-        }
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
         contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings))
@@ -85,14 +171,6 @@ class Cube:
             if self.made.get(key) != data and self.sink.get(key) != data:
                 self.sink.put(key, data, durable=key == ROOT_KEY)
         return made
-
-    def _status(self, product: str, fresh: dict[tuple[str, str], ShardRecord]) -> npt.NDArray[np.uint8]:
-        grid = np.zeros((len(self.plan.order), self.plan.layouts[0].times), dtype=np.uint8)
-        for index, roi in enumerate(self.plan.order):
-            record = fresh.get((product, roi)) or records.load(self.sink, product, roi)
-            for patch in record.patches if record else ():
-                grid[index, patch.time] = patch.status
-        return grid
 
 
 def _history(settings: dict[str, Any]) -> dict[str, str]:
@@ -115,7 +193,7 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     if root is None:
         if not sink.empty():
             raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
-        return _create(plan, sink, _settings(plan))
+        return _create(plan, sink)
     try:
         found = read_settings(root, sink.root)
     except StoreError as error:
@@ -123,9 +201,10 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     plan = _with_times(plan, found)
     settings = _settings(plan)
     _same_settings(found, settings, sink.root)
+    settings |= {key: found[key] for key in _KEPT if key in found}
     if found.get("state") == "creating":
-        return _create(plan, sink, settings)
-    return _continue(plan, sink, settings | {key: found[key] for key in ("created", "tool", "source")})
+        return _cube(plan, sink, plan.catalogue.table, settings, new=True)
+    return _continue(plan, sink, settings)
 
 
 def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
@@ -152,19 +231,21 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
+def _create(plan: Plan, sink: Sink) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
-    mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: settings | {"state": "creating"}}}
+    settings = _settings(plan)
+    mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
+    mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: mine}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
-    return Cube(sink, plan, plan.catalogue.table, settings, outdated=True)
+    return _cube(plan, sink, plan.catalogue.table, settings, new=True)
+
+
+def _cube(plan: Plan, sink: Sink, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
+    accepted = accept.holding(accept.in_settings(settings), plan.archive)
+    return Cube(sink, plan, table, settings, accepted, new)
 
 
 def _same_settings(found: dict[str, Any], wanted: dict[str, Any], place: str) -> None:
-    if found.get("layout_version") != LAYOUT_VERSION:
-        raise DestinationError(
-            f"{place} has layout version {found.get('layout_version')}, this release writes {LAYOUT_VERSION}: "
-            "convert into a new place, or use the release that made it"
-        )
     for name in _FIXED:
         if json.loads(json.dumps(wanted[name])) != found.get(name):
             has, asks = _difference(found.get(name), json.loads(json.dumps(wanted[name])))
@@ -193,7 +274,7 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
     known = set(order)
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
-    return Cube(sink, replace(plan, order=whole), table, settings, outdated=whole != order)
+    return _cube(replace(plan, order=whole), sink, table, settings)
 
 
 def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:

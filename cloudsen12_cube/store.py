@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, roi_chunk
+from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.tables import Column, Frame
 
@@ -78,12 +78,36 @@ def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
     dict of str to bytes
         Equal to ``objects(contents)``, in a tenth of the time.
     """
+    return _with_root(made | _statuses(contents.status), contents)
+
+
+def told(root_object: bytes, status: dict[str, npt.NDArray[np.uint8]], state: str) -> dict[str, bytes]:
+    """Make the objects that say what is there, of a cube whose other metadata stay as they are.
+
+    Parameters
+    ----------
+    root_object : bytes
+        The root as it is.
+    status : dict
+        Product -> (roi, time).
+    state : str
+
+    Returns
+    -------
+    dict of str to bytes
+        The root is the last.
+    """
+    document = json.loads(root_object)
+    document["attributes"][KEY]["state"] = state
+    return _statuses(status) | {ROOT_KEY: json.dumps(document).encode()}
+
+
+def _statuses(status: dict[str, npt.NDArray[np.uint8]]) -> dict[str, bytes]:
     memory: dict[str, Any] = {}
     root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
-    for product, values in contents.status.items():
+    for product, values in status.items():
         _write(root.create_group(product), [tables.status(values)])
-    fresh = {key: value.to_bytes() for key, value in memory.items() if "/status/" in key}
-    return _with_root(made | fresh, contents)
+    return {key: value.to_bytes() for key, value in memory.items() if "/status/" in key}
 
 
 def _copied(made: dict[str, bytes], product: str) -> dict[str, bytes]:
@@ -201,6 +225,7 @@ def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
         ) from None
     if not isinstance(settings, dict):
         raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    check_version(settings, place)
     return settings
 
 
