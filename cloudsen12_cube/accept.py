@@ -61,14 +61,13 @@ def read_choices(path: Path) -> list[Key]:
     SelectionError
         If the file is not there, or no such document.
     """
+    way = "give a file such as CUBE.failures.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SelectionError(
-            f"{path} cannot be read ({error.strerror}): give a file such as CUBE.failures.json"
-        ) from None
+        raise SelectionError(f"{path} cannot be read ({error.strerror}): {way}") from None
     except ValueError as error:
-        raise SelectionError(f"{path} is no JSON ({error}): give a file such as CUBE.failures.json") from None
+        raise SelectionError(f"{path} is no JSON ({error}): {way}") from None
     rows = document.get("failures") if isinstance(document, dict) else document
     if not isinstance(rows, list):
         raise SelectionError(f"{path} has no list of failures: {way}")

@@ -25,6 +25,7 @@ from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.share import Part, parse_part
 from cloudsen12_cube.status import Status, status
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
+    return without_secrets(" ".join(str(text).split()))
 
 
 def _parser() -> argparse.ArgumentParser:

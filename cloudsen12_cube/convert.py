@@ -141,7 +141,7 @@ def convert(
     workers = worker_count(made, options.workers, options.memory)
     sink, part = Sink(os.fspath(cube)), options.part
     with sink.locked(shared=part is not None):
-        store = open_or_create(made, sink)
+        store = open_or_create(made, sink, options.repair)
         store = store.accepting(choices) if choices else store
         survey = store.survey(options.repair, workers)
         mine = part.of(made.catalogue.rois) if part else None

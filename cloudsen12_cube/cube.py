@@ -19,9 +19,10 @@ from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
 from cloudsen12_cube.changes import outdated
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.layout import LAYOUT_VERSION, shard_key
+from cloudsen12_cube.layout import LAYOUT_VERSION, records_path, shard_key
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table, restated
 from cloudsen12_cube.tables import Frame
@@ -181,8 +182,15 @@ def _history(settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def open_or_create(plan: Plan, sink: Sink) -> Cube:
+def open_or_create(plan: Plan, sink: Sink, repair: bool = False) -> Cube:
     """Create the cube that a plan asks for, or find it and check that the plan continues it.
+
+    Parameters
+    ----------
+    plan : Plan
+    sink : Sink
+    repair : bool
+        Go on even if the cube's catalogue cannot be read.
 
     Raises
     ------
@@ -204,7 +212,7 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     settings |= {key: found[key] for key in _KEPT if key in found}
     if found.get("state") == "creating":
         return _cube(plan, sink, plan.catalogue.table, settings, new=True)
-    return _continue(plan, sink, settings)
+    return _continue(plan, sink, settings, repair)
 
 
 def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
@@ -219,7 +227,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "layout_version": LAYOUT_VERSION,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "source": plan.archive.root,
+        "source": without_secrets(plan.archive.root),
         "metadata": plan.source,
         "test_meaning": plan.catalogue.test_meaning,
         "selection": {
@@ -265,9 +273,14 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
     return f"{name} {has}", f"{name} {asks}"
 
 
-def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
+def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
-    order, before = read_table(sink.root)
+    try:
+        order, before = read_table(sink.root)
+    except StoreError:
+        if not repair:
+            raise
+        return _cube(replace(plan, order=_places(plan, sink)), sink, plan.catalogue.table, settings)
     new = plan.catalogue.table
     _same_patches(before, new, sink.root)
     kept = before[~before["roi_id"].isin(new["roi_id"])]
@@ -275,6 +288,25 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
     known = set(order)
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
     return _cube(replace(plan, order=whole), sink, table, settings)
+
+
+def _places(plan: Plan, sink: Sink) -> tuple[str, ...]:
+    """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
+    found: dict[int, str] = {}
+    for layout in plan.layouts:
+        for name in sink.names(records_path(layout.product)):
+            record = records.load(sink, layout.product, name.removesuffix(".json"))
+            if record:
+                found[record.index] = record.roi_id
+    placed = set(found.values())
+    rest = iter([roi for roi in plan.catalogue.rois if roi not in placed])  # none of their shards is there
+    order = [found.get(index) or next(rest, "") for index in range(max(found, default=-1) + 1)]
+    strange = [roi for roi in order if roi not in plan.groups]
+    if strange:
+        raise DestinationError(
+            f"the catalogue of {sink.root} is damaged, and this selection lacks ROIs of it: take all"
+        )
+    return (*order, *rest)
 
 
 def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:

@@ -23,6 +23,7 @@ from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.plan import PatchTask, ShardTask
 from cloudsen12_cube.raster import read
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, PatchRecord, Source
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.shard import encode_chunk
 
 Planes = npt.NDArray[Any]
@@ -66,7 +67,8 @@ def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
 
 
 def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> Fault:
-    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, error.path, error.found, error.expected)
+    told = (without_secrets(text) for text in (error.path, error.found, error.expected))
+    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
 
 
 def _encode_file(

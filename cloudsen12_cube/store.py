@@ -268,7 +268,11 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
 
 
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
-    return np.asarray(root[name][...])
+    try:
+        return np.asarray(root[name][...])
+    except Exception as error:  # whatever a damaged chunk makes a codec raise
+        place = str(root.store_path).removeprefix("file://")
+        raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
-    ("errors", "assets", "classes", "properties", "header"),
+    ("errors", "assets", "classes", "properties", "header", "redact"),
     ("metadata", "conditions", "layout", "raster", "scene", "share"),
     ("archive", "catalogue", "shard", "sink"),
     ("grid", "record", "testing_metadata"),
