@@ -275,6 +275,18 @@ def _values(root: Any, name: str) -> npt.NDArray[Any]:
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
+def damaged_tables(place: str) -> list[str]:
+    """Read every array but the pixels; give a line for each that cannot be read."""
+    found = []
+    for name, array in zarr.open_group(place, mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
+            try:
+                array[...]
+            except Exception as error:  # whatever a damaged chunk makes a codec raise
+                found.append(f"{name}: cannot be read ({error})")
+    return sorted(found)
+
+
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     if name == "proj_transform":
         return ["" if np.isnan(v[0]) else ", ".join(f"{n:.15g}" for n in v) for v in values]

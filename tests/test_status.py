@@ -162,7 +162,9 @@ def test_repair_of_the_catalogue(whole: Path, source: Path, name: str, tmp_path:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    if not name.startswith("s1/"):
+    if name.startswith("s1/"):
+        assert [text.split(":")[0] for text in c12.verify(place).differences] == [name.split("/c/")[0]]
+    else:
         for look in (c12.status, c12.verify):
             with pytest.raises(StoreError, match=r"is damaged .*--repair"):
                 look(place)
@@ -187,6 +189,7 @@ def test_a_gap_that_is_accepted(source: Path, tmp_path: Path) -> None:
     assert convert(source, place, accept=choice).written == 0
     found = c12.status(place, source)
     assert (found.exit_code, counts(found)["s1"]) == (0, (5, 0, 0, 1))
+    assert c12.verify(place, source=source).exit_code == 0
     images = c12.open_cube(place)["s1"].to_dataset()
     assert int((images["status"] == 2).sum()) == 1
     assert np.isnan(images["s1"].values[images["status"].values == 2]).all()
