@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube import record as records
+from cloudsen12_cube.classes import layer
 from cloudsen12_cube.errors import DestinationError, StoreError
+from cloudsen12_cube.labels import probability_scale
 from cloudsen12_cube.layout import LAYOUT_VERSION, shard_key
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord
@@ -74,25 +76,33 @@ class Cube:
 
     def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> dict[str, bytes]:
         """Write the metadata objects that changed, the root's last; return them all."""
-        status: dict[str, npt.NDArray[np.uint8]] = {
-            layout.product: self._status(layout.product, fresh) for layout in self.plan.layouts
-        }
+        status: dict[str, npt.NDArray[np.uint8]] = {}
+        maxima: list[int] = []
+        for layout in self.plan.layouts:
+            status[layout.product], found = self._summary(layout.product, fresh)
+            maxima += found
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings))
+        scale = probability_scale(max(maxima)) if maxima else None
+        contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings), scale)
         made = restated(self.made, contents) if self.made else objects(contents)
         for key, data in made.items():
             if self.made.get(key) != data and self.sink.get(key) != data:
                 self.sink.put(key, data, durable=key == ROOT_KEY)
         return made
 
-    def _status(self, product: str, fresh: dict[tuple[str, str], ShardRecord]) -> npt.NDArray[np.uint8]:
+    def _summary(
+        self, product: str, fresh: dict[tuple[str, str], ShardRecord]
+    ) -> tuple[npt.NDArray[np.uint8], list[int]]:
+        """Gather from the records of a product the status of each patch, and the largest values of CD-FCNN."""
         grid = np.zeros((len(self.plan.order), self.plan.layouts[0].times), dtype=np.uint8)
+        maxima: list[int] = []
         for index, roi in enumerate(self.plan.order):
             record = fresh.get((product, roi)) or records.load(self.sink, product, roi)
             for patch in record.patches if record else ():
                 grid[index, patch.time] = patch.status
-        return grid
+                maxima += [value for band, value in patch.maxima.items() if layer(band).full_scale is None]
+        return grid, maxima
 
 
 def _history(settings: dict[str, Any]) -> dict[str, str]:

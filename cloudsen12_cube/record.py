@@ -49,6 +49,8 @@ class PatchRecord:
     """0 absent, 1 done, 2 failed."""
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
+    maxima: dict[str, int] = field(default_factory=dict)
+    """Largest stored value of each layer of probabilities: what its full scale is told from."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header"),
-    ("metadata", "conditions", "layout", "raster", "scene"),
+    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy"),
     ("archive", "catalogue", "shard", "sink"),
     ("grid", "record", "testing_metadata"),
     ("testing",),
     ("plan", "tables"),
     ("patch", "store", "report", "plan_document"),
-    ("cube", "reader", "info", "verify_metadata"),
+    ("cube", "reader", "info", "verify_metadata", "class_view"),
     ("convert", "verify", "backend", "plot"),
     ("terminal",),
     ("demo",),
@@ -36,7 +36,7 @@ ONLY_IN = {
     "rasterio": {"raster", "verify", "testing"},
     "matplotlib": {"plot"},
     "rich": {"terminal", "cli", "demo"},
-    "xarray": {"reader", "backend", "plot"},
+    "xarray": {"reader", "backend", "plot", "lazy", "class_view"},
 }
 
 
