@@ -101,11 +101,12 @@ def image(patch: xr.Dataset, product: str, bands: Sequence[str]) -> Tile:
             raise KeyError(f"no spectral band {band!r} in {product}; it has {', '.join(spectral)}")
     if int(patch["status"]) != DONE:
         return _nothing(patch)
-    stored = patch[product].sel(band=list(bands))
-    scale, offset = (stored[name].values[:, None, None] for name in ("scale", "offset"))
-    pixels = true_colour(stored.values * scale + offset)
-    known = _known(stored.values, product)
-    return Tile(np.where(known[..., None], pixels, _GREY), "" if known.any() else "no data", "auto")
+    chosen = patch[product].sel(band=list(bands))
+    stored = chosen.values
+    scale, offset = (chosen[name].values[:, None, None] for name in ("scale", "offset"))
+    known = _known(stored, product)
+    pixels = np.where(known[..., None], true_colour(stored * scale + offset), _GREY)
+    return Tile(pixels, "" if known.any() else "no data", "auto")
 
 
 def _known(stored: npt.NDArray[Any], product: str) -> npt.NDArray[np.bool_]:

@@ -21,8 +21,8 @@ FLOORS = (
     ("testing",),
     ("plan", "tables"),
     ("patch", "store", "report", "plan_document"),
-    ("cube", "reader", "info", "verify_metadata", "class_view"),
-    ("convert", "verify", "backend", "plot"),
+    ("cube", "reader", "info", "verify_metadata", "class_view", "picture"),
+    ("convert", "verify", "backend", "plot", "html"),
     ("terminal",),
     ("demo",),
     ("cli", "__init__"),
@@ -36,7 +36,7 @@ ONLY_IN = {
     "rasterio": {"raster", "verify", "testing"},
     "matplotlib": {"plot"},
     "rich": {"terminal", "cli", "demo"},
-    "xarray": {"reader", "backend", "plot", "lazy", "class_view"},
+    "xarray": {"reader", "backend", "plot", "picture", "html", "lazy", "class_view"},
 }
 
 
