@@ -45,6 +45,6 @@ def demo(folder: Path, console: Console, quiet: bool = False) -> int:
     root = tree.to_dataset()
     high = [str(r) for r, t in zip(root["roi"].values, root["label_type"].values, strict=True) if t == "high"]
     picture = folder / "overview.png"
-    save_overview(tree, high[0], picture, of=("manual_hq", "sen2cor"))
+    save_overview(tree, high[0], picture, of=("manual_hq", "fmask"))
     console.print(f"picture: {picture}", markup=False)
     return max(report.exit_code, result.exit_code)
