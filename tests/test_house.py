@@ -21,7 +21,7 @@ FLOORS = (
     ("testing",),
     ("plan", "tables"),
     ("patch", "store", "report", "plan_document"),
-    ("cube", "reader", "info", "verify_metadata"),
+    ("cube", "reader", "info", "verify_metadata", "patch_view", "cog", "footprints"),
     ("convert", "verify", "backend", "plot"),
     ("terminal",),
     ("demo",),
@@ -33,10 +33,13 @@ ONLY_IN = {
     "zarr": {"store"},
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},
-    "rasterio": {"raster", "verify", "testing"},
+    "rasterio": {"raster", "verify", "testing", "cog"},
+    "rioxarray": {"patch_view"},
+    "geopandas": {"footprints"},
+    "shapely": {"footprints"},
     "matplotlib": {"plot"},
     "rich": {"terminal", "cli", "demo"},
-    "xarray": {"reader", "backend", "plot"},
+    "xarray": {"reader", "backend", "plot", "patch_view", "cog", "footprints"},
 }
 
 
