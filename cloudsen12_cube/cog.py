@@ -61,7 +61,7 @@ def write_cogs(patch: xr.Dataset, path: str | os.PathLike[str]) -> list[Path]:
         If the Dataset is no patch, or has only some of the bands that a file holds.
     """
     files = list(_files(patch, Path(path)))
-    there = [file.path.name for file in files if file.path.exists()]
+    there = [str(file.path.relative_to(path)) for file in files if file.path.exists()]
     if there:
         raise DestinationError(f"{path} has {', '.join(there)} already: remove them or give another folder")
     crs, transform = _grid(patch)

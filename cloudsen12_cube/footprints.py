@@ -22,8 +22,8 @@ from cloudsen12_cube.grid import to_degrees
 from cloudsen12_cube.properties import PROPERTIES
 
 WGS84 = "EPSG:4326"
-_CORNERS = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-"""Shares of the columns and rows at which the corners lie, from the upper left one round."""
+_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
+"""Shares of the columns and rows at which the corners lie: counterclockwise, as GeoJSON asks, from the upper left."""
 
 
 def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:

@@ -129,7 +129,7 @@ def _locate(catalogue: xr.Dataset, name: str, time: int | None, roi: str | None)
         if wanted is not None:
             fits = fits & _is_roi(rois, wanted)[:, None]
     if name not in rois:
-        if not (ids == name).any():
+        if not name or name not in ids:
             raise KeyError(f"no image id {name!r} among the {np.count_nonzero(ids != '')} patches of this cube")
         fits = fits & (ids == name)
     before, fits = fits, fits if time is None else fits & (times == time)
