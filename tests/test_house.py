@@ -21,8 +21,10 @@ FLOORS = (
     ("testing",),
     ("plan", "tables"),
     ("patch", "store", "report", "plan_document"),
-    ("cube", "reader", "info", "verify_metadata", "class_view", "picture"),
-    ("convert", "verify", "backend", "plot", "html"),
+    ("cube", "reader", "info", "verify_metadata", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
+    ("convert", "verify", "picture"),
+    ("plot", "html"),
+    ("accessor", "array_accessor", "backend"),
     ("terminal",),
     ("demo",),
     ("cli", "__init__"),
@@ -33,10 +35,16 @@ ONLY_IN = {
     "zarr": {"store"},
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},
-    "rasterio": {"raster", "verify", "testing"},
-    "matplotlib": {"plot"},
+    "rasterio": {"raster", "verify", "testing", "cog"},
+    "rioxarray": {"patch_view"},
+    "geopandas": {"footprints", "accessor"},
+    "shapely": {"footprints"},
+    "matplotlib": {"plot", "accessor"},
     "rich": {"terminal", "cli", "demo"},
-    "xarray": {"reader", "backend", "plot", "picture", "html", "lazy", "class_view"},
+    "xarray": {
+        *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
+        *("picture", "plot", "html", "accessor", "array_accessor"),
+    },
 }
 
 
