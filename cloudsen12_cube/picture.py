@@ -58,7 +58,9 @@ def dates(cube: xr.DataTree, product: str, roi: str) -> list[xr.Dataset]:
     row = images.sel(roi=roi)
     there = [row.isel(time=t) for t, name in enumerate(row["s2_id_gee"].values) if name]
     if not there:
-        raise KeyError(f"no patch of {roi} in the cube: the selection that it was made by left all of them out")
+        raise KeyError(
+            f"no patch of {roi} in the cube: the query that made it left all of them out, choose another ROI"
+        )
     return there
 
 

@@ -100,6 +100,8 @@ def labels(
     ------
     KeyError
         If the cube has no labels, or no such ROI, time or layer.
+    ValueError
+        If nothing in the cube tells the full scale of a CD-FCNN layer.
     """
     patch = picture.select(cube, "labels", roi, time)
     tile = picture.classes(patch, of)
@@ -137,6 +139,8 @@ def overview(
     ------
     KeyError
         If the cube has no such product, ROI or layer, or no patch of the ROI.
+    ValueError
+        As `labels` does.
     """
     from matplotlib import pyplot  # here, since it looks for a display: only a figure that shows itself needs it
 
