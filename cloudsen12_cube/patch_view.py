@@ -157,7 +157,7 @@ def _no_one_patch(
     """Say why a question names no patch, or several; `before` is what fitted when time was not yet looked at."""
     (rois, times), (name, time, roi) = labels, asked
     if not before.any():
-        return KeyError(f"{name} is not an image of {roi}")
+        return KeyError(f"{name} is not an image of {roi}" if roi else f"{name} has no patch in this cube's catalogue")
     if not fits.any():
         there = ", ".join(str(t) for t in times[before.any(axis=0)])
         return KeyError(f"no time {time} of {name}; it has {there}")

@@ -276,6 +276,8 @@ def test_a_place_on_the_grid_without_a_patch(cube: Path) -> None:
         select_patch(tree, "ROI_0012", 4)
     with pytest.raises(KeyError, match="no image id ''"):
         select_patch(tree, "")
+    with pytest.raises(KeyError, match="ROI_0012 has no patch"):
+        select_patch(tree.sel(time=[4]), "ROI_0012", 4)
 
 
 def test_the_flat_view(cube: Path) -> None:
