@@ -64,7 +64,11 @@ def to_classes(
         raise ValueError(
             f"the full scale of {name} is unknown: give scale=100 or scale=10000 (values of probability 1)"
         )
-    return _cloud(bits, full, threshold or row.threshold)
+    rule = threshold or row.threshold
+    if not rule.average_over and not rule.dilation_size:
+        cloud: Codes = _probability_table(full, rule.probability)[bits]
+        return cloud
+    return _cloud(bits, full, rule)
 
 
 def _as_16_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
@@ -95,6 +99,18 @@ def code_table(name: str) -> Codes:
     return table
 
 
+@lru_cache(maxsize=32)
+def _probability_table(full: int, probability: float) -> Codes:
+    table = np.full(2**16, UNLABELLED, dtype=np.uint8)
+    table[: full + 1] = np.where(np.arange(full + 1) > _limit(full, probability), _THICK, _CLEAR)
+    return table
+
+
+def _limit(full: int, probability: float) -> float:
+    """Largest stored value that is still clear; 0.29 * 100 alone is less than 29."""
+    return round(probability * full, 6)
+
+
 def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> Codes:
     """Make clear and thick cloud of a probability, as the s2cloudless detector does.
 
@@ -102,7 +118,7 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
     counts in the average nor becomes clear, and the frame reflects at the edges.
     """
     known = values <= full
-    limit = round(threshold.probability * full, 6)  # 0.29 * 100 is less than 29
+    limit = _limit(full, threshold.probability)
     if threshold.average_over:
         disk = _disk(threshold.average_over)
         count = disk.sum() if known.all() else _sum_over(known, disk)

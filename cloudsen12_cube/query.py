@@ -165,15 +165,18 @@ def selected(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
     keep : numpy.ndarray of bool, shape (roi, time)
     """
     rois, times = keep.any(axis=1), keep.any(axis=0)
-    left = dataset.isel(roi=np.flatnonzero(rois), time=np.flatnonzero(times))
+    left = dataset.isel(
+        {d: np.flatnonzero(some) for d, some in zip(_PATCH, (rois, times), strict=True) if not some.all()}
+    )
     rest = keep[rois][:, times]
     if rest.all():
         return left
     chosen = xr.DataArray(rest, dims=_PATCH)
-    hidden = {n: _hidden(left[n].variable, n, chosen) for n in left.variables if set(_PATCH) <= set(left[n].dims)}
-    return left.assign_coords({n: v for n, v in hidden.items() if n in left.coords}).assign(
-        {n: v for n, v in hidden.items() if n not in left.coords}
-    )
+    shown = {n: v if v.dims[:2] != _PATCH else _hidden(v, n, chosen) for n, v in left.variables.items()}
+    coords = xr.Coordinates({n: shown[n] for n in left.coords}, indexes=left.xindexes)
+    made = xr.Dataset({n: shown[n] for n in left.data_vars}, coords, left.attrs)
+    made.encoding = left.encoding
+    return made
 
 
 def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
