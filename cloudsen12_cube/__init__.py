@@ -1,6 +1,9 @@
 """CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
 
 from cloudsen12_cube import testing
+from cloudsen12_cube.accessor import CubeAccessor
+from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
+from cloudsen12_cube.classes import Threshold
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.finalise import finalise
@@ -11,11 +14,15 @@ from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.verify import verify
 
 __all__ = [
+    "ArrayAccessor",
+    "CubeAccessor",
     "CubeError",
+    "DatasetAccessor",
     "Options",
     "Part",
     "Report",
     "Status",
+    "Threshold",
     "convert",
     "finalise",
     "open_cube",

@@ -12,7 +12,11 @@ from typing import Literal
 UNLABELLED = 255
 """Class code of a pixel that no one labelled. Never 0: 0 is clear."""
 
+UNLABELLED_COLOR = "#D4D4D4"
+"""Grey of whatever is not known; see `CloudClass.color`."""
+
 Superclass = Literal["cloud", "valid"]
+ClassName = Literal["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
 Scheme = Literal["four", "cloud", "shadow", "valid"]
 
 
@@ -29,14 +33,18 @@ class CloudClass:
     priority: int
     """1 wins where classes overlap, 4 yields."""
     color: str
-    """Okabe and Ito's palette, told apart by colour-blind readers."""
+    """Okabe and Ito's palette, told apart by colour-blind readers; chosen so that the lightness differs, too.
+
+    CIE lightness is 100, 85 (unlabelled), 70, 54 and 0: a print in grey keeps the five apart. Orange beside sky blue
+    would not: both are 70. Shadow is dark, as in the image.
+    """
 
 
 CLASSES = (
     CloudClass(0, "clear", cloud=False, valid=True, priority=4, color="#FFFFFF"),
-    CloudClass(1, "thick_cloud", cloud=True, valid=False, priority=1, color="#E69F00"),
+    CloudClass(1, "thick_cloud", cloud=True, valid=False, priority=1, color="#D55E00"),
     CloudClass(2, "thin_cloud", cloud=True, valid=False, priority=3, color="#56B4E9"),
-    CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#0072B2"),
+    CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#000000"),
 )
 
 SUPERCLASSES: dict[Superclass, tuple[str, str]] = {
@@ -50,6 +58,26 @@ _ALL: frozenset[Scheme] = frozenset({"four", "cloud", "shadow", "valid"})
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """How a cloud probability becomes cloud or clear: averaged over a disk, compared, grown by a disk."""
+
+    probability: float
+    """Cloud is what lies above it, 0 to 1."""
+    average_over: int = 0
+    """Radius in pixels of the disk that the probability is averaged over; 0 leaves it as it is."""
+    dilation_size: int = 0
+    """Radius in pixels of the disk that the cloud is grown by; 0 leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability is {self.probability}: give 0 to 1, whatever the layer's own scale is")
+        for name in ("average_over", "dilation_size"):
+            if not 0 <= getattr(self, name) <= 50:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a radius of 0 to 50 pixels")
+
+
+@dataclass(frozen=True)
 class Layer:
     """How the stored values of one label layer read as classes."""
 
@@ -60,15 +88,27 @@ class Layer:
     """Stored value -> class code. A legal value that is missing here is unlabelled."""
     resolves: frozenset[Scheme] = _ALL
     """Which comparisons the layer can take part in."""
-    probability: bool = False
-    """The values are a cloud probability, 0..100 (CD-FCNN: 0..100 or 0..10000)."""
+    threshold: Threshold | None = None
+    """How its authors, or the paper's, make a mask of it, if the values are a cloud probability."""
+    full_scale: int | None = None
+    """Stored value of probability 1; None where the files alone can say (CD-FCNN: 100 or 10000)."""
     bits: bool = False
     """The values are bit flags."""
+
+    @property
+    def probability(self) -> bool:
+        """Whether the values are a cloud probability."""
+        return self.threshold is not None
 
     @property
     def legal(self) -> frozenset[int]:
         """Values that the layer may hold, where they can be listed."""
         return frozenset(self.meanings)
+
+    @property
+    def classes(self) -> frozenset[int]:
+        """Class codes that the layer can give; one with a single class of cloud calls it thick, as in table 5."""
+        return frozenset(self.codes.values()) if self.codes else frozenset({_CLEAR, _THICK})
 
 
 _MANUAL_HQ = {0: "clear", 1: "thick_cloud", 2: "thin_cloud", 3: "cloud_shadow", 99: "unlabelled", 255: "missing"}
@@ -119,11 +159,12 @@ LAYERS: tuple[Layer, ...] = (
         {2: _CLEAR, 4: _CLEAR, 5: _CLEAR, 6: _CLEAR, 11: _CLEAR, 8: _THICK, 9: _THICK, 10: _THIN, 3: _SHADOW},
     ),
     Layer("fmask", _FMASK, {0: _CLEAR, 1: _CLEAR, 3: _CLEAR, 4: _THICK, 2: _SHADOW}),
-    Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, probability=True),
+    # The detector's defaults, with which the paper's benchmark was made.
+    Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.4, 4, 2), full_scale=100),
     # Opaque wins over cirrus where both bits are set: thick has priority 1.
     Layer("qa60", _QA60, {0: _CLEAR, 1024: _THICK, 2048: _THIN, 3072: _THICK}, _CLOUD_ONLY, bits=True),
-    Layer("CD-FCNN-RGBI", {}, resolves=_CLOUD_ONLY, probability=True),
-    Layer("CD-FCNN-RGBISWIR", {}, resolves=_CLOUD_ONLY, probability=True),
+    Layer("CD-FCNN-RGBI", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.5)),
+    Layer("CD-FCNN-RGBISWIR", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.5)),
     Layer("kappamask_L1C", _KAPPA, _KAPPA_CODES),
     Layer("kappamask_L2A", _KAPPA, _KAPPA_CODES),
 )

@@ -148,7 +148,7 @@ def convert(
         todo = [task for task in survey.todo if mine is None or task.roi_id in mine]
         store, records = _run(todo, store, survey, (executor, workers), options, progress)
         if part is None:
-            store.finalise(survey.status, records)
+            store.finalise(survey.there, records)
     shards = len(made.layouts) * len(made.catalogue.rois if mine is None else mine)
     found = [*faults_of_rows(store.plan.faults()), *faults_of(sorted(records, key=lambda r: (r.product, r.roi_id)))]
     faults = tuple(fault for fault in found if key_of(fault) not in store.accepted)
@@ -168,13 +168,13 @@ def _run(
     made: list[ShardRecord] = []
     raw: dict[str, int] = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
     if todo and not store.new:
-        store = store.begun(survey.status)  # what is made again is absent before it is touched
+        store = store.begun(survey.there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
     queue = (task for task in todo if not (options.part and store.is_done(task)))
     making = submitting(partial(write_shard, sink=store.sink), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as records:
         if store.new:
-            store = store.begun(survey.status)  # while the first shards are being made
+            store = store.begun(survey.there)  # while the first shards are being made
         for record in records:
             made.append(record.without_sources())
             if progress:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube import accept
@@ -26,15 +25,13 @@ from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table, restated
 from cloudsen12_cube.tables import Frame
+from cloudsen12_cube.tally import Tally
 
 _FIXED = ("layout_version", "products", "test_meaning")
 """Settings that a cube keeps for life."""
 
 _KEPT = ("created", "tool", "source", "accepted")
 """Settings of the first run, or of an earlier one, that a later run keeps."""
-
-Statuses = dict[str, npt.NDArray[np.uint8]]
-"""Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
 
 _ABOUT = {
     "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
@@ -51,8 +48,8 @@ class Survey:
 
     todo: list[ShardTask]
     """Shards to be made, in the order of the plan."""
-    status: Statuses
-    """Product -> (roi, time): what readers may be shown while those are made, 0 (absent) for all of their patches."""
+    there: Tally
+    """What readers may be told while those are made: all of their patches are absent."""
 
 
 @dataclass(frozen=True)
@@ -94,79 +91,78 @@ class Cube:
         workers : int
             Threads that read.
         """
-        tasks = list(self.plan.tasks())
-        if repair:
-            with ThreadPoolExecutor(max(workers, 1)) as pool:
-                found = list(pool.map(self._right, tasks))
-        else:
-            found = [self._done(task) for task in tasks]
-        status = self._shown(record for record in (*found, *self._others()) if record)
-        return Survey([task for task, record in zip(tasks, found, strict=True) if record is None], status)
+        tasks, look = list(self.plan.tasks()), partial(self._looked_at, check=self._right if repair else self._done)
+        with ThreadPoolExecutor(max(workers, 1) if repair else 1) as pool:
+            found = list(pool.map(look, tasks))
+        there = Tally.empty(self.plan.layouts, len(self.plan.order))
+        for task, (record, right) in zip(tasks, found, strict=True):
+            if record and record.index == task.index:
+                there.add(record, shown=right)
+        for record in self._others():
+            there.add(record)
+        return Survey([task for task, (_, right) in zip(tasks, found, strict=True) if not right], there)
+
+    def _looked_at(
+        self, task: ShardTask, check: Callable[[ShardTask, ShardRecord | None], bool]
+    ) -> tuple[ShardRecord | None, bool]:
+        record = records.load(self.sink, task.layout.product, task.roi_id)
+        return record and record.without_sources(), check(task, record)
 
     def is_done(self, task: ShardTask) -> bool:
         """Tell whether a shard has a record without faults, and an object of the length that the record states."""
-        return self._done(task) is not None
+        return self._done(task, records.load(self.sink, task.layout.product, task.roi_id))
 
-    def _done(self, task: ShardTask) -> ShardRecord | None:
-        record = records.load(self.sink, task.layout.product, task.roi_id)
+    def _done(self, task: ShardTask, record: ShardRecord | None) -> bool:
         if record is None or record.index != task.index:
-            return None
+            return False
         if any(accept.key_of(fault) not in self.accepted for fault in record.faults):
-            return None
+            return False
         stated = [(p.time, p.s2_id_gee) for p in record.patches]
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
-            return None
-        whole = record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
-        return record.without_sources() if whole else None
+            return False
+        return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
 
-    def _right(self, task: ShardTask) -> ShardRecord | None:
-        """Give the record of a shard that needs no repair."""
-        record = records.load(self.sink, task.layout.product, task.roi_id)
-        if record is None or record.faults or self._done(task) is None:
-            return None
+    def _right(self, task: ShardTask, record: ShardRecord | None) -> bool:
+        """Tell whether a shard needs no repair."""
+        if record is None or record.faults or not self._done(task, record):
+            return False
         if outdated(task.layout.product, record, {patch.time: patch.files for patch in task.patches}):
-            return None
+            return False
         data = self.sink.get(shard_key(record.product, record.index)) or b""
-        return record.without_sources() if hashlib.sha256(data).hexdigest() == record.sha256 else None
+        return hashlib.sha256(data).hexdigest() == record.sha256
 
-    def _others(self) -> Iterator[ShardRecord | None]:
+    def _others(self) -> Iterator[ShardRecord]:
         """Yield the records of the ROIs that the plan leaves alone."""
-        planned = set(self.plan.catalogue.rois)
         for layout in self.plan.layouts:
             for roi in self.plan.order:
-                if roi not in planned:
-                    yield records.load(self.sink, layout.product, roi)
+                record = None if roi in self.plan.groups else records.load(self.sink, layout.product, roi)
+                if record:
+                    yield record
 
-    def _shown(self, there: Iterable[ShardRecord]) -> Statuses:
-        shape = (len(self.plan.order), self.plan.layouts[0].times)
-        status: Statuses = {layout.product: np.zeros(shape, dtype=np.uint8) for layout in self.plan.layouts}
-        for record in there:
-            records.show(record, status[record.product])
-        return status
-
-    def begun(self, status: Statuses) -> Cube:
+    def begun(self, there: Tally) -> Cube:
         """Write the metadata of a cube that changes, before a shard that a reader can see is written again."""
-        return replace(self, made=self.write_metadata("converting", status), new=False)
+        return replace(self, made=self.write_metadata("converting", there), new=False)
 
-    def finalise(self, status: Statuses, fresh: Iterable[ShardRecord]) -> None:
+    def finalise(self, there: Tally, fresh: Iterable[ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
 
         Parameters
         ----------
-        status : dict
+        there : Tally
             Of what was there before; changed in place.
         fresh : iterable of ShardRecord
             Records of this run.
         """
         for record in fresh:
-            records.show(record, status[record.product])
-        self.write_metadata("final", status)
+            there.add(record)
+        self.write_metadata("final", there)
 
-    def write_metadata(self, state: str, status: Statuses) -> dict[str, bytes]:
+    def write_metadata(self, state: str, tally: Tally) -> dict[str, bytes]:
         """Write the metadata objects that changed, the root's last; return them all."""
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings))
+        about = _ABOUT | _history(settings)
+        contents = Contents(frame, self.plan.layouts, tally.status, settings, about, tally.scale)
         made = restated(self.made, contents) if self.made else objects(contents)
         for key, data in made.items():
             if self.made.get(key) != data and self.sink.get(key) != data:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
-from cloudsen12_cube import record as records
 from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.layout import layout_of
 from cloudsen12_cube.report import failures_path, write_failures
 from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.status import Ledger, Status, look, open_ledger
-from cloudsen12_cube.store import ROOT_KEY, told
+from cloudsen12_cube.store import ROOT_KEY, Contents, told
+from cloudsen12_cube.tables import Frame
+from cloudsen12_cube.tally import Tally
 
 
 def finalise(cube: str | os.PathLike[str]) -> Status:
@@ -41,19 +41,19 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
         if root is None or not ledger.order:
             raise StoreError(f"the creation of {place} was cut short: run any of its parts again")
         found = look(ledger)
-        for key, data in told(root, _grids(ledger), "converting" if found.missing else "final").items():
+        for key, data in told(root, _contents(ledger, "converting" if found.missing else "final")).items():
             if sink.get(key) != data:
                 sink.put(key, data)
     write_failures(found.failures, failures_path(place))
     return look(open_ledger(place))
 
 
-def _grids(ledger: Ledger) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    grids = {}
-    for product, layout in ledger.settings["products"].items():
-        grid = np.zeros((len(ledger.order), layout["shard"][1]), dtype=np.uint8)
-        for _, record in ledger.records(product):
+def _contents(ledger: Ledger, state: str) -> Contents:
+    layouts = tuple(layout_of(product, row) for product, row in ledger.settings["products"].items())
+    tally = Tally.empty(layouts, len(ledger.order))
+    for layout in layouts:
+        for _, record in ledger.records(layout.product):
             if record is not None:
-                records.show(record, grid)
-        grids[product] = grid
-    return grids
+                tally.add(record)
+    frame = Frame(ledger.order, layouts[0].times, ledger.table)
+    return Contents(frame, layouts, tally.status, ledger.settings | {"state": state}, scale=tally.scale)

@@ -50,14 +50,19 @@ def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
     chunks: dict[str, bytes] = {}
     sources: list[Source] = []
     faults: list[Fault] = []
+    maxima: dict[str, int] = {}
     for name in files_of(task.layout.product):
         try:
-            chunks |= dict(_encode_file(task, patch, patch.files, name, sources))
+            for band, stored in _planes(task, patch, patch.files, name, sources):
+                chunks[band] = encode_chunk(stored, task.layout)
+                if task.layout.product == "labels" and layer(band).probability:
+                    maxima[band] = _maximum(stored)
         except PatchError as error:
             faults.append(_fault(task, patch, name, error))
     status = FAILED if faults else DONE
-    stored = tuple(chunks.get(band, b"") if status == DONE else b"" for band in task.layout.bands)
-    return EncodedPatch(stored, PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), tuple(faults)))
+    kept = tuple(chunks.get(band, b"") if status == DONE else b"" for band in task.layout.bands)
+    record = PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), tuple(faults), maxima)
+    return EncodedPatch(kept, record)
 
 
 def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
@@ -71,10 +76,10 @@ def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> 
     return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
 
 
-def _encode_file(
+def _planes(
     task: ShardTask, patch: PatchTask, files: PatchFiles, name: str, sources: list[Source]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield band and chunk of one file; nothing where the archive rightly has none."""
+) -> Iterator[tuple[str, Planes]]:
+    """Yield band and checked pixels of one file; nothing where the archive rightly has none."""
     if name not in files.names:
         if name in task.required:
             raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
@@ -94,7 +99,12 @@ def _encode_file(
         stored = cast(plane, task.layout, header.nodata, path)
         if task.layout.product == "labels":
             check_label(stored, band, path)
-        yield band, encode_chunk(stored, task.layout)
+        yield band, stored
+
+
+def _maximum(stored: Planes) -> int:
+    """Largest value of a label plane that is not the fill, 65535 in the 16 bits of either sign; 0 if there is none."""
+    return max(int((stored.view("uint16") + np.uint16(1)).max()) - 1, 0)  # the fill, plus one, is 0
 
 
 def most_bytes(layout: ProductLayout, bands: int) -> int:

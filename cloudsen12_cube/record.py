@@ -6,9 +6,6 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from cloudsen12_cube.layout import record_key
 from cloudsen12_cube.sink import Sink
 
@@ -52,6 +49,8 @@ class PatchRecord:
     """0 absent, 1 done, 2 failed."""
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
+    maxima: dict[str, int] = field(default_factory=dict)
+    """Largest stored value of each layer of probabilities: what its full scale is told from."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,3 @@ def load(sink: Sink, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)
-
-
-def show(record: ShardRecord, status: npt.NDArray[np.uint8]) -> None:
-    """Enter what a record says of its patches into a product's array of (roi, time)."""
-    for patch in record.patches:
-        status[record.index, patch.time] = patch.status

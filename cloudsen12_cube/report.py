@@ -75,7 +75,8 @@ def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> Pat
 def write_failures(faults: Sequence[Fault], path: Path) -> None:
     """Write a list of failures; take an old one away where there are none."""
     if not faults:
-        path.unlink(missing_ok=True)
+        if path.exists():  # or a disk that may only be read would mind
+            path.unlink()
         return
     document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     partial = path.with_name(path.name + ".partial")

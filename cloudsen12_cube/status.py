@@ -6,8 +6,10 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pandas as pd
 
 from cloudsen12_cube import accept, catalogue
 from cloudsen12_cube import record as records
@@ -74,6 +76,8 @@ class Ledger:
     """ROIs as they lie on disk; none as long as the cube is being created."""
     patches: int
     """Patches that the cube is to have."""
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The cube's catalogue, a row a patch."""
 
     def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
         """Yield each ROI and its record, None where there is none or its shard is not what it says."""
@@ -102,7 +106,7 @@ def open_ledger(place: str) -> Ledger:
     if settings.get("state") == "creating":
         return Ledger(sink, settings, (), int(settings.get("patches", 0)))
     order, table = read_table(place)
-    return Ledger(sink, settings, order, len(table))
+    return Ledger(sink, settings, order, len(table), table)
 
 
 def status(
