@@ -15,9 +15,10 @@ from cloudsen12_cube import catalogue as catalogues
 from cloudsen12_cube.accept import key_of, read_choices
 from cloudsen12_cube.archive import open_archive
 from cloudsen12_cube.catalogue import Selection, TestMeaning
-from cloudsen12_cube.cube import Cube, Survey, open_or_create
+from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
 from cloudsen12_cube.layout import record_key, shard_key
+from cloudsen12_cube.opening import open_or_create
 from cloudsen12_cube.patch import encode_patch
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
 from cloudsen12_cube.record import PatchRecord, ShardRecord

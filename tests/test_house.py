@@ -34,6 +34,7 @@ FLOORS = (
         "cog",
         "footprints",
     ),
+    ("opening",),
     ("convert", "finalise", "verify", "picture"),
     ("plot", "html"),
     ("accessor", "array_accessor", "backend"),
