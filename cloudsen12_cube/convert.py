@@ -26,6 +26,7 @@ from cloudsen12_cube.report import Report, failures_path, faults_of, faults_of_r
 from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.share import Part
 from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.store import ROOT_KEY
 from cloudsen12_cube.workers import started, submitting, worker_count
 
 
@@ -141,6 +142,8 @@ def convert(
     choices = read_choices(Path(options.accept)) if options.accept else []
     workers = worker_count(made, options.workers, options.memory)
     sink, part = Sink(os.fspath(cube)), options.part
+    if choices and sink.size(ROOT_KEY) is None:
+        raise SelectionError(f"{sink.root} is no cube yet: convert first, then accept what failed")
     with sink.locked(shared=part is not None):
         store = open_or_create(made, sink, options.repair)
         store = store.accepting(choices) if choices else store

@@ -103,6 +103,25 @@ def test_changed_sources(whole: Path, source: Path) -> None:
         c12.status(whole, checksum=True)
 
 
+def test_a_roi_that_went(source: Path, tmp_path: Path) -> None:
+    place, roi = tmp_path / "c.zarr", c12.plan(source).order[0]
+    convert(source, place, rois=(roi,))
+    shutil.rmtree(next(source.glob(f"*/{roi}")))
+    table = source / "cloudsen12_metadata.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(keepends=True) if roi not in line))
+    found = c12.status(place, source)
+    assert {change.found for change in found.changes} == {"gone"}
+    assert found.new_rois == ()
+
+
+def test_nothing_is_accepted_before_there_is_a_cube(source: Path, tmp_path: Path) -> None:
+    choice = tmp_path / "choice.json"
+    choice.write_text('[{"roi_id": "ROI_9", "s2_id_gee": "x", "asset": "S1", "path": "p"}]')
+    with pytest.raises(SelectionError, match="is no cube yet"):
+        convert(source, tmp_path / "c.zarr", accept=choice)
+    assert not (tmp_path / "c.zarr").exists()
+
+
 def test_a_file_that_came(whole: Path, source: Path) -> None:
     folder = next(source.glob("nolabel/ROI_*/*/labels"))
     kept = folder / "manual_sc.tif"
