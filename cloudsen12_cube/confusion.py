@@ -1,0 +1,218 @@
+"""Confusion counts of a cube: for each patch, how many pixels of each reference class were predicted as each class.
+
+One pass over the label bytes gives the counts of all layers that are asked for, in four classes; the coarser schemes are
+sums of these. What is held against the reference may be a label layer or an array in the caller's hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cloudsen12_cube.class_view import full_scale
+from cloudsen12_cube.classes import LAYERS, UNLABELLED, Scheme, layer
+from cloudsen12_cube.evaluation import CLASS_NAMES, coarsened
+from cloudsen12_cube.record import DONE
+from cloudsen12_cube.rowwise import Reduction, reduced
+from cloudsen12_cube.split import hexagons
+from cloudsen12_cube.tally import CLASS_COUNT, Tally
+
+Source = str | xr.DataArray
+"""A label layer by its name, or class codes (roi, time, y, x) in the caller's hands."""
+
+GROUPS = ("label_type", "split", "land_cover", "difficulty", "cloud_coverage", "annotator_name")
+"""Columns of the catalogue that stand beside the counts, to sum them by; ``hexagon`` is made of the place."""
+
+
+def confusion(
+    cube: xr.DataTree, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four"
+) -> xr.Dataset:
+    """Count pixels by reference class and predicted class.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        With ``labels``.
+    predicted, reference : str or xarray.DataArray
+        A label layer, or class codes (roi, time, y, x): 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, 255
+        unlabelled. An array without coordinates must have the cube's ROIs and dates.
+    scheme : {"four", "cloud", "shadow", "valid"}
+        Which classes are told apart.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``counts`` (roi, time, reference, predicted), int64, lazy: nothing is read before a value is asked for, and then
+        once. A pixel that either side leaves unlabelled is in none; a patch that is not in the cube has 0 everywhere.
+        The coordinates say what counts can be summed by: ``counts.groupby("cloud_coverage").sum()``.
+
+    Raises
+    ------
+    KeyError
+        If the cube has no labels, or no such layer.
+    ValueError
+        If a layer cannot tell the classes of the scheme, or an array does not fit the cube.
+    """
+    if scheme not in CLASS_NAMES:
+        raise ValueError(f"no scheme {scheme!r}; there are {', '.join(CLASS_NAMES)}")
+    for source in (predicted, reference):
+        if not resolves(source, scheme):
+            able = ", ".join(row.band for row in LAYERS if scheme in row.resolves)
+            raise ValueError(f"{name_of(source)} knows no shadow: it takes part in scheme='cloud'; these can: {able}")
+    tally, arrays = _prepared(cube, {name_of(predicted): predicted}, reference, _done(cube))
+    names = list(CLASS_NAMES[scheme])
+    reduction = Reduction(
+        partial(_pair, tally, scheme),
+        np.dtype(np.int64),
+        {"time": arrays[0].sizes["time"], "reference": len(names), "predicted": len(names)},
+    )
+    counts = reduced(reduction, *arrays).assign_coords(reference=names, predicted=names)
+    about = {"scheme": scheme, "reference": name_of(reference), "predicted": name_of(predicted)}
+    counts.attrs = {"long_name": "pixels by reference class and predicted class", "units": "1"}
+    return xr.Dataset({"counts": counts}, attrs=about).assign_coords(_groups(cube))
+
+
+def _pair(tally: Tally, scheme: Scheme, *arrays: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Count one layer in one scheme; what the prediction leaves unlabelled is left out."""
+    return coarsened(tally(*arrays)[:, :, 0, :, :CLASS_COUNT], scheme)
+
+
+def counted(
+    cube: xr.DataTree, predicted: Mapping[str, Source], reference: Source, wanted: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Count many layers against one reference, in one pass.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    predicted : mapping of str to Source
+        By the name that each gets in ``layer``.
+    reference : Source
+    wanted : xarray.DataArray of bool, (roi, time), optional
+        Patches to count; by default all that are in the cube. ROIs without one are left out, unread.
+
+    Returns
+    -------
+    xarray.DataArray
+        (roi, time, layer, reference, predicted), int64, lazy. ``predicted`` has the four classes and ``unlabelled``.
+    """
+    wanted = _done(cube) if wanted is None else wanted & _done(cube)
+    wanted = wanted.isel(roi=np.flatnonzero(wanted.any("time").values))
+    tally, arrays = _prepared(cube, predicted, reference, wanted)
+    names = list(CLASS_NAMES["four"])
+    sizes = {"time": wanted.sizes["time"], "layer": len(predicted), "reference": CLASS_COUNT}
+    made = reduced(Reduction(tally, np.dtype(np.int64), {**sizes, "predicted": CLASS_COUNT + 1}), *arrays)
+    return made.assign_coords(
+        roi=wanted["roi"], time=wanted["time"], layer=list(predicted), reference=names, predicted=[*names, "unlabelled"]
+    )
+
+
+def resolves(source: Source, scheme: Scheme) -> bool:
+    """Tell whether a source can take part in a scheme.
+
+    An array can, unless its attribute ``flag_meanings`` names its classes and cloud_shadow is not among them.
+    """
+    if isinstance(source, str):
+        return scheme in layer(source).resolves
+    meanings = str(source.attrs.get("flag_meanings", "")).split()
+    return scheme == "cloud" or not meanings or "cloud_shadow" in meanings
+
+
+def name_of(source: Source) -> str:
+    """Name of a layer, or of an array."""
+    return source if isinstance(source, str) else str(source.name or "prediction")
+
+
+def labels_of(cube: xr.DataTree) -> xr.Dataset:
+    """Find the labels of a cube, with their coordinates.
+
+    Raises
+    ------
+    KeyError
+        If the cube has none.
+    """
+    if "labels" not in cube.children:
+        raise KeyError(f"an evaluation needs the group labels; the cube has {', '.join(cube.children)}")
+    return cube["labels"].to_dataset()
+
+
+def _done(cube: xr.DataTree) -> xr.DataArray:
+    done: xr.DataArray = (labels_of(cube)["status"].load() == DONE).drop_vars(_beside(labels_of(cube)["status"]))
+    return done
+
+
+def _beside(array: xr.DataArray) -> list[Any]:
+    """Coordinates other than the indexes."""
+    return [name for name in array.coords if name not in ("roi", "time")]
+
+
+def _prepared(
+    cube: xr.DataTree, predicted: Mapping[str, Source], reference: Source, wanted: xr.DataArray
+) -> tuple[Tally, list[xr.DataArray]]:
+    """Say what is counted, and gather the arrays: what is wanted, the bands in one block, then the caller's own."""
+    labels = labels_of(cube)["labels"]
+    sources = [reference, *predicted.values()]
+    bands = _block([source for source in sources if isinstance(source, str)], labels)
+    own = [source for source in sources if not isinstance(source, str)]
+    names = [str(band) for band in labels["band"].values[bands]]
+    place = [names.index(s) if isinstance(s, str) else len(names) + _index(own, s) for s in sources]
+    scales = tuple(_scale(labels, name) if name in sources else None for name in names)
+    arrays = [wanted, labels.isel(band=bands).sel(roi=wanted["roi"])] if names else [wanted]
+    arrays += [_fitting(array, labels, wanted) for array in own]
+    return Tally(tuple(names), scales, place[0], tuple(place[1:])), arrays
+
+
+def _index(arrays: list[xr.DataArray], wanted: xr.DataArray) -> int:
+    return next(i for i, array in enumerate(arrays) if array is wanted)
+
+
+def _block(names: list[str], labels: xr.DataArray) -> slice:
+    """Find the run of bands that holds all the layers: a read of neighbours is twenty times as fast as a choice."""
+    there = [str(band) for band in labels["band"].values]
+    for name in names:
+        if name not in there:
+            raise KeyError(f"no label layer {name!r} in the cube; it has {', '.join(there)}")
+    places = [there.index(name) for name in names]
+    return slice(min(places), max(places) + 1) if places else slice(0, 0)
+
+
+def _scale(labels: xr.DataArray, name: str) -> int | None:
+    row = layer(name)
+    return full_scale(labels, name) if row.probability and row.full_scale is None else row.full_scale
+
+
+def _fitting(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
+    """Check an array in the caller's hands, and bring it to the ROIs and dates that are wanted."""
+    name, dims = name_of(array), ("roi", "time", "y", "x")
+    if set(array.dims) != set(dims) or array.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {array.dtype} {array.dims}: give class codes as integers, dims {', '.join(dims)}")
+    array = array.transpose(*dims)
+    for dim in dims:
+        if dim not in array.coords and array.sizes[dim] != labels.sizes[dim]:
+            raise ValueError(f"{name} has {array.sizes[dim]} along {dim}, the cube has {labels.sizes[dim]}")
+        if dim in ("y", "x") and array.sizes[dim] != labels.sizes[dim]:
+            raise ValueError(f"{name} has {array.sizes[dim]} pixels along {dim}, the cube has {labels.sizes[dim]}")
+    array = array.drop_vars(_beside(array))
+    array = array.assign_coords({dim: labels[dim] for dim in ("roi", "time") if dim not in array.coords})
+    return _reindexed(array.drop_vars(_beside(array)), wanted)
+
+
+def _reindexed(array: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
+    """Choose ROIs and dates; those that the array lacks are unlabelled."""
+    if all(np.isin(wanted[dim].values, array[dim].values).all() for dim in ("roi", "time")):
+        return array.sel(roi=wanted["roi"], time=wanted["time"])
+    lazy = array if array.chunks is not None or array.variable._in_memory else array.chunk({"roi": 1})
+    return lazy.reindex(roi=wanted["roi"], time=wanted["time"], fill_value=UNLABELLED)
+
+
+def _groups(cube: xr.DataTree) -> dict[str, Any]:
+    """Coordinates that counts can be summed by."""
+    root = cube.to_dataset()
+    kept = {name: root[name].variable for name in (*GROUPS, "s2_id_gee") if name in root}
+    names = hexagons(root["longitude"].values, root["latitude"].values).astype(str)
+    return {"roi": root["roi"], "time": root["time"], **kept, "hexagon": (root["longitude"].dims, names)}
