@@ -1,6 +1,6 @@
 """Confusion counts of a cube: for each patch, how many pixels of each reference class were predicted as each class.
 
-One pass over the label bytes gives the counts of all layers that are asked for, in four classes; the coarser schemes are
+One pass over the label bytes gives the counts of all layers that are asked for, in four classes; coarser schemes are
 sums of these. What is held against the reference may be a label layer or an array in the caller's hands.
 """
 
@@ -16,7 +16,7 @@ import xarray as xr
 
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import LAYERS, UNLABELLED, Scheme, layer
-from cloudsen12_cube.evaluation import CLASS_NAMES, coarsened
+from cloudsen12_cube.evaluation import CLASS_NAMES, Counts, coarsened
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.rowwise import Reduction, reduced
 from cloudsen12_cube.split import hexagons
@@ -77,7 +77,7 @@ def confusion(
     return xr.Dataset({"counts": counts}, attrs=about).assign_coords(_groups(cube))
 
 
-def _pair(tally: Tally, scheme: Scheme, *arrays: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _pair(tally: Tally, scheme: Scheme, *arrays: npt.NDArray[Any]) -> Counts:
     """Count one layer in one scheme; what the prediction leaves unlabelled is left out."""
     return coarsened(tally(*arrays)[:, :, 0, :, :CLASS_COUNT], scheme)
 
@@ -157,11 +157,12 @@ def _prepared(
     """Say what is counted, and gather the arrays: what is wanted, the bands in one block, then the caller's own."""
     labels = labels_of(cube)["labels"]
     sources = [reference, *predicted.values()]
-    bands = _block([source for source in sources if isinstance(source, str)], labels)
+    layers = [source for source in sources if isinstance(source, str)]
+    bands = _block(layers, labels)
     own = [source for source in sources if not isinstance(source, str)]
     names = [str(band) for band in labels["band"].values[bands]]
     place = [names.index(s) if isinstance(s, str) else len(names) + _index(own, s) for s in sources]
-    scales = tuple(_scale(labels, name) if name in sources else None for name in names)
+    scales = tuple(_scale(labels, name) if name in layers else None for name in names)
     arrays = [wanted, labels.isel(band=bands).sel(roi=wanted["roi"])] if names else [wanted]
     arrays += [_fitting(array, labels, wanted) for array in own]
     return Tally(tuple(names), scales, place[0], tuple(place[1:])), arrays

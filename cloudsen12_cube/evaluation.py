@@ -83,7 +83,9 @@ def coarsened(counts: Counts, scheme: Scheme) -> Counts:
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Rates:
     """Divide; NaN where there is nothing to divide by."""
     part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0, dtype=np.float64)
+    ratio: Rates = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole != 0)
+    return ratio
 
 
 def _right(counts: Counts) -> Counts:

@@ -51,7 +51,8 @@ def reduced(reduction: Reduction, *arrays: xr.DataArray) -> xr.DataArray:
     if any(array.chunks is not None for array in arrays):
         return _as_graph(reduction, arrays)
     later = _Pass(reduction, tuple(array.variable for array in arrays), shape)
-    variable = xr.Variable(dims, indexing.MemoryCachedArray(indexing.LazilyIndexedArray(later)))
+    remembered = indexing.MemoryCachedArray(indexing.LazilyIndexedArray(later))  # type: ignore[no-untyped-call]  # xarray
+    variable = xr.Variable(dims, remembered)
     return xr.DataArray(variable)
 
 

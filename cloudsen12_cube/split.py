@@ -1,8 +1,8 @@
 """Splits that do not leak: whole hexagons of equal area go to train or to test, and the distance between the two.
 
-Neighbouring ROIs look alike, and the dates of one ROI show the same ground. So a block of land, not a patch, is drawn: the
-rule of Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), with hexagons of 50,000 km2 in Goode's homolosine projection,
-which the authors' maps use too: it keeps areas, and its cuts lie in the oceans, so no block of land is torn.
+Neighbouring ROIs look alike, and the dates of one ROI show the same ground. So a block of land, not a patch, is drawn:
+the rule of Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), with hexagons of 50,000 km2 in Goode's homolosine
+projection, which the authors' maps use too: it keeps areas, and its cuts lie in the oceans, so few blocks are torn.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hexagons(longitude: npt.ArrayLike, latitude: npt.ArrayLike, area: float = HE
     Returns
     -------
     numpy.ndarray of str objects, same shape
-        ``column/row`` in a grid whose hexagon 0/0 lies around 0 degrees east and north; empty where a coordinate is NaN.
+        ``column/row`` in a grid with hexagon 0/0 around 0 degrees east and north; empty where a coordinate is NaN.
     """
     if not area > 0:
         raise ValueError(f"the area is {area}: give square kilometres above 0")
@@ -115,7 +115,8 @@ def block_split(rois: pd.DataFrame, share: float = 0.1, seed: int = 0, area: flo
     table["difficulty"] = rois["difficulty"].to_numpy(dtype=np.float64)
     blocks = table.groupby("hexagon").agg(size=("difficulty", "size"), difficulty=("difficulty", "mean"))
     chosen = _drawn(blocks, share, np.random.default_rng(seed))
-    return pd.Series(np.where(table["hexagon"].isin(chosen), "test", "train"), index=rois.index, name="split")
+    names = ["test" if hexagon in chosen else "train" for hexagon in table["hexagon"]]
+    return pd.Series(names, index=rois.index, name="split")
 
 
 def _drawn(blocks: pd.DataFrame, share: float, random: np.random.Generator) -> set[str]:

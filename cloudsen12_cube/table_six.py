@@ -1,7 +1,7 @@
 """The paper's table 6: a row an algorithm, in three blocks, one a scheme; and how it is written down.
 
-The frame keeps full precision and plain names, so that it can be computed with; the paper's titles and two decimals come
-in when it is printed or exported for people.
+The frame keeps full precision and plain names, so that it can be computed with; the paper's titles and two decimals
+come in when it is printed or exported for people.
 """
 
 from __future__ import annotations
@@ -67,20 +67,24 @@ def tabulated(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[s
     if missing:
         raise KeyError(f"no column {missing[0]!r}; there are {', '.join(map(str, per_patch.columns))}")
     rows = {key: summarise(group) for key, group in per_patch.groupby(keys, sort=False, dropna=False)}
-    order = sorted(rows, key=lambda key: (*map(_group_place, key[:-2]), _place(BINARY, key[-2]), _layer_place(key[-1])))
-    index = pd.MultiIndex.from_tuples(order, names=keys) if rows else pd.MultiIndex.from_arrays([[]] * len(keys), names=keys)
+    order = sorted(rows, key=lambda key: (*map(_group_place, key[:-2]), _scheme_place(key[-2]), _layer_place(key[-1])))
+    index = (
+        pd.MultiIndex.from_tuples(order, names=keys)
+        if rows
+        else pd.MultiIndex.from_arrays([[]] * len(keys), names=keys)
+    )
     table = Table([rows[key] for key in order], index=index, columns=list(COLUMNS), dtype="float64")
     table.attrs["notes"] = list(notes)
     return table
 
 
-def _place(names: Sequence[str], name: str) -> int:
-    return names.index(name) if name in names else len(names)
+def _scheme_place(name: object) -> int:
+    return [*map(str, BINARY), name].index(name)
 
 
-def _layer_place(name: str) -> int:
+def _layer_place(name: object) -> int:
     """Put a model of the caller's first: the archive's algorithms are what it is held against."""
-    return ALGORITHMS.index(name) if name in ALGORITHMS else -1
+    return ALGORITHMS.index(str(name)) if name in ALGORITHMS else -1
 
 
 def _group_place(value: object) -> tuple[bool, object]:

@@ -1,7 +1,7 @@
 """Counting: how many pixels of a patch each pair of classes has, for many layers against one reference.
 
-A layer becomes four masks, one a class, packed to a bit a pixel; the pixels that are in two masks are the bits that are
-set in both. That is exact, and five times as fast as a look-up and a histogram by pixel. All schemes of classes follow
+A layer becomes masks, one a class, packed to a bit a pixel; the pixels that are in two masks are the bits that are set
+in both. That is exact, and several times as fast as a look-up and a histogram by pixel. All schemes of classes follow
 from these counts, so the labels are read once, whatever is asked of them.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloudsen12_cube.classes import CLASSES, UNLABELLED
+from cloudsen12_cube.classes import CLASSES, UNLABELLED, layer
 from cloudsen12_cube.labels import Mask, class_masks, masks_of
 
 Counts = npt.NDArray[np.int64]
@@ -54,11 +54,23 @@ class Tally:
         shape = (*wanted.shape, len(self.predicted), CLASS_COUNT, CLASS_COUNT + 1)
         counts = np.zeros(shape, dtype=np.int64)
         for patch in map(tuple, np.argwhere(wanted)):
-            planes = [array[patch] for array in arrays]
-            reference = packed(self._masks(self.reference, planes))
-            if reference.any():
-                counts[patch] = [joint(reference, packed(self._masks(s, planes))) for s in self.predicted]
+            self._count([array[patch] for array in arrays], counts[patch])
         return counts
+
+    def _count(self, planes: list[npt.NDArray[Any]], counts: Counts) -> None:
+        """Count one patch; classes that are nowhere in the reference cost nothing."""
+        bits = packed(self._masks(self.reference, planes))
+        there = np.flatnonzero(bits.any(axis=1))
+        rows = np.array(self._classes(self.reference))[there]
+        every = np.bitwise_count(bits[there]).sum(axis=1, dtype=np.int64)
+        for index, source in enumerate(self.predicted if rows.size else ()):
+            both = joint(bits[there], packed(self._masks(source, planes)))
+            counts[index][np.ix_(rows, self._classes(source))] = both
+            counts[index][rows, CLASS_COUNT] = every - both.sum(axis=1)
+
+    def _classes(self, source: int) -> list[int]:
+        """Class codes that a source can give, in the order of its masks."""
+        return sorted(layer(self.bands[source]).classes) if source < len(self.bands) else list(range(CLASS_COUNT))
 
     def _masks(self, source: int, planes: list[npt.NDArray[Any]]) -> Mask:
         if source < len(self.bands):
@@ -68,13 +80,13 @@ class Tally:
 
 def _own(codes: npt.NDArray[Any]) -> Mask:
     """Mask the classes of an array in the caller's hands, if it holds class codes and nothing else."""
-    strange = (codes >= CLASS_COUNT) & (codes != UNLABELLED)
+    strange = ((codes < 0) | (codes >= CLASS_COUNT)) & (codes != UNLABELLED)
     if strange.any():
         raise ValueError(
-            f"the predictions hold {codes[strange].flat[0]}: give 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, "
-            f"and {UNLABELLED} where there is no prediction"
+            f"the predictions hold {codes[strange].flat[0]}: give 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud "
+            f"shadow, and {UNLABELLED} where there is no prediction"
         )
-    return masks_of(codes)
+    return masks_of(codes, range(CLASS_COUNT))
 
 
 def packed(masks: Mask) -> Words:
@@ -96,18 +108,16 @@ def packed(masks: Mask) -> Words:
 
 
 def joint(reference: Words, predicted: Words) -> Counts:
-    """Count the pixels of each pair of classes.
+    """Count the pixels that are in each pair of masks.
 
     Parameters
     ----------
-    reference, predicted : numpy.ndarray of uint64, shape (4, words)
-        Packed masks; no pixel is in two of them.
+    reference, predicted : numpy.ndarray of uint64, shape (n, words) and (m, words)
+        Packed masks of patches of fewer than 2**32 pixels.
 
     Returns
     -------
-    numpy.ndarray of int64, shape (4, 5)
-        Last column: pixels of the reference that the prediction leaves unlabelled.
+    numpy.ndarray of int64, shape (n, m)
     """
-    both = np.bitwise_count(reference[:, None] & predicted).sum(axis=-1, dtype=np.int64)
-    every = np.bitwise_count(reference).sum(axis=-1, dtype=np.int64)
-    return np.column_stack([both, every - both.sum(axis=1)])
+    bits = np.bitwise_count(reference[:, None] & predicted)
+    return bits.sum(axis=-1, dtype=np.uint32).astype(np.int64)  # half the time of a sum in 64 bits

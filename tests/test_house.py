@@ -15,14 +15,15 @@ PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header"),
-    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy"),
-    ("archive", "catalogue", "shard", "sink"),
+    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "rowwise", "evaluation", "split"),
+    ("archive", "catalogue", "shard", "sink", "tally", "table_six", "predictions"),
     ("grid", "record", "testing_metadata"),
     ("testing",),
     ("plan", "tables"),
     ("patch", "store", "report", "plan_document"),
     ("cube", "reader", "info", "verify_metadata", "class_view"),
-    ("convert", "verify", "backend", "plot"),
+    ("convert", "verify", "backend", "plot", "confusion"),
+    ("accuracy", "plot_evaluation"),
     ("terminal",),
     ("demo",),
     ("cli", "__init__"),
@@ -34,9 +35,20 @@ ONLY_IN = {
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},
     "rasterio": {"raster", "verify", "testing"},
-    "matplotlib": {"plot"},
+    "matplotlib": {"plot", "plot_evaluation"},
     "rich": {"terminal", "cli", "demo"},
-    "xarray": {"reader", "backend", "plot", "lazy", "class_view"},
+    "xarray": {
+        "reader",
+        "backend",
+        "plot",
+        "lazy",
+        "class_view",
+        "rowwise",
+        "split",
+        "predictions",
+        "confusion",
+        "accuracy",
+    },
 }
 
 
