@@ -1,10 +1,26 @@
 """CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
 
 from cloudsen12_cube import testing
+from cloudsen12_cube.accessor import CubeAccessor
+from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
+from cloudsen12_cube.classes import Threshold
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.verify import verify
 
-__all__ = ["CubeError", "Options", "Report", "convert", "open_cube", "plan", "testing", "verify"]
+__all__ = [
+    "ArrayAccessor",
+    "CubeAccessor",
+    "CubeError",
+    "DatasetAccessor",
+    "Options",
+    "Report",
+    "Threshold",
+    "convert",
+    "open_cube",
+    "plan",
+    "testing",
+    "verify",
+]

@@ -158,3 +158,20 @@ def band_name(text: str) -> str:
     if text[:1] == "B" and text[1:2] == "0":
         text = "B" + text[2:]
     return SPELLINGS.get(text, text)
+
+
+def find_band(product: str, text: str) -> str:
+    """Band of a product by any of its names: ``B4``, ``B04`` or the STAC common name ``red``.
+
+    Raises
+    ------
+    KeyError
+        If the product has no such band; the message lists what there is.
+    """
+    for asset in assets_of(product):
+        if text == asset.common_name or band_name(text) == asset.band:
+            return asset.band
+    common = ", ".join(a.common_name for a in assets_of(product) if a.common_name)
+    raise KeyError(
+        f"{product} has no band {text!r}; it has {', '.join(bands_of(product))}" + (common and f" ({common})")
+    )

@@ -12,6 +12,9 @@ from typing import Literal
 UNLABELLED = 255
 """Class code of a pixel that no one labelled. Never 0: 0 is clear."""
 
+UNLABELLED_COLOR = "#D4D4D4"
+"""Grey of whatever is not known; see `CloudClass.color`."""
+
 Superclass = Literal["cloud", "valid"]
 ClassName = Literal["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
 Scheme = Literal["four", "cloud", "shadow", "valid"]
@@ -30,14 +33,18 @@ class CloudClass:
     priority: int
     """1 wins where classes overlap, 4 yields."""
     color: str
-    """Okabe and Ito's palette, told apart by colour-blind readers."""
+    """Okabe and Ito's palette, told apart by colour-blind readers; chosen so that the lightness differs, too.
+
+    CIE lightness is 100, 85 (unlabelled), 70, 54 and 0: a print in grey keeps the five apart. Orange beside sky blue
+    would not: both are 70. Shadow is dark, as in the image.
+    """
 
 
 CLASSES = (
     CloudClass(0, "clear", cloud=False, valid=True, priority=4, color="#FFFFFF"),
-    CloudClass(1, "thick_cloud", cloud=True, valid=False, priority=1, color="#E69F00"),
+    CloudClass(1, "thick_cloud", cloud=True, valid=False, priority=1, color="#D55E00"),
     CloudClass(2, "thin_cloud", cloud=True, valid=False, priority=3, color="#56B4E9"),
-    CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#0072B2"),
+    CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#000000"),
 )
 
 SUPERCLASSES: dict[Superclass, tuple[str, str]] = {

@@ -10,7 +10,7 @@ from cloudsen12_cube import testing
 from cloudsen12_cube.convert import convert
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.info import info
-from cloudsen12_cube.plot import overview
+from cloudsen12_cube.plot import save_overview
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.terminal import progress_bar, show_info, show_report, show_verification
 from cloudsen12_cube.verify import verify
@@ -45,6 +45,6 @@ def demo(folder: Path, console: Console, quiet: bool = False) -> int:
     root = tree.to_dataset()
     high = [str(r) for r, t in zip(root["roi"].values, root["label_type"].values, strict=True) if t == "high"]
     picture = folder / "overview.png"
-    overview(tree, high[0]).savefig(picture, dpi=110)
+    save_overview(tree, high[0], picture, of=("manual_hq", "fmask"))
     console.print(f"picture: {picture}", markup=False)
     return max(report.exit_code, result.exit_code)

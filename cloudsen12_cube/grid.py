@@ -117,7 +117,7 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
     a, _, west, _, e, north = header.transform or (math.nan,) * 6
     east, south = west + a * header.width, north + e * header.height
     ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
-    longitude, latitude = _to_degrees(header.epsg or 0).transform((west + east) / 2, (south + north) / 2)
+    longitude, latitude = to_degrees(header.epsg or 0).transform((west + east) / 2, (south + north) / 2)
     row = {
         "proj_epsg": header.epsg,
         "proj_transform": _told(header.transform or (math.nan,) * 6),
@@ -132,7 +132,14 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
 
 
 @lru_cache(maxsize=128)
-def _to_degrees(epsg: int) -> Transformer:
+def to_degrees(epsg: int) -> Transformer:
+    """Make the way from a reference system to longitude and latitude, in this order.
+
+    Raises
+    ------
+    ArchiveError
+        If PROJ knows no such code.
+    """
     try:
         return Transformer.from_crs(epsg, 4326, always_xy=True)
     except CRSError:

@@ -56,9 +56,11 @@ def open_cube(
         If a product is not in the cube; the message lists those that are.
     """
     place = os.fspath(url)
-    tree = _tree(place, dict(storage_options or {}) or None)
-    tree = _chosen(tree, products, place)
-    return _chunked(_in_order(tree), chunks)
+    options = dict(storage_options or {}) or None
+    tree = _chosen(_tree(place, options), products, place)
+    tree = _chunked(_in_order(tree), chunks)
+    tree.encoding = {"source": place, "storage_options": options}  # what reads past xarray must know; never written
+    return tree
 
 
 def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:

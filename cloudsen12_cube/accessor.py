@@ -1,0 +1,276 @@
+"""The accessor ``.cloudsen12``: what a cube, a product's Dataset or a label array can be asked, in one line each.
+
+Every method is a few lines over a file that does the work. Nothing is read before values are asked for, and no object
+is changed: an accessor keeps nothing but the object that it stands on. What takes longer to import than a cube takes to
+open (matplotlib, geopandas) is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import xarray as xr
+
+from cloudsen12_cube import class_view, html, patch_view, query
+from cloudsen12_cube.assets import PRODUCTS
+from cloudsen12_cube.classes import ClassName, Superclass, Threshold
+from cloudsen12_cube.picture import Image
+from cloudsen12_cube.query import Wanted
+from cloudsen12_cube.reflectance import OPTICAL, reflectance
+
+if TYPE_CHECKING:
+    import geopandas
+    from matplotlib.axes import Axes
+
+
+@xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class CubeAccessor:
+    """What an open cube can be asked."""
+
+    def __init__(self, cube: xr.DataTree) -> None:
+        self._object = cube
+
+    @property
+    def _cube(self) -> xr.DataTree:
+        """The cube, if it is one."""
+        cube = self._object
+        if "s2_id_gee" not in cube.dataset.variables or not set(cube.children) & set(PRODUCTS):
+            found = ", ".join(cube.children) or "none"
+            raise ValueError(
+                f"this DataTree is no CloudSEN12 cube (groups: {found}): open one with cloudsen12_cube.open_cube, "
+                "and ask its root"
+            )
+        return cube
+
+    @property
+    def _labels(self) -> xr.DataArray:
+        if "labels" not in self._cube.children:
+            raise KeyError(f"the cube has no labels, so nothing here is clear: it has {', '.join(self._cube.children)}")
+        return self._cube["labels"].dataset["labels"]
+
+    def query(
+        self,
+        *,
+        bbox: tuple[float, float, float, float] | None = None,
+        geometry: Any = None,
+        roi: Wanted = None,
+        s2_id_gee: Wanted = None,
+        s2_id: Wanted = None,
+        datetime: Wanted = None,
+        label_type: Wanted = None,
+        cloud_coverage: Wanted = None,
+        difficulty: Wanted = None,
+        annotator_name: Wanted = None,
+        land_cover: Wanted = None,
+        split: Wanted = None,
+        test: Wanted = None,
+        test_sr: Wanted = None,
+        s2_sen2cor_version: Wanted = None,
+        s2_fmask_version: Wanted = None,
+        s2_cloudless_version: Wanted = None,
+        s2_reflectance_conversion_correction: Wanted = None,
+        s2_aot_retrieval_accuracy: Wanted = None,
+        s2_water_vapour_retrieval_accuracy: Wanted = None,
+        s2_view_off_nadir: Wanted = None,
+        s2_view_sun_azimuth: Wanted = None,
+        s2_view_sun_elevation: Wanted = None,
+        s1_id: Wanted = None,
+        s1_datetime: Wanted = None,
+        s1_grd_post_processing_software_name: Wanted = None,
+        s1_grd_post_processing_software_version: Wanted = None,
+        s1_slc_processing_facility_name: Wanted = None,
+        s1_slc_processing_software_version: Wanted = None,
+        s1_radar_coverage: Wanted = None,
+        proj_epsg: Wanted = None,
+        proj_geometry: Wanted = None,
+        proj_shape: Wanted = None,
+        proj_centroid: Wanted = None,
+        longitude: Wanted = None,
+        latitude: Wanted = None,
+    ) -> xr.DataTree:
+        """Choose patches; all wishes must be fulfilled.
+
+        Parameters
+        ----------
+        bbox : (float, float, float, float), optional
+            West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
+        geometry : shapely geometry, optional
+            In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
+        roi, s2_id_gee, ..., latitude : optional
+            Every property of the catalogue: a value; a list of values, any of which will do; for numbers and times a
+            tuple (low, high), both ends in, None for an open end; a text with ``*`` behind it for all that begin so.
+
+        Returns
+        -------
+        xarray.DataTree
+            A cube of the same kind. ROIs and dates with nothing left are dropped; any other patch that is not chosen
+            has ``status`` 0 (absent), blank properties and pixels that hold the fill. It is empty if nothing fits.
+
+        Raises
+        ------
+        SelectionError
+            If a wish does not suit the type of its property. Texts are compared, never evaluated.
+        """
+        given = locals()
+        root = self._cube.to_dataset()
+        keep = query.matching(root, {name: given[name] for name in query.NAMES})
+        if bbox is not None:
+            keep &= query.inside_box(root, bbox)
+        if geometry is not None:
+            from cloudsen12_cube import footprints
+
+            keep &= footprints.inside(self._cube, geometry)
+        return query.selected_tree(self._cube, keep)
+
+    def footprints(self) -> geopandas.GeoDataFrame:
+        """Give every patch as a polygon in longitude and latitude, with all its properties; ``.explore()`` maps it.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            One row a patch, EPSG:4326.
+        """
+        from cloudsen12_cube import footprints
+
+        return footprints.footprints(self._cube)
+
+    def classes(self, layer: str, threshold: Threshold | None = None, scale: int | None = None) -> xr.DataArray:
+        """See a label layer as the four classes; see `cloudsen12_cube.class_view.classes`.
+
+        Parameters
+        ----------
+        layer : str
+            Such as ``sen2cor``.
+        threshold : Threshold, optional
+            How a probability becomes cloud; by default as the paper's benchmark did it.
+        scale : int, optional
+            Full scale of CD-FCNN's probability, where the cube could not tell it.
+
+        Returns
+        -------
+        xarray.DataArray of uint8, (roi, time, y, x)
+            0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flags.
+        """
+        return class_view.classes(self._labels, layer, threshold, scale)
+
+    def superclass(
+        self, scheme: Superclass, of: str, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """See a label layer as ``cloud`` (0 non_cloud, 1 cloud) or ``valid`` (0 valid, 1 invalid); 255 is unlabelled.
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.superclass`.
+        """
+        return class_view.superclass(self._labels, scheme, of, threshold, scale)
+
+    def mask(
+        self, *names: ClassName, of: str, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Mask the pixels of some classes; see `cloudsen12_cube.class_view.mask`.
+
+        Parameters
+        ----------
+        *names : str
+            Any of ``clear``, ``thick_cloud``, ``thin_cloud``, ``cloud_shadow``.
+        of : str
+            Label layer.
+        threshold, scale
+            As in `classes`.
+
+        Returns
+        -------
+        xarray.DataArray of bool, (roi, time, y, x)
+            Its coordinate ``labelled`` tells where the layer has a label. An unlabelled pixel is not in the mask, nor
+            in the complement, which is ``~mask & mask.labelled``.
+        """
+        return class_view.mask(self._labels, names, of, threshold, scale)
+
+    def priority_merge(
+        self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Merge label layers: thick cloud before cloud shadow before thin cloud before clear (the paper's table 3).
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.priority_merge`.
+        """
+        return class_view.priority_merge(self._labels, layers, threshold, scale)
+
+    def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
+        """Give Sentinel-2 pixels in physical units, float32; see `cloudsen12_cube.reflectance.reflectance`.
+
+        Parameters
+        ----------
+        bands : str or sequence of str, optional
+            Names such as ``B4``, ``B04`` or ``red``; by default all. One name gives an array without ``band``.
+        product : {"s2l1c", "s2l2a"}, optional
+            By default the first of them that the cube has.
+        """
+        chosen = product or next((p for p in OPTICAL if p in self._cube.children), OPTICAL[0])
+        if chosen not in self._cube.children:
+            raise KeyError(f"the cube has no {chosen}: it has {', '.join(self._cube.children)}")
+        return reflectance(self._cube[chosen].dataset[chosen], bands)
+
+    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+        """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
+
+        Returns
+        -------
+        xarray.Dataset
+            A variable a product, (band_<product>, y, x), with x and y in metres and ``spatial_ref``, ready for
+            ``.rio``. Parameters and errors are those of `cloudsen12_cube.patch_view.select_patch`.
+        """
+        return patch_view.select_patch(self._cube, name, time, roi)
+
+    def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
+        """Lay the tree out as one Dataset, whose products have dims ``band_<product>``.
+
+        Parameters
+        ----------
+        products : sequence of str, optional
+            By default all that are there.
+        """
+        return patch_view.flatten(self._cube, products)
+
+    @property
+    def plot(self) -> Plot:
+        """Pictures: ``plot.rgb``, ``plot.labels`` and ``plot.overview``."""
+        return Plot(self._cube)
+
+    def __repr__(self) -> str:
+        return html.cube_text(self._cube)
+
+    def _repr_html_(self) -> str:
+        return html.cube_html(self._cube)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Pictures of a cube; each returns matplotlib axes and reads only what it draws."""
+
+    cube: xr.DataTree
+
+    def rgb(
+        self,
+        roi: str,
+        time: int,
+        ax: Axes | None = None,
+        product: Image | None = None,
+        bands: Sequence[str] = ("B4", "B3", "B2"),
+    ) -> Axes:
+        """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
+        from cloudsen12_cube import plot
+
+        return plot.rgb(self.cube, roi, time, ax, product, bands)
+
+    def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
+        """Draw one label layer of one patch; see `cloudsen12_cube.plot.labels`."""
+        from cloudsen12_cube import plot
+
+        return plot.labels(self.cube, roi, time, of, ax, legend)
+
+    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: Image | None = None) -> npt.NDArray[Any]:
+        """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
+        from cloudsen12_cube import plot
+
+        return plot.overview(self.cube, roi, of, product)
