@@ -12,7 +12,7 @@ import xarray as xr
 
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import Scheme, layer
-from cloudsen12_cube.confusion import GROUPS, Source, counted, labels_of, name_of, resolves
+from cloudsen12_cube.confusion import GROUPS, Source, by_patch, counted, labels_of, name_of, resolves
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, MEMBERS, Counts, binary_accuracies, coarsened
 from cloudsen12_cube.predictions import from_folder
@@ -179,12 +179,10 @@ def _catalogue(cube: xr.DataTree, columns: Sequence[str]) -> pd.DataFrame:
             there = [str(n) for n in root.data_vars if set(root[n].dims) <= {"roi", "time"}]
             raise KeyError(f"no column {name!r}; there are {', '.join(['hexagon', *there])}")
     index = pd.MultiIndex.from_product([[str(r) for r in root["roi"].values], root["time"].values])
-    shape = {"roi": root.sizes["roi"], "time": root.sizes["time"]}
-    flat = {name: root[name].broadcast_like(root["s2_id_gee"]).transpose(*shape).values.ravel() for name in names}
+    flat = {name: by_patch(root, name).values.ravel() for name in (*names, "longitude", "latitude")}
+    place = hexagons(flat.pop("longitude"), flat.pop("latitude"))
     texts = {name: values.astype(object) if values.dtype.kind == "T" else values for name, values in flat.items()}
-    lon, lat = (root[name].transpose(*shape).values.ravel() for name in ("longitude", "latitude"))
-    table = pd.DataFrame({**texts, "hexagon": hexagons(lon, lat)}, index=index)
-    return table.rename_axis(["roi_id", "time"])
+    return pd.DataFrame({**texts, "hexagon": place}, index=index).rename_axis(["roi_id", "time"])
 
 
 def _sources(cube: xr.DataTree, predicted: Predictions, reference: Source) -> tuple[dict[str, Source], list[str]]:

@@ -107,7 +107,7 @@ def counted(
     names = list(CLASS_NAMES["four"])
     sizes = {"time": wanted.sizes["time"], "layer": len(predicted), "reference": CLASS_COUNT}
     made = reduced(Reduction(tally, np.dtype(np.int64), {**sizes, "predicted": CLASS_COUNT + 1}), *arrays)
-    return made.assign_coords(
+    return made.rename("counts").assign_coords(
         roi=wanted["roi"], time=wanted["time"], layer=list(predicted), reference=names, predicted=[*names, "unlabelled"]
     )
 
@@ -142,8 +142,9 @@ def labels_of(cube: xr.DataTree) -> xr.Dataset:
 
 
 def _done(cube: xr.DataTree) -> xr.DataArray:
-    done: xr.DataArray = (labels_of(cube)["status"].load() == DONE).drop_vars(_beside(labels_of(cube)["status"]))
-    return done
+    status = labels_of(cube)["status"].transpose("roi", "time")
+    coords = {dim: status[dim].variable for dim in ("roi", "time")}
+    return xr.DataArray(status.values == DONE, dims=("roi", "time"), coords=coords)
 
 
 def _beside(array: xr.DataArray) -> list[Any]:
@@ -188,23 +189,21 @@ def _scale(labels: xr.DataArray, name: str) -> int | None:
 
 
 def _fitting(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
-    """Check an array in the caller's hands, and bring it to the ROIs and dates that are wanted."""
+    """Check an array in the caller's hands, and bring it to the ROIs and dates that are wanted.
+
+    Those that it lacks are unlabelled.
+    """
     name, dims = name_of(array), ("roi", "time", "y", "x")
     if set(array.dims) != set(dims) or array.dtype.kind not in "iu":
         raise ValueError(f"{name} is {array.dtype} {array.dims}: give class codes as integers, dims {', '.join(dims)}")
     array = array.transpose(*dims)
+    array = array.drop_vars(_beside(array))
     for dim in dims:
         if dim not in array.coords and array.sizes[dim] != labels.sizes[dim]:
-            raise ValueError(f"{name} has {array.sizes[dim]} along {dim}, the cube has {labels.sizes[dim]}")
-        if dim in ("y", "x") and array.sizes[dim] != labels.sizes[dim]:
-            raise ValueError(f"{name} has {array.sizes[dim]} pixels along {dim}, the cube has {labels.sizes[dim]}")
-    array = array.drop_vars(_beside(array))
+            way = ": say which by coordinates" if dim in ("roi", "time") else ""
+            raise ValueError(f"{name} has {array.sizes[dim]} along {dim}, the cube has {labels.sizes[dim]}{way}")
     array = array.assign_coords({dim: labels[dim] for dim in ("roi", "time") if dim not in array.coords})
-    return _reindexed(array.drop_vars(_beside(array)), wanted)
-
-
-def _reindexed(array: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
-    """Choose ROIs and dates; those that the array lacks are unlabelled."""
+    array = array.drop_vars(_beside(array))
     if all(np.isin(wanted[dim].values, array[dim].values).all() for dim in ("roi", "time")):
         return array.sel(roi=wanted["roi"], time=wanted["time"])
     lazy = array if array.chunks is not None or array.variable._in_memory else array.chunk({"roi": 1})
@@ -214,6 +213,12 @@ def _reindexed(array: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
 def _groups(cube: xr.DataTree) -> dict[str, Any]:
     """Coordinates that counts can be summed by."""
     root = cube.to_dataset()
-    kept = {name: root[name].variable for name in (*GROUPS, "s2_id_gee") if name in root}
-    names = hexagons(root["longitude"].values, root["latitude"].values).astype(str)
-    return {"roi": root["roi"], "time": root["time"], **kept, "hexagon": (root["longitude"].dims, names)}
+    columns = {name: by_patch(root, name) for name in (*GROUPS, "s2_id_gee")}
+    names = hexagons(by_patch(root, "longitude").values, by_patch(root, "latitude").values)
+    hexagon = xr.Variable(("roi", "time"), names.astype(str))
+    return {"roi": root["roi"], "time": root["time"], **columns, "hexagon": hexagon}
+
+
+def by_patch(root: xr.Dataset, name: str) -> xr.Variable:
+    """Give a column of the catalogue as (roi, time), also where it belongs to the whole ROI."""
+    return root[name].broadcast_like(root["s2_id_gee"]).transpose("roi", "time").variable
