@@ -16,7 +16,17 @@ import xarray as xr
 
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import LAYERS, UNLABELLED, Scheme, layer
-from cloudsen12_cube.evaluation import CLASS_NAMES, Counts, coarsened
+from cloudsen12_cube.evaluation import (
+    CLASS_NAMES,
+    Counts,
+    balanced_overall_accuracy,
+    coarsened,
+    f1,
+    iou,
+    overall_agreement,
+    producers_accuracy,
+    users_accuracy,
+)
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.rowwise import Reduction, reduced
 from cloudsen12_cube.split import hexagons
@@ -75,6 +85,31 @@ def confusion(
     about = {"scheme": scheme, "reference": name_of(reference), "predicted": name_of(predicted)}
     counts.attrs = {"long_name": "pixels by reference class and predicted class", "units": "1"}
     return xr.Dataset({"counts": counts}, attrs=about).assign_coords(_groups(cube))
+
+
+def accuracies(counts: xr.Dataset) -> xr.Dataset:
+    """Make every metric of counts; those of a region or a split are made of their summed counts, not averaged.
+
+    Parameters
+    ----------
+    counts : xarray.Dataset
+        As `confusion` gives it, summed over what should be summed.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``producers_accuracy``, ``users_accuracy``, ``f1``, ``iou`` by ``class``, and ``balanced_overall_accuracy``,
+        ``overall_agreement``, over all other dims; NaN where there is nothing to divide by.
+    """
+    pixels = counts["counts"].transpose(..., "reference", "predicted").load()
+    lead = pixels.dims[:-2]
+    kept = {name: c for name, c in pixels.coords.items() if set(c.dims) <= set(lead)}
+    made = xr.Dataset(coords={**kept, "class": pixels["reference"].values}, attrs=counts.attrs)
+    for by_class in (producers_accuracy, users_accuracy, f1, iou):
+        made[by_class.__name__] = (*lead, "class"), by_class(pixels.values)
+    for overall in (balanced_overall_accuracy, overall_agreement):
+        made[overall.__name__] = lead, overall(pixels.values)
+    return made
 
 
 def _pair(tally: Tally, scheme: Scheme, *arrays: npt.NDArray[Any]) -> Counts:

@@ -6,16 +6,17 @@ come in when it is printed or exported for people.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import pandas as pd
 
+from cloudsen12_cube.classes import Scheme
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, COLUMNS, summarise
 
 Format = Literal["table", "csv", "markdown", "latex"]
 
-_SCHEMES = {"cloud": "cloud/no cloud", "shadow": "cloud shadow", "valid": "valid/invalid"}
+_SCHEMES: dict[str, str] = {"cloud": "cloud/no cloud", "shadow": "cloud shadow", "valid": "valid/invalid"}
 _METRICS = {"boa": "BOA", "pa": "PA%", "ua": "UA%"}
 _LAYERS = {
     "kappamask_L2A": "KappaMask L2A",
@@ -80,6 +81,21 @@ def tabulated(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[s
 
 def _scheme_place(name: object) -> int:
     return [*map(str, BINARY), name].index(name)
+
+
+def in_order(layers: Iterable[str]) -> list[str]:
+    """Sort layers as the table does."""
+    return sorted(layers, key=_layer_place)
+
+
+def layer_title(name: str) -> str:
+    """Name of a layer as the paper prints it."""
+    return _LAYERS.get(name, name)
+
+
+def scheme_title(scheme: Scheme) -> str:
+    """Name of a scheme as the table prints it."""
+    return _SCHEMES[scheme]
 
 
 def _layer_place(name: object) -> int:

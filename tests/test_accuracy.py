@@ -22,7 +22,7 @@ from cloudsen12_cube import accuracy, class_view
 from cloudsen12_cube.accuracy import differences, evaluate, per_patch
 from cloudsen12_cube.classes import UNLABELLED, layer
 from cloudsen12_cube.cli import main
-from cloudsen12_cube.confusion import confusion, counted
+from cloudsen12_cube.confusion import accuracies, confusion, counted
 from cloudsen12_cube.errors import CubeError, PatchError, SelectionError
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, CLASS_NAMES, MEMBERS, summarise
 from cloudsen12_cube.predictions import from_folder
@@ -119,6 +119,21 @@ def test_counts_add(tree: xr.DataTree) -> None:
     labelled = made.groupby("difficulty").sum()["counts"]
     chosen = made["counts"].values[table == labelled["difficulty"].values[0]].sum(axis=0)
     np.testing.assert_array_equal(labelled.values[0], chosen)
+
+
+def test_accuracies_of_summed_counts(tree: xr.DataTree) -> None:
+    made = accuracies(confusion(tree, "sen2cor").groupby("cloud_coverage").sum())
+    assert made["f1"].dims == ("cloud_coverage", "class")
+    chosen = tree["cloud_coverage"].values == "low-cloudy"
+    truth, said = (codes(tree, name)[chosen] for name in ("manual_hq", "sen2cor"))
+    both = (truth != UNLABELLED) & (said != UNLABELLED)
+    row = made.sel(cloud_coverage="low-cloudy")
+    assert float(row["overall_agreement"]) == oracle.accuracy_score(truth[both], said[both])
+    recall = oracle.recall_score(truth[both], said[both], labels=[2], average=None)[0]
+    assert float(row["producers_accuracy"].sel({"class": "thin_cloud"})) == recall
+    whole = confusion(tree, "sen2cor").sum(["roi", "time"])
+    without = accuracies(whole.drop_sel(reference="thin_cloud", predicted="thin_cloud"))
+    assert without["iou"].sizes == {"class": 3}
 
 
 def test_coarse_schemes_are_sums_of_four(tree: xr.DataTree) -> None:
