@@ -74,7 +74,9 @@ def _decode(labels: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     if labels.chunks is not None:
-        labels.data.map_blocks(lambda block: block[:, :1, :1, :1, :1], chunks=(labels.chunks[0], 1, 1, 1, 1)).compute()
+        labels.data.map_blocks(
+            lambda block: block[:, :1, :1, :1, :1].copy(), chunks=(labels.chunks[0], 1, 1, 1, 1)
+        ).compute()
         return
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for _ in threads.map(lambda row: labels.isel(roi=slice(row, row + 1)).values.shape, range(labels.sizes["roi"])):

@@ -102,22 +102,27 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
     """
     known = values <= full
     limit = round(threshold.probability * full, 6)  # 0.29 * 100 is less than 29
-    if threshold.average_over:
-        disk = _disk(threshold.average_over)
-        kind = np.min_scalar_type(full * int(disk.sum()))
-        if known.all():
-            cloud = _over(values.astype(kind, copy=False), disk, np.add) > int(limit * disk.sum())
-        else:
-            count = _over(known.astype(kind), disk, np.add)
-            cloud = (_over(np.where(known, values, 0).astype(kind), disk, np.add) > limit * count) & known
-    else:
-        cloud = (values > int(limit)) & known  # integers: compared with a fraction they would be copied as floats
-    if threshold.dilation_size:  # what is reflected at the edges is nearer inside the frame
+    cloud = (values > int(limit)) & known  # integers: compared with a fraction they would be copied as floats
+    if threshold.average_over and cloud.any():  # else no average is above the limit either
+        cloud = _average_above(limit, values, known, _disk(threshold.average_over))
+    if threshold.dilation_size and cloud.any():  # what is reflected at the edges is nearer inside the frame
         cloud = _over(cloud, _disk(threshold.dilation_size), np.logical_or)
     codes = cloud.astype(np.uint8)  # 0 clear, 1 thick cloud
     if not known.all():
         np.copyto(codes, UNLABELLED, where=~known)
     return codes
+
+
+def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask, disk: Mask) -> Mask:
+    """Tell where the average of the known values on a disk is above a limit."""
+    whole = known.all()
+    kept = values if whole else np.where(known, values, 0)
+    total = _over(kept.astype(np.min_scalar_type(int(kept.max()) * int(disk.sum())), copy=False), disk, np.add)
+    if whole:
+        above: Mask = total > int(limit * disk.sum())
+        return above
+    count = _over(known.astype(np.min_scalar_type(disk.sum())), disk, np.add)
+    return (total > limit * count) & known
 
 
 def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArray[Any]:

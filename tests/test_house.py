@@ -55,7 +55,7 @@ ONLY_IN = {
     "xarray": {
         *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("picture", "plot", "html", "accessor", "array_accessor"),
-        *("rowwise", "split", "predictions", "confusion", "accuracy"),
+        *("rowwise", "split", "predictions", "confusion", "accuracy", "plot_evaluation"),
     },
 }
 
