@@ -7,7 +7,7 @@ says "clear".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -194,7 +194,7 @@ def in_classes(codes: Codes, wanted: Iterable[int]) -> Mask:
     return mask
 
 
-def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -> Mask:
+def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -> Iterator[Mask]:
     """Mask each class that a label layer can give: `to_classes` as planes, without its look-up by pixel.
 
     Parameters
@@ -202,32 +202,26 @@ def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -
     values, name, scale
         As in `to_classes`.
 
-    Returns
-    -------
-    numpy.ndarray of bool, shape (class, ..., y, x)
-        By class code, those of ``layer(name).classes``. An unlabelled pixel is in none.
+    Yields
+    ------
+    numpy.ndarray of bool, shape (..., y, x)
+        By class code, those of ``layer(name).classes``, one after the other, so that each is used while it is in the
+        processor's cache. An unlabelled pixel is in none.
     """
     row = layer(name)
     if row.threshold is not None:
-        return masks_of(to_classes(values, name, scale), sorted(row.classes))
+        codes = to_classes(values, name, scale)
+        yield from (codes == code for code in sorted(row.classes))
+        return
     bits: npt.NDArray[Any] = _as_16_bits(values, name)
     if bits.size and bits.max() < 256:  # half the bytes are compared in half the time
         bits = bits.astype(np.uint8)
-    masks = np.empty((len(row.classes), *bits.shape), dtype=bool)
-    for mask, code in zip(masks, sorted(row.classes), strict=True):
+    for code in sorted(row.classes):
         first, *others = (value for value, of in row.codes.items() if of == code)
-        np.equal(bits, first, out=mask)
+        mask = bits == first
         for value in others:
             mask |= bits == value
-    return masks
-
-
-def masks_of(codes: Codes, classes: Sequence[int]) -> Mask:
-    """Mask some classes in class codes, shape (class, ...)."""
-    masks = np.empty((len(classes), *codes.shape), dtype=bool)
-    for mask, code in zip(masks, classes, strict=True):
-        np.equal(codes, code, out=mask)
-    return masks
+        yield mask
 
 
 def is_labelled(codes: Codes) -> Mask:

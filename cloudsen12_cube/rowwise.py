@@ -98,4 +98,4 @@ class _Pass(BackendArray):
         return values
 
     def _row(self, row: int) -> Values:
-        return self.reduction.function(*(source[row : row + 1].values for source in self.sources))
+        return self.reduction.function(*(source[row].values[np.newaxis] for source in self.sources))

@@ -7,6 +7,7 @@ from these counts, so the labels are read once, whatever is asked of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloudsen12_cube.classes import CLASSES, UNLABELLED, layer
-from cloudsen12_cube.labels import Mask, class_masks, masks_of
+from cloudsen12_cube.labels import Mask, class_masks
 
 Counts = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -72,13 +73,13 @@ class Tally:
         """Class codes that a source can give, in the order of its masks."""
         return sorted(layer(self.bands[source]).classes) if source < len(self.bands) else list(range(CLASS_COUNT))
 
-    def _masks(self, source: int, planes: list[npt.NDArray[Any]]) -> Mask:
+    def _masks(self, source: int, planes: list[npt.NDArray[Any]]) -> Iterable[Mask]:
         if source < len(self.bands):
             return class_masks(planes[0][source], self.bands[source], self.scales[source])
         return _own(planes[source - len(self.bands) + bool(self.bands)])
 
 
-def _own(codes: npt.NDArray[Any]) -> Mask:
+def _own(codes: npt.NDArray[Any]) -> Iterable[Mask]:
     """Mask the classes of an array in the caller's hands, if it holds class codes and nothing else."""
     strange = ((codes < 0) | (codes >= CLASS_COUNT)) & (codes != UNLABELLED)
     if strange.any():
@@ -86,24 +87,25 @@ def _own(codes: npt.NDArray[Any]) -> Mask:
             f"the predictions hold {codes[strange].flat[0]}: give 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud "
             f"shadow, and {UNLABELLED} where there is no prediction"
         )
-    return masks_of(codes, range(CLASS_COUNT))
+    return (codes == code for code in range(CLASS_COUNT))
 
 
-def packed(masks: Mask) -> Words:
+def packed(masks: Iterable[Mask]) -> Words:
     """Pack masks to a bit a pixel.
 
     Parameters
     ----------
-    masks : numpy.ndarray of bool, shape (mask, ...)
+    masks : iterable of numpy.ndarray of bool
+        Of the same shape.
 
     Returns
     -------
     numpy.ndarray of uint64, shape (mask, words)
         Bits behind the last pixel are 0.
     """
-    bits = np.packbits(masks.reshape(len(masks), -1), axis=1)
-    words = np.zeros((len(masks), -(-bits.shape[1] // 8)), dtype=np.uint64)
-    words.view(np.uint8)[:, : bits.shape[1]] = bits
+    rows = [np.packbits(mask) for mask in masks]
+    words = np.zeros((len(rows), -(-rows[0].size // 8)), dtype=np.uint64)
+    words.view(np.uint8)[:, : rows[0].size] = rows
     return words
 
 
