@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import codec, conversion, evaluation, full, scaling, steps
+from benchmarks import codec, conversion, evaluation, full, scaling, steps, views
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -19,6 +19,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "scaling": scaling.run,
     "full": full.run,
     "codec": codec.run,
+    "views": views.run,
     "evaluation": evaluation.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")

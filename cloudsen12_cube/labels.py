@@ -94,6 +94,11 @@ def code_table(name: str) -> Codes:
     return table
 
 
+def _limit(full: int, probability: float) -> float:
+    """Largest stored value that is still clear; 0.29 * 100 alone is less than 29."""
+    return round(probability * full, 6)
+
+
 def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> Codes:
     """Make clear and thick cloud of a probability, as the s2cloudless detector does.
 
@@ -101,7 +106,7 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
     counts in the average nor becomes clear, and the frame reflects at the edges.
     """
     known = values <= full
-    limit = round(threshold.probability * full, 6)  # 0.29 * 100 is less than 29
+    limit = _limit(full, threshold.probability)
     cloud = (values > int(limit)) & known  # integers: compared with a fraction they would be copied as floats
     if threshold.average_over and cloud.any():  # else no average is above the limit either
         cloud = _average_above(limit, values, known, _disk(threshold.average_over))

@@ -51,18 +51,26 @@ def mapped(kernel: Kernel, array: xr.DataArray, *others: xr.DataArray) -> xr.Dat
     """
     if _is_unread(array):
         return _unread(kernel, array, others)
+    beside = [_cut(other.variable, array) for other in others]  # without coordinates, which would be read to compare
     result: xr.DataArray = xr.apply_ufunc(
         kernel.function,
         array,
-        *others,
+        *beside,
         input_core_dims=[kernel.core, *[()] * len(others)],
         output_core_dims=[kernel.left],
         dask="parallelized",
         output_dtypes=[kernel.dtype],
         dask_gufunc_kwargs={"allow_rechunk": True},
-        keep_attrs=False,
+        keep_attrs=True,  # of the coordinates
     )
-    return result
+    return result.drop_attrs(deep=False)
+
+
+def _cut(other: xr.Variable, array: xr.DataArray) -> xr.Variable:
+    """Cut another array as the first one is, if that is dask's: dask would do it, ten times slower."""
+    if array.chunks is None or other.chunks is not None:
+        return other
+    return other.chunk({dim: array.chunksizes[dim] for dim in other.dims})
 
 
 def _is_unread(array: xr.DataArray) -> bool:

@@ -21,9 +21,6 @@ from cloudsen12_cube.errors import DestinationError, SelectionError
 from cloudsen12_cube.patch_view import flatten, select_patch, select_patch_of
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
-# rioxarray itself multiplies affine matrices in a way that affine 3 will give up; nothing of ours does.
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -21,9 +21,6 @@ from cloudsen12_cube.layout import fill_value
 from cloudsen12_cube.patch_view import flatten, select_patch, select_patch_of
 from cloudsen12_cube.properties import PROPERTIES
 
-# rioxarray itself multiplies affine matrices in a way that affine 3 will give up; nothing of ours does.
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 SHARED_ID = "20190101T100000_20190101T100000_T21XAQ"  # of ROI_0012 and of ROI_10133
 
 
