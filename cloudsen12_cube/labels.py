@@ -105,25 +105,26 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
     The arithmetic is exact: a disk is compared by its sum of integers, not by a rounded mean. What is missing neither
     counts in the average nor becomes clear, and the frame reflects at the edges.
     """
-    known = values <= full
+    known = None if values.max(initial=0) <= full else values <= full
     limit = _limit(full, threshold.probability)
-    cloud = (values > int(limit)) & known  # integers: compared with a fraction they would be copied as floats
+    cloud: Mask = values > int(limit)  # integers: compared with a fraction they would be copied as floats
+    if known is not None:
+        cloud &= known
     if threshold.average_over and cloud.any():  # else no average is above the limit either
         cloud = _average_above(limit, values, known, _disk(threshold.average_over))
     if threshold.dilation_size and cloud.any():  # what is reflected at the edges is nearer inside the frame
         cloud = _over(cloud, _disk(threshold.dilation_size), np.logical_or)
     codes = cloud.astype(np.uint8)  # 0 clear, 1 thick cloud
-    if not known.all():
+    if known is not None:
         np.copyto(codes, UNLABELLED, where=~known)
     return codes
 
 
-def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask, disk: Mask) -> Mask:
-    """Tell where the average of the known values on a disk is above a limit."""
-    whole = known.all()
-    kept = values if whole else np.where(known, values, 0)
+def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask | None, disk: Mask) -> Mask:
+    """Tell where the average of the known values on a disk is above a limit; None stands for all known."""
+    kept = values if known is None else np.where(known, values, 0)
     total = _over(kept.astype(np.min_scalar_type(int(kept.max()) * int(disk.sum())), copy=False), disk, np.add)
-    if whole:
+    if known is None:
         above: Mask = total > int(limit * disk.sum())
         return above
     count = _over(known.astype(np.min_scalar_type(disk.sum())), disk, np.add)
@@ -138,6 +139,7 @@ def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArra
     """
     radius, (height, width) = disk.shape[0] // 2, values.shape[-2:]
     half_of_row = disk.sum(axis=1) // 2
+    steps = [(half, np.flatnonzero(half_of_row == half).tolist()) for half in range(radius + 1)]
     result = np.empty_like(values)
     for index in np.ndindex(values.shape[:-2]):
         padded = np.pad(values[index], radius, mode="symmetric").ravel()  # shifts of one line of memory are fast
@@ -145,11 +147,11 @@ def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArra
         window = padded[radius : radius + size].copy()
         combined = np.zeros(height * stride, dtype=values.dtype)
         inner = combined[: height * stride - 2 * radius]  # between rows lie values that nobody reads
-        for half in range(radius + 1):
+        for half, rows in steps:
             if half:
                 combine(window, padded[radius - half : radius - half + size], out=window)
                 combine(window, padded[radius + half : radius + half + size], out=window)
-            for row in np.flatnonzero(half_of_row == half):
+            for row in rows:
                 combine(inner, window[row * stride : row * stride + inner.size], out=inner)
         result[index] = combined.reshape(height, stride)[:, :width]
     return result
