@@ -12,7 +12,7 @@ import xarray as xr
 
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import Scheme, layer
-from cloudsen12_cube.confusion import GROUPS, Source, by_patch, counted, labels_of, name_of, resolves
+from cloudsen12_cube.confusion import GROUPS, Source, by_patch, counted, found, labels_of, models_of, name_of, resolves
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, MEMBERS, Counts, binary_accuracies, coarsened
 from cloudsen12_cube.predictions import from_folder
@@ -43,7 +43,8 @@ def evaluate(
         Patches that count; None takes all.
     predicted : optional
         What is evaluated: names of label layers, class codes (roi, time, y, x) as an array, a folder of tifs as a Path
-        (see `from_folder`), or a mapping of names to these. By default the algorithms of the archive that the cube has.
+        (see `from_folder`), or a mapping of names to these. By default the algorithms of the archive that the cube has,
+        and what models have added to it.
     by : str or sequence of str, optional
         Columns of the catalogue, or ``hexagon``: a table for each of their values.
 
@@ -97,6 +98,7 @@ def per_patch(
         As in `evaluate`.
     """
     table = _catalogue(cube, columns)
+    reference = found(cube, reference)
     sources, notes = _sources(cube, predicted, reference)
     counts = counted(cube, sources, reference, _wanted(cube, split)).load()
     rows, times = np.nonzero(counts.values[:, :, 0].sum(axis=(-2, -1)))
@@ -189,11 +191,12 @@ def _sources(cube: xr.DataTree, predicted: Predictions, reference: Source) -> tu
     """Name what is evaluated; and say what is not, and why."""
     labels = labels_of(cube)
     if predicted is None:
-        return _algorithms(labels["labels"], reference)
+        sources, notes = _algorithms(labels["labels"], reference)
+        return {name: source for name, source in models_of(cube).items() if name != name_of(reference)} | sources, notes
     if isinstance(predicted, str | Path | xr.DataArray):
         predicted = {_title(predicted): predicted}
     named = predicted if isinstance(predicted, Mapping) else {name: name for name in predicted}
-    return {n: from_folder(labels, s) if isinstance(s, Path) else s for n, s in named.items()}, []
+    return {n: from_folder(labels, s) if isinstance(s, Path) else found(cube, s) for n, s in named.items()}, []
 
 
 def _title(prediction: Prediction) -> str:

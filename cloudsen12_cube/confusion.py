@@ -35,6 +35,9 @@ from cloudsen12_cube.tally import CLASS_COUNT, Tally
 Source = str | xr.DataArray
 """A label layer by its name, or class codes (roi, time, y, x) in the caller's hands."""
 
+PREDICTIONS = "predictions"
+"""Group of a cube in which a model's layers stand, as class codes (roi, time, y, x)."""
+
 GROUPS = ("label_type", "split", "land_cover", "difficulty", "cloud_coverage", "annotator_name")
 """Columns of the catalogue that stand beside the counts, to sum them by; ``hexagon`` is made of the place."""
 
@@ -49,8 +52,8 @@ def confusion(
     cube : xarray.DataTree
         With ``labels``.
     predicted, reference : str or xarray.DataArray
-        A label layer, or class codes (roi, time, y, x): 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, 255
-        unlabelled. An array without coordinates must have the cube's ROIs and dates.
+        A label layer, one that a model added, or class codes (roi, time, y, x): 0 clear, 1 thick cloud, 2 thin cloud,
+        3 cloud shadow, 255 unlabelled. An array without coordinates must have the cube's ROIs and dates.
     scheme : {"four", "cloud", "shadow", "valid"}
         Which classes are told apart.
 
@@ -70,6 +73,7 @@ def confusion(
     """
     if scheme not in CLASS_NAMES:
         raise ValueError(f"no scheme {scheme!r}; there are {', '.join(CLASS_NAMES)}")
+    predicted, reference = found(cube, predicted), found(cube, reference)
     for source in (predicted, reference):
         if not resolves(source, scheme):
             able = ", ".join(row.band for row in LAYERS if scheme in row.resolves)
@@ -145,6 +149,19 @@ def counted(
     return made.rename("counts").assign_coords(
         roi=wanted["roi"], time=wanted["time"], layer=list(predicted), reference=names, predicted=[*names, "unlabelled"]
     )
+
+
+def models_of(cube: xr.DataTree) -> dict[str, Source]:
+    """Find the layers that models have added to a cube, by name."""
+    if PREDICTIONS not in cube.children:
+        return {}
+    layers = cube.children[PREDICTIONS].to_dataset()
+    return {str(name): layers[name] for name in layers.data_vars}
+
+
+def found(cube: xr.DataTree, source: Source) -> Source:
+    """Find what a name stands for: a layer that a model added, or else a label layer of the archive."""
+    return models_of(cube).get(source, source) if isinstance(source, str) else source
 
 
 def resolves(source: Source, scheme: Scheme) -> bool:

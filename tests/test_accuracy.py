@@ -262,6 +262,22 @@ def test_own_predictions_in_every_form(tree: xr.DataTree, tmp_path: Path) -> Non
     assert list(evaluate(tree, split=None, predicted=["qa60"]).index) == [("cloud", "qa60")]
 
 
+def test_a_layer_that_a_model_added_is_evaluated_too(tree: xr.DataTree) -> None:
+    view = class_view.classes(tree["labels"]["labels"], "fmask").drop_vars(["s2_id_gee"])
+    nodes = {name: node.to_dataset(inherit=False) for name, node in tree.children.items()}
+    added = xr.Dataset({"unet": view.variable})
+    cube = xr.DataTree.from_dict({"/": tree.to_dataset(), **nodes, "predictions": added})
+    table = evaluate(cube, split=None)
+    assert list(table.index[:2]) == [("cloud", "unet"), ("cloud", "kappamask_L2A")]
+    for scheme in BINARY:
+        assert table.loc[(scheme, "unet")].equals(table.loc[(scheme, "fmask")])
+    assert evaluate(cube, split=None, predicted="unet").shape == (3, 7)
+    by_model = evaluate(cube, reference="unet", split=None)
+    assert "unet" not in by_model.index.get_level_values("layer")
+    assert by_model.loc[("cloud", "fmask"), "boa"] == 1
+    np.testing.assert_array_equal(confusion(cube, "unet")["counts"], confusion(tree, "fmask")["counts"])
+
+
 def write_folder(tree: xr.DataTree, values: Codes, folder: Path, form: str = "{roi}/{image}.tif") -> None:
     for (i, j), image in np.ndenumerate(tree["s2_id_gee"].values):
         path = folder / form.format(roi=tree["roi"].values[i], image=image)
