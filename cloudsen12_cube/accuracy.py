@@ -12,15 +12,24 @@ import xarray as xr
 
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import Scheme, layer
-from cloudsen12_cube.confusion import GROUPS, Source, by_patch, counted, found, labels_of, models_of, name_of, resolves
+from cloudsen12_cube.confusion import (
+    GROUPS,
+    Found,
+    Source,
+    by_patch,
+    counted,
+    found,
+    labels_of,
+    models_of,
+    name_of,
+    resolves,
+)
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, MEMBERS, Counts, binary_accuracies, coarsened
-from cloudsen12_cube.predictions import from_folder
 from cloudsen12_cube.split import hexagons
 from cloudsen12_cube.table_six import Table, tabulated
 
-Prediction = Source | Path
-Predictions = Prediction | Sequence[str] | Mapping[str, Prediction] | None
+Predictions = Source | Sequence[str] | Mapping[str, Source] | None
 """Label layers by name, an array, a folder of tifs, or several of them by the name to print; None: all algorithms."""
 
 
@@ -37,7 +46,7 @@ def evaluate(
     ----------
     cube : xarray.DataTree
         With ``labels``.
-    reference : str or xarray.DataArray
+    reference : str, xarray.DataArray or Path
         What is held for true.
     split : str or None
         Patches that count; None takes all.
@@ -98,9 +107,9 @@ def per_patch(
         As in `evaluate`.
     """
     table = _catalogue(cube, columns)
-    reference = found(cube, reference)
-    sources, notes = _sources(cube, predicted, reference)
-    counts = counted(cube, sources, reference, _wanted(cube, split)).load()
+    against = found(cube, reference)
+    sources, notes = _sources(cube, predicted, against)
+    counts = counted(cube, sources, against, _wanted(cube, split)).load()
     rows, times = np.nonzero(counts.values[:, :, 0].sum(axis=(-2, -1)))
     if not rows.size:
         raise SelectionError(f"no patch of {_told(split)} has a label of {name_of(reference)}: {_splits(cube)}")
@@ -110,7 +119,7 @@ def per_patch(
         chosen.reset_index().assign(scheme=scheme, layer=name, **_columns(pixels[:, index], scheme))
         for scheme in BINARY
         for index, (name, source) in enumerate(sources.items())
-        if resolves(source, scheme) and resolves(reference, scheme)
+        if resolves(source, scheme) and resolves(against, scheme)
     ]
     made = pd.concat(parts, ignore_index=True)
     made.attrs["notes"] = [*_notes(made, reference, split), *notes]
@@ -187,25 +196,20 @@ def _catalogue(cube: xr.DataTree, columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({**texts, "hexagon": place}, index=index).rename_axis(["roi_id", "time"])
 
 
-def _sources(cube: xr.DataTree, predicted: Predictions, reference: Source) -> tuple[dict[str, Source], list[str]]:
+def _sources(cube: xr.DataTree, predicted: Predictions, reference: Found) -> tuple[dict[str, Found], list[str]]:
     """Name what is evaluated; and say what is not, and why."""
-    labels = labels_of(cube)
     if predicted is None:
-        sources, notes = _algorithms(labels["labels"], reference)
+        sources, notes = _algorithms(labels_of(cube)["labels"], reference)
         return {name: source for name, source in models_of(cube).items() if name != name_of(reference)} | sources, notes
     if isinstance(predicted, str | Path | xr.DataArray):
-        predicted = {_title(predicted): predicted}
+        predicted = {name_of(predicted): predicted}
     named = predicted if isinstance(predicted, Mapping) else {name: name for name in predicted}
-    return {n: from_folder(labels, s) if isinstance(s, Path) else found(cube, s) for n, s in named.items()}, []
+    return {name: found(cube, source) for name, source in named.items()}, []
 
 
-def _title(prediction: Prediction) -> str:
-    return prediction.resolve().name if isinstance(prediction, Path) else name_of(prediction)
-
-
-def _algorithms(labels: xr.DataArray, reference: Source) -> tuple[dict[str, Source], list[str]]:
+def _algorithms(labels: xr.DataArray, reference: Found) -> tuple[dict[str, Found], list[str]]:
     there = {str(band) for band in labels["band"].values}
-    sources: dict[str, Source] = {}
+    sources: dict[str, Found] = {}
     notes: list[str] = []
     for name in ALGORITHMS:
         if name in there and name != name_of(reference):

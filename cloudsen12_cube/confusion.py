@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,17 @@ from cloudsen12_cube.evaluation import (
     producers_accuracy,
     users_accuracy,
 )
+from cloudsen12_cube.predictions import from_folder
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.rowwise import Reduction, reduced
 from cloudsen12_cube.split import hexagons
 from cloudsen12_cube.tally import CLASS_COUNT, Tally
 
-Source = str | xr.DataArray
-"""A label layer by its name, or class codes (roi, time, y, x) in the caller's hands."""
+Found = str | xr.DataArray
+"""A label layer of the archive by its name, or class codes (roi, time, y, x)."""
+
+Source = Found | Path
+"""What a caller may give: the same, the name of a layer that a model added, or a folder of class codes as tifs."""
 
 PREDICTIONS = "predictions"
 """Group of a cube in which a model's layers stand, as class codes (roi, time, y, x)."""
@@ -51,9 +56,10 @@ def confusion(
     ----------
     cube : xarray.DataTree
         With ``labels``.
-    predicted, reference : str or xarray.DataArray
+    predicted, reference : str, xarray.DataArray or Path
         A label layer, one that a model added, or class codes (roi, time, y, x): 0 clear, 1 thick cloud, 2 thin cloud,
-        3 cloud shadow, 255 unlabelled. An array without coordinates must have the cube's ROIs and dates.
+        3 cloud shadow, 255 unlabelled, or a folder of tifs of these (see `from_folder`). An array without coordinates
+        must have the cube's ROIs and dates.
     scheme : {"four", "cloud", "shadow", "valid"}
         Which classes are told apart.
 
@@ -73,12 +79,12 @@ def confusion(
     """
     if scheme not in CLASS_NAMES:
         raise ValueError(f"no scheme {scheme!r}; there are {', '.join(CLASS_NAMES)}")
-    predicted, reference = found(cube, predicted), found(cube, reference)
-    for source in (predicted, reference):
+    what, against = found(cube, predicted), found(cube, reference)
+    for source in (what, against):
         if not resolves(source, scheme):
             able = ", ".join(row.band for row in LAYERS if scheme in row.resolves)
             raise ValueError(f"{name_of(source)} knows no shadow: it takes part in scheme='cloud'; these can: {able}")
-    tally, arrays = _prepared(cube, {name_of(predicted): predicted}, reference, _done(cube))
+    tally, arrays = _prepared(cube, {name_of(what): what}, against, _done(cube))
     names = list(CLASS_NAMES[scheme])
     reduction = Reduction(
         partial(_pair, tally, scheme),
@@ -86,7 +92,7 @@ def confusion(
         {"time": arrays[0].sizes["time"], "reference": len(names), "predicted": len(names)},
     )
     counts = reduced(reduction, *arrays).assign_coords(reference=names, predicted=names)
-    about = {"scheme": scheme, "reference": name_of(reference), "predicted": name_of(predicted)}
+    about = {"scheme": scheme, "reference": name_of(against), "predicted": name_of(what)}
     counts.attrs = {"long_name": "pixels by reference class and predicted class", "units": "1"}
     return xr.Dataset({"counts": counts}, attrs=about).assign_coords(_groups(cube))
 
@@ -122,16 +128,16 @@ def _pair(tally: Tally, scheme: Scheme, *arrays: npt.NDArray[Any]) -> Counts:
 
 
 def counted(
-    cube: xr.DataTree, predicted: Mapping[str, Source], reference: Source, wanted: xr.DataArray | None = None
+    cube: xr.DataTree, predicted: Mapping[str, Found], reference: Found, wanted: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Count many layers against one reference, in one pass.
 
     Parameters
     ----------
     cube : xarray.DataTree
-    predicted : mapping of str to Source
+    predicted : mapping of str to (str or xarray.DataArray)
         By the name that each gets in ``layer``.
-    reference : Source
+    reference : str or xarray.DataArray
     wanted : xarray.DataArray of bool, (roi, time), optional
         Patches to count; by default all that are in the cube. ROIs without one are left out, unread.
 
@@ -151,7 +157,7 @@ def counted(
     )
 
 
-def models_of(cube: xr.DataTree) -> dict[str, Source]:
+def models_of(cube: xr.DataTree) -> dict[str, Found]:
     """Find the layers that models have added to a cube, by name."""
     if PREDICTIONS not in cube.children:
         return {}
@@ -159,12 +165,14 @@ def models_of(cube: xr.DataTree) -> dict[str, Source]:
     return {str(name): layers[name] for name in layers.data_vars}
 
 
-def found(cube: xr.DataTree, source: Source) -> Source:
-    """Find what a name stands for: a layer that a model added, or else a label layer of the archive."""
+def found(cube: xr.DataTree, source: Source) -> Found:
+    """Find what a name stands for, a layer that a model added or else one of the archive; see a folder as an array."""
+    if isinstance(source, Path):
+        return from_folder(labels_of(cube), source)
     return models_of(cube).get(source, source) if isinstance(source, str) else source
 
 
-def resolves(source: Source, scheme: Scheme) -> bool:
+def resolves(source: Found, scheme: Scheme) -> bool:
     """Tell whether a source can take part in a scheme.
 
     An array can, unless its attribute ``flag_meanings`` names its classes and cloud_shadow is not among them.
@@ -176,7 +184,9 @@ def resolves(source: Source, scheme: Scheme) -> bool:
 
 
 def name_of(source: Source) -> str:
-    """Name of a layer, or of an array."""
+    """Name of a layer, an array or a folder."""
+    if isinstance(source, Path):
+        return source.resolve().name
     return source if isinstance(source, str) else str(source.name or "prediction")
 
 
@@ -205,7 +215,7 @@ def _beside(array: xr.DataArray) -> list[Any]:
 
 
 def _prepared(
-    cube: xr.DataTree, predicted: Mapping[str, Source], reference: Source, wanted: xr.DataArray
+    cube: xr.DataTree, predicted: Mapping[str, Found], reference: Found, wanted: xr.DataArray
 ) -> tuple[Tally, list[xr.DataArray]]:
     """Say what is counted, and gather the arrays: what is wanted, the bands in one block, then the caller's own."""
     labels = labels_of(cube)["labels"]

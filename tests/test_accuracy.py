@@ -257,6 +257,9 @@ def test_own_predictions_in_every_form(tree: xr.DataTree, tmp_path: Path) -> Non
         made = evaluate(tree, split=None, predicted={name: form})
         np.testing.assert_array_equal(made.to_numpy(), expected.to_numpy(), err_msg=name)
         assert set(made.index.get_level_values("layer")) == {name}
+    counts = confusion(tree, tmp_path / "sen2cor", "manual_hq", "valid")
+    assert counts.attrs["predicted"] == "sen2cor"
+    np.testing.assert_array_equal(counts["counts"], confusion(tree, "sen2cor", scheme="valid")["counts"])
     both = evaluate(tree, split=None, predicted={"mine": view, "fmask": "fmask"})
     assert both.loc[("cloud", "mine")].equals(expected.loc[("cloud", "sen2cor")])
     assert list(evaluate(tree, split=None, predicted=["qa60"]).index) == [("cloud", "qa60")]
