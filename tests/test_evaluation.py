@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as oracle
@@ -35,6 +35,7 @@ def count(reference: Codes, predicted: Codes) -> npt.NDArray[np.int64]:
     return counter(np.ones((1, 1), bool), reference[None, None], predicted[None, None])[0, 0, 0]
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_counts_are_those_of_scikit_learn(pair: tuple[Codes, Codes]) -> None:
     reference, predicted = pair
@@ -50,6 +51,7 @@ def test_counts_are_those_of_scikit_learn(pair: tuple[Codes, Codes]) -> None:
         assert counts[code, 4] == ((reference == code) & (predicted == U)).sum()
 
 
+@settings(deadline=None)
 @given(PAIRS, st.sampled_from(["four", *BINARY]))
 def test_metrics_are_those_of_scikit_learn(pair: tuple[Codes, Codes], scheme: Any) -> None:
     both = (pair[0] != U) & (pair[1] != U)
@@ -161,6 +163,7 @@ def test_tables_that_cannot_be_summarised() -> None:
         summarise(pd.DataFrame({"pa": [95.0], "ua": [0.5], "boa": [0.5]}))
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(NAN), st.sampled_from([0.1, 0.9])), max_size=30))
 def test_shares_are_naive_shares(values: list[float]) -> None:
     row = summarise(pd.DataFrame({"pa": values, "ua": values, "boa": values}, dtype=float))
@@ -175,6 +178,7 @@ def test_shares_are_naive_shares(values: list[float]) -> None:
     assert row["boa"] == pytest.approx(float(np.median(known)))
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_pa_and_ua_rest_on_patches_with_cloud(pair: tuple[Codes, Codes]) -> None:
     reference, predicted = pair
