@@ -109,6 +109,8 @@ def per_patch(
     table = _catalogue(cube, columns)
     against = found(cube, reference)
     sources, notes = _sources(cube, predicted, against)
+    if not sources:
+        raise SelectionError("nothing is to be evaluated: name a layer, or give an array or a folder")
     counts = counted(cube, sources, against, _wanted(cube, split)).load()
     rows, times = np.nonzero(counts.values[:, :, 0].sum(axis=(-2, -1)))
     if not rows.size:

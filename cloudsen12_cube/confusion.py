@@ -265,11 +265,13 @@ def _fitting(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) ->
             way = ": say which by coordinates" if dim in ("roi", "time") else ""
             raise ValueError(f"{name} has {array.sizes[dim]} along {dim}, the cube has {labels.sizes[dim]}{way}")
     array = array.assign_coords({dim: labels[dim] for dim in ("roi", "time") if dim not in array.coords})
-    array = array.drop_vars(_beside(array))
-    if all(np.isin(wanted[dim].values, array[dim].values).all() for dim in ("roi", "time")):
-        return array.sel(roi=wanted["roi"], time=wanted["time"])
+    # Texts of ROI ids come in three types, which do not find each other in an index.
+    array = array.drop_vars(_beside(array)).assign_coords(roi=[str(roi) for roi in array["roi"].values])
+    rois, times = [str(roi) for roi in wanted["roi"].values], wanted["time"].values
+    if set(rois) <= set(array["roi"].values.tolist()) and np.isin(times, array["time"].values).all():
+        return array.sel(roi=rois, time=times)
     lazy = array if array.chunks is not None or array.variable._in_memory else array.chunk({"roi": 1})
-    return lazy.reindex(roi=wanted["roi"], time=wanted["time"], fill_value=UNLABELLED)
+    return lazy.reindex(roi=rois, time=times, fill_value=UNLABELLED)
 
 
 def _groups(cube: xr.DataTree) -> dict[str, Any]:

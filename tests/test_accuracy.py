@@ -227,6 +227,8 @@ def test_nothing_to_evaluate(tree: xr.DataTree, tmp_path: Path) -> None:
     scribble = tree.cloudsen12.query(label_type="scribble")
     with pytest.raises(SelectionError, match="has a label of manual_hq"):
         evaluate(scribble, split=None)
+    with pytest.raises(SelectionError, match="nothing is to be evaluated"):
+        evaluate(tree, split=None, predicted=[])
     with pytest.raises(KeyError, match="no label layer 'f' in the cube; it has manual_hq"):
         evaluate(tree, split=None, predicted="f")
     make_archive(tmp_path / "a", rois=1, options=ArchiveOptions(size=16))
@@ -249,6 +251,8 @@ def test_own_predictions_in_every_form(tree: xr.DataTree, tmp_path: Path) -> Non
         "lazy": view,
         "memory": view.load().copy(),
         "bare": xr.DataArray(view.values, dims=("roi", "time", "y", "x")),
+        "text": view.assign_coords(roi=[str(roi) for roi in view["roi"].values]),
+        "objects": view.assign_coords(roi=view["roi"].values.astype(object)).load(),
         "turned": view.transpose("y", "x", "time", "roi").isel(roi=[3, 1, 0, 2, 5, 4]),
         "dask": view.chunk({"roi": 2}),
         "folder": tmp_path / "sen2cor",
