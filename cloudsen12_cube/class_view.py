@@ -64,7 +64,7 @@ def classes(
     plane, row = _plane(labels, name)
     if threshold is not None and not row.probability:
         raise ValueError(f"{row.band} holds codes, no probability: leave the threshold out")
-    full = _full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
+    full = full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
     function = partial(label_values.to_classes, name=row.band, scale=full, threshold=threshold)
     core = _PLANE if row.probability else ()
     made = mapped(Kernel(function, _UINT8, core, core), plane)
@@ -87,8 +87,23 @@ def _plane(labels: xr.DataArray, name: str | None) -> tuple[xr.DataArray, Layer]
     return plane.drop_vars({*about, *scalars}, errors="ignore"), layer(name)
 
 
-def _full_scale(labels: xr.DataArray, name: str, scale: int | None) -> int | None:
-    """Full scale of a probability: the caller's word, or what the conversion found in the whole cube."""
+def full_scale(labels: xr.DataArray, name: str, scale: int | None = None) -> int:
+    """Find the full scale of a layer of probabilities.
+
+    Parameters
+    ----------
+    labels : xarray.DataArray
+        A cube's ``labels``.
+    name : str
+        CD-FCNN-RGBI or CD-FCNN-RGBISWIR.
+    scale : int or None
+        The caller's word; by default what the conversion found in the whole cube.
+
+    Raises
+    ------
+    ValueError
+        If the cube does not know, or knows better.
+    """
     recorded = labels.attrs.get("layers", {}).get(name, {}).get("valid_max")
     if scale is not None and recorded is not None and scale != recorded:
         raise ValueError(

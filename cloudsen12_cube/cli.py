@@ -17,6 +17,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from cloudsen12_cube import terminal
+from cloudsen12_cube.accuracy import per_patch, save
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
 from cloudsen12_cube.convert import Options, StrictError, convert, plan
@@ -25,10 +26,12 @@ from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
+from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.share import Part, parse_part
 from cloudsen12_cube.status import Status, status
+from cloudsen12_cube.table_six import Format, tabulated, written
 from cloudsen12_cube.verify import Level, verify
 from cloudsen12_cube.workers import worker_count
 
@@ -89,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", metavar="ARCHIVE", help="compare every pixel and metadata value with the archive")
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
+    _evaluation(command("evaluate", _evaluate, "print the paper's table 6 of a cube's algorithms"))
     sub = command("finalise", _finalise, "end a conversion that was made in parts, and name what is missing")
     sub.add_argument("cube", metavar="CUBE")
     sub = command("status", _status, "show how far a cube is")
@@ -124,6 +128,16 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--repair", action="store_true", help="also make again what is damaged or has changed files")
         sub.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
         sub.set_defaults(json=None)
+
+
+def _evaluation(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--reference", default="manual_hq", metavar="LAYER", help="layer held for true (%(default)s)")
+    sub.add_argument("--split", default="test", help="patches that count, or all (%(default)s)")
+    sub.add_argument("--by", type=_list, default=[], metavar="COL,COL", help="a table each, e.g. land_cover or hexagon")
+    sub.add_argument("--predictions", type=Path, metavar="DIR", help="evaluate ROI/<s2_id_gee>.tif in a folder instead")
+    sub.add_argument("--format", choices=get_args(Format), default="table")
+    sub.add_argument("--per-patch", type=Path, metavar="FILE", help="also save the table behind it, .parquet or .csv")
 
 
 def _list(text: str) -> list[str]:
@@ -206,6 +220,16 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
     else:
         terminal.show_verification(console, result)
     return result.exit_code
+
+
+def _evaluate(given: argparse.Namespace, _: Console) -> int:
+    cube = open_cube(given.cube, products=["labels"])
+    split = None if given.split == "all" else given.split
+    patches = per_patch(cube, given.reference, split, given.predictions, given.by)
+    if given.per_patch:
+        save(patches, given.per_patch)
+    print(written(tabulated(patches, given.by, patches.attrs["notes"]), given.format))
+    return 0
 
 
 def _info(given: argparse.Namespace, console: Console) -> int:

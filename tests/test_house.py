@@ -15,8 +15,20 @@ PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header", "redact"),
-    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
-    ("archive", "catalogue", "shard", "sink"),
+    (
+        "metadata",
+        "conditions",
+        "layout",
+        "raster",
+        "scene",
+        "labels",
+        "lazy",
+        "share",
+        "rowwise",
+        "evaluation",
+        "split",
+    ),
+    ("archive", "catalogue", "shard", "sink", "counting", "table_six", "predictions"),
     ("grid", "record", "testing_metadata"),
     ("testing", "accept", "changes", "tally"),
     ("plan", "tables"),
@@ -35,8 +47,8 @@ FLOORS = (
         "footprints",
     ),
     ("opening",),
-    ("convert", "finalise", "verify", "picture"),
-    ("plot", "html"),
+    ("convert", "finalise", "verify", "picture", "confusion"),
+    ("plot", "html", "accuracy", "plot_evaluation"),
     ("accessor", "array_accessor", "backend"),
     ("terminal",),
     ("demo",),
@@ -52,11 +64,12 @@ ONLY_IN = {
     "rioxarray": {"patch_view"},
     "geopandas": {"footprints", "accessor"},
     "shapely": {"footprints"},
-    "matplotlib": {"plot", "accessor"},
+    "matplotlib": {"plot", "accessor", "plot_evaluation"},
     "rich": {"terminal", "cli", "demo"},
     "xarray": {
         *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("picture", "plot", "html", "accessor", "array_accessor"),
+        *("rowwise", "split", "predictions", "confusion", "accuracy", "plot_evaluation"),
     },
 }
 

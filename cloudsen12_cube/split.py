@@ -1,0 +1,180 @@
+"""Splits that do not leak: whole hexagons of equal area go to train or to test, and the distance between the two.
+
+Neighbouring ROIs look alike, and the dates of one ROI show the same ground. So a block of land, not a patch, is drawn:
+the rule of Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), with hexagons of 50,000 km2 in Goode's homolosine
+projection, which the authors' maps use too: it keeps areas, and its cuts lie in the oceans, so few blocks are torn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+import xarray as xr
+
+HEXAGON_KM2 = 50_000.0
+
+_GOODE = "+proj=igh +datum=WGS84 +units=km"
+_EARTH_KM = 6371.0088  # mean radius; good to 0.6 % of a distance
+_ROWS = 1000
+
+Floats = npt.NDArray[np.float64]
+
+
+def hexagons(longitude: npt.ArrayLike, latitude: npt.ArrayLike, area: float = HEXAGON_KM2) -> npt.NDArray[Any]:
+    """Name the hexagon that each place lies in.
+
+    Parameters
+    ----------
+    longitude, latitude : array of float, any shape
+        Degrees, WGS 84.
+    area : float
+        Of a hexagon, square kilometres.
+
+    Returns
+    -------
+    numpy.ndarray of str objects, same shape
+        ``column/row`` in a grid with hexagon 0/0 around 0 degrees east and north; empty where a coordinate is NaN.
+    """
+    if not area > 0:
+        raise ValueError(f"the area is {area}: give square kilometres above 0")
+    lon, lat = np.asarray(longitude, dtype=np.float64), np.asarray(latitude, dtype=np.float64)
+    known = np.isfinite(lon) & np.isfinite(lat)
+    project = pyproj.Transformer.from_crs("EPSG:4326", _GOODE, always_xy=True)
+    x, y = project.transform(lon[known], lat[known])
+    names = np.full(lon.shape, "", dtype=object)
+    names[known] = [f"{column}/{row}" for column, row in zip(*_hexagon(x, y, area), strict=True)]
+    return names
+
+
+def _hexagon(x: Floats, y: Floats, area: float) -> tuple[list[int], list[int]]:
+    """Round places to centres of hexagons that stand on a corner, in axial coordinates."""
+    side = np.sqrt(area * 2 / (3 * np.sqrt(3)))
+    exact = np.stack([(x * np.sqrt(3) - y) / (3 * side), y * 2 / (3 * side)])
+    exact = np.concatenate([exact, -exact.sum(axis=0, keepdims=True)])  # three axes, which sum to 0
+    near = np.rint(exact)
+    worst = np.abs(near - exact).argmax(axis=0)
+    places = np.arange(near.shape[1])
+    near[worst, places] -= near.sum(axis=0)  # the axis that was rounded most follows from the others
+    return near[0].astype(int).tolist(), near[1].astype(int).tolist()
+
+
+def rois_of(cube: xr.DataTree) -> pd.DataFrame:
+    """List the ROIs of a cube with what a split needs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``roi_id``; ``longitude``, ``latitude``, ``difficulty`` (mean of the dates; NaN where nobody labelled),
+        ``label_type`` and ``split`` as published.
+    """
+    root = cube.to_dataset()
+    columns: dict[str, Any] = {
+        name: pd.DataFrame(root[name].transpose("roi", "time").values).mean(axis=1).to_numpy()
+        for name in ("longitude", "latitude", "difficulty")
+    }
+    columns |= {name: [str(value) for value in root[name].values] for name in ("label_type", "split")}
+    index = pd.Index([str(roi) for roi in root["roi"].values], name="roi_id")
+    return pd.DataFrame(columns, index=index)
+
+
+def block_split(rois: pd.DataFrame, share: float = 0.1, seed: int = 0, area: float = HEXAGON_KM2) -> pd.Series[str]:
+    """Draw a new split: hexagons by chance, evenly from each difficulty.
+
+    Parameters
+    ----------
+    rois : pandas.DataFrame
+        A row an ROI, indexed by its id; ``longitude``, ``latitude`` and ``difficulty``, such as `rois_of` gives.
+    share : float
+        Of the ROIs that go to test, as near as whole hexagons allow.
+    seed : int
+        Equal seeds give equal splits, whatever the order of the rows.
+    area : float
+        Of a hexagon, square kilometres.
+
+    Returns
+    -------
+    pandas.Series of str
+        ``train`` or ``test`` by ROI, in the order of ``rois``. All ROIs of a hexagon are in the same.
+
+    Raises
+    ------
+    ValueError
+        If the share is not between 0 and 1, an ROI is listed twice or has no place.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}: give what goes to test as a number between 0 and 1, such as 0.1")
+    if rois.index.has_duplicates:
+        raise ValueError(f"{rois.index[rois.index.duplicated()][0]} is listed twice: give one row an ROI")
+    table = pd.DataFrame({"hexagon": hexagons(rois["longitude"], rois["latitude"], area)}, index=rois.index)
+    if (table["hexagon"] == "").any():
+        raise ValueError(f"{table.index[table['hexagon'] == ''][0]} has no longitude and latitude")
+    table["difficulty"] = rois["difficulty"].to_numpy(dtype=np.float64)
+    blocks = table.groupby("hexagon").agg(size=("difficulty", "size"), difficulty=("difficulty", "mean"))
+    chosen = _drawn(blocks, share, np.random.default_rng(seed))
+    names = ["test" if hexagon in chosen else "train" for hexagon in table["hexagon"]]
+    return pd.Series(names, index=rois.index, name="split")
+
+
+def _drawn(blocks: pd.DataFrame, share: float, random: np.random.Generator) -> set[str]:
+    """Draw hexagons of each difficulty, rounded; what one difficulty could not give exactly, the next makes up for."""
+    strata = blocks["difficulty"].round().fillna(0)
+    chosen: set[str] = set()
+    owed = 0.0
+    for _, stratum in blocks.groupby(strata):
+        owed += share * stratum["size"].sum()
+        for name in random.permutation(sorted(stratum.index)):
+            size = int(stratum["size"][name])
+            if abs(owed - size) < abs(owed):
+                chosen.add(str(name))
+                owed -= size
+    return chosen
+
+
+def leakage(rois: pd.DataFrame, split: pd.Series[str], one: str = "train", other: str = "test") -> pd.DataFrame:
+    """Measure how near a split lies to itself: the nearest ROI of ``one`` to each ROI of ``other``.
+
+    Parameters
+    ----------
+    rois : pandas.DataFrame
+        A row an ROI; ``longitude`` and ``latitude``.
+    split : pandas.Series of str
+        Split of each row, in the same order.
+    one, other : str
+        Splits that must not know of each other.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``roi_id`` of ``other``, nearest first; ``nearest``, an ROI of ``one``, and ``km``, the great-circle
+        distance of their centres. The first row is the split's minimum distance; patches overlap below 7.2 km at most.
+
+    Raises
+    ------
+    ValueError
+        If one of the two is empty.
+    """
+    names = split.to_numpy()
+    places, ids = _unit_vectors(rois), rois.index.to_numpy()
+    here, there = np.flatnonzero(names == other), np.flatnonzero(names == one)
+    if not here.size or not there.size:
+        raise ValueError(f"no ROI is in {other if not here.size else one!r}; there are {', '.join(sorted(set(names)))}")
+    nearest, chord = np.empty(len(here), dtype=int), np.empty(len(here))
+    for start in range(0, len(here), _ROWS):
+        block = places[here[start : start + _ROWS]]
+        cosines = block @ places[there].T
+        best = cosines.argmax(axis=1)
+        nearest[start : start + _ROWS] = best
+        chord[start : start + _ROWS] = np.linalg.norm(block - places[there[best]], axis=1)
+    km = 2 * _EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))
+    found = pd.DataFrame({"nearest": ids[there[nearest]], "km": km}, index=pd.Index(ids[here], name="roi_id"))
+    return found.sort_values("km", kind="stable")
+
+
+def _unit_vectors(rois: pd.DataFrame) -> Floats:
+    """Give each place as a point on the unit sphere, shape (roi, 3): distances need no care at the date line."""
+    lon, lat = (np.radians(rois[name].to_numpy(dtype=np.float64)) for name in ("longitude", "latitude"))
+    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
