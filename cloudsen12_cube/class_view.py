@@ -64,7 +64,7 @@ def classes(
     plane, row = _plane(labels, name)
     if threshold is not None and not row.probability:
         raise ValueError(f"{row.band} holds codes, no probability: leave the threshold out")
-    full = _full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
+    full = full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
     function = partial(label_values.to_classes, name=row.band, scale=full, threshold=threshold)
     core = _PLANE if row.probability else ()
     made = mapped(Kernel(function, _UINT8, core, core), plane)
@@ -87,8 +87,14 @@ def _plane(labels: xr.DataArray, name: str | None) -> tuple[xr.DataArray, Layer]
     return plane.drop_vars({*about, *scalars}, errors="ignore"), layer(name)
 
 
-def _full_scale(labels: xr.DataArray, name: str, scale: int | None) -> int | None:
-    """Full scale of a probability: the caller's word, or what the conversion found in the whole cube."""
+def full_scale(labels: xr.DataArray, name: str, scale: int | None = None) -> int:
+    """Full scale of a probability: the caller's word, or what the conversion found in the whole cube.
+
+    Raises
+    ------
+    ValueError
+        If neither says it, or they differ.
+    """
     recorded = labels.attrs.get("layers", {}).get(name, {}).get("valid_max")
     if scale is not None and recorded is not None and scale != recorded:
         raise ValueError(
@@ -141,15 +147,26 @@ def superclass(
     ValueError
         If there is no such superclass, or the layer cannot tell it; the message lists those that can.
     """
-    if scheme not in SUPERCLASSES:
-        raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
     codes = classes(labels, name, threshold, scale)
     row = layer(codes.attrs["layer"])
+    check_resolves(row, scheme)
+    made = mapped(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
+    return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
+
+
+def check_resolves(row: Layer, scheme: Superclass) -> None:
+    """Refuse a superclass that is none, or that a layer cannot tell.
+
+    Raises
+    ------
+    ValueError
+        The message lists what can be asked for.
+    """
+    if scheme not in SUPERCLASSES:
+        raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
     if scheme not in row.resolves:
         able = ", ".join(other.band for other in LAYERS if scheme in other.resolves)
         raise ValueError(f"{row.band} cannot tell {scheme} from in{scheme}, it knows no shadow; these can: {able}")
-    made = mapped(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
-    return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
 
 
 def mask(

@@ -87,6 +87,13 @@ class ProductLayout:
         }
 
 
+def layout_of(product: ProductName, settings: dict[str, Any]) -> ProductLayout:
+    """Read back what `ProductLayout.as_json` wrote, from a cube's settings."""
+    stated = settings["products"][product]
+    _, times, _, height, width = stated["shard"]
+    return ProductLayout(product, stated["dtype"], times, height, width)
+
+
 def roi_chunk(rois: int) -> int:
     """Length along roi of the one chunk of a metadata array.
 

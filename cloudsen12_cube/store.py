@@ -257,6 +257,12 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
     return order, pd.DataFrame(columns)
 
 
+def read_order(place: str, storage_options: dict[str, Any] | None = None) -> tuple[str, ...]:
+    """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
+    root = zarr.open_group(place, mode="r", storage_options=storage_options)
+    return tuple(str(roi) for roi in _values(root, "roi"))
+
+
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
     return np.asarray(root[name][...])
 

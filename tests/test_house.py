@@ -16,7 +16,7 @@ PACKAGE = ROOT / "cloudsen12_cube"
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header"),
     ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy"),
-    ("archive", "catalogue", "shard", "sink"),
+    ("archive", "catalogue", "shard", "sink", "objects", "samples", "cutout"),
     ("grid", "record", "testing_metadata"),
     ("testing",),
     ("plan", "tables"),
@@ -32,8 +32,13 @@ FLOORS = (
         "patch_view",
         "cog",
         "footprints",
+        "chunks",
+        "statistics",
     ),
-    ("convert", "verify", "picture"),
+    ("convert", "verify", "picture", "patches", "recipe"),
+    ("pipeline", "stream_inputs", "stream_weights", "census", "prediction"),
+    ("stream",),
+    ("explain", "torch_stream"),
     ("plot", "html"),
     ("accessor", "array_accessor", "backend"),
     ("terminal",),
@@ -55,7 +60,10 @@ ONLY_IN = {
     "xarray": {
         *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("picture", "plot", "html", "accessor", "array_accessor"),
+        *("patches", "stream", "stream_inputs", "prediction"),
     },
+    "torch": {"torch_stream"},
+    "fsspec": {"objects"},
 }
 
 
