@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from cloudsen12_cube.chunks import Fetched
+from cloudsen12_cube.pipeline import Limits, Slabs, Work, run, slab_cost
 from cloudsen12_cube.samples import FILLER, shuffle_quality
-from cloudsen12_cube.stream import Stream, slab_cost
 
 Stage = Literal["fetch", "decode", "copy", "consumer"]
 _SAMPLED = 8  # patches whose stages are timed one after another
@@ -59,74 +59,75 @@ class Explanation:
         )
 
 
-def explain(stream: Stream, seconds: float = 2.0) -> Explanation:
-    """Look at a stream, and probe it for a moment; its position stays what it is.
+def explain(
+    work: Work, limits: Limits, slabs: Slabs, seconds: float = 2.0, waits: tuple[float, float] = (0.0, 0.0)
+) -> Explanation:
+    """Look at the work of a stream, and probe it for a moment.
 
     Parameters
     ----------
-    stream : Stream
+    work : Work
+    limits : Limits
+    slabs : Slabs
+        Memory for the probe.
     seconds : float
         Length of the probe.
+    waits : (float, float)
+        Seconds that a consumer has waited for batches, and that it has worked on them, in the epoch before.
     """
-    recipe, order, table = stream.recipe, stream.order, stream.patches
-    epoch = stream.plan(stream.epoch)
-    rate = _rate(stream, seconds)
-    spent, fetched = _stages(stream)
-    remote = recipe.parts[0].chunks.objects.remote
-    workers: dict[Stage, int] = {"fetch": stream.limits.connections if remote else stream.limits.threads}
-    busy = {name: value / workers.get(name, stream.limits.threads) for name, value in spent.items()}
-    limit: Stage = max(busy, key=lambda name: busy[name])
-    if stream.consumed > 2 * stream.waited:
-        limit = "consumer"  # in the epoch under way, or the last one
-    per_batch = min(order.batch_size, len(table)) / len(fetched)
+    recipe, epoch = work.recipe, work.epoch
+    rate = _rate(work, limits, slabs, seconds)
+    spent, fetched = _stages(work)
+    workers: dict[Stage, int] = {"fetch": limits.connections or limits.threads}
+    busy = {name: value / workers.get(name, limits.threads) for name, value in spent.items()}
+    limit: Stage = "consumer" if waits[1] > 2 * waits[0] else max(busy, key=lambda name: busy[name])
+    size = epoch.order.batch_size
+    per_batch = min(size, len(epoch.patches)) / len(fetched)
     return Explanation(
         patches=len(epoch.patches),
-        shards=table["disk"].nunique() * (len(recipe.parts) + (recipe.target is not None)),
-        batches=len(stream),
-        shape=(order.batch_size, recipe.channels, *recipe.cutout.shape),
+        shards=len(np.unique(work.disk[epoch.patches])) * (len(recipe.parts) + (recipe.target is not None)),
+        batches=epoch.steps,
+        shape=(size, recipe.channels, *recipe.cutout.shape),
         dtype=str(recipe.dtype),
         requests=per_batch * sum(part.requests for row in fetched for part in row),
         bytes_fetched=per_batch * sum(part.bytes for row in fetched for part in row),
-        bytes_out=order.batch_size * (recipe.pixel_bytes + recipe.target_bytes),
-        memory=stream.limits.slabs * slab_cost(recipe, order),
-        shuffle_quality=shuffle_quality(table["disk"].to_numpy(np.int64)[epoch.patches]),
+        bytes_out=size * (recipe.pixel_bytes + recipe.target_bytes),
+        memory=limits.slabs * slab_cost(recipe, size),
+        shuffle_quality=shuffle_quality(work.disk[epoch.patches]),
         rate=rate,
         seconds=spent,
         limit=limit,
     )
 
 
-def _rate(stream: Stream, seconds: float) -> float:
-    """Read batches until the time is over; the first, which pays for the indices, is not counted."""
-    number, counted, start = 0, 0, perf_counter()
-    while True:
-        for batch in stream.run(number, range(len(stream))):
+def _rate(work: Work, limits: Limits, slabs: Slabs, seconds: float) -> float:
+    """Read batches until the time is over; the first, which pays for indices and memory, is not counted."""
+    counted, start = 0, 0.0
+    while work.epoch.steps:
+        for batch in run(work, range(work.epoch.steps), limits, slabs):
             now = perf_counter()
-            if number == counted == 0:
-                start, number = now, 1
+            if not start:
+                start = now
                 continue
             counted += int((batch.patches != FILLER).sum())
             if now - start > seconds:
                 return counted / (now - start)
-        number += 1
-        if not len(stream):
-            return 0.0
+    return 0.0
 
 
-def _stages(stream: Stream) -> tuple[dict[Stage, float], list[list[Fetched]]]:
+def _stages(work: Work) -> tuple[dict[Stage, float], list[list[Fetched]]]:
     """Time the stages of a few patches, one after another."""
-    recipe = stream.recipe
-    disk, time = (stream.patches[name].to_numpy(np.int64) for name in ("disk", "time"))
-    epoch = stream.plan(0)
+    recipe, epoch = work.recipe, work.epoch
     rows, columns = recipe.cutout.shape
     pixels = np.zeros((recipe.channels, rows, columns), dtype=recipe.dtype)
     target = np.zeros((rows, columns), dtype=np.uint8) if recipe.target else None
     spent: dict[Stage, float] = {"fetch": 0.0, "decode": 0.0, "copy": 0.0}
     taken = []
     for patch, lot in islice(zip(epoch.patches, epoch.lots, strict=True), _SAMPLED):
-        recipe.fetch(int(disk[patch]), int(time[patch]))  # the index, and a cold disk
+        disk, time = int(work.disk[patch]), int(work.time[patch])
+        recipe.fetch(disk, time)  # the index, and a cold disk
         start = perf_counter()
-        fetched = recipe.fetch(int(disk[patch]), int(time[patch]))
+        fetched = recipe.fetch(disk, time)
         middle = perf_counter()
         recipe.fill(fetched, lot, pixels, target)
         whole, decoding = perf_counter() - middle, recipe.decode_only(fetched)
@@ -134,4 +135,4 @@ def _stages(stream: Stream) -> tuple[dict[Stage, float], list[list[Fetched]]]:
         spent["decode"] += decoding
         spent["copy"] += max(whole - decoding, 0.0)
         taken.append(fetched)
-    return {name: value / max(len(taken), 1) for name, value in spent.items()}, taken
+    return {name: value / len(taken) for name, value in spent.items()}, taken

@@ -88,9 +88,13 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     """
     _check_split(split)
     root = cube.to_dataset()
+    if root["s2_id_gee"].dims != ("roi", "time"):
+        raise SelectionError(
+            "the cube has lost its dims roi and time: select with lists, as in isel(roi=[0], time=[2])"
+        )
     there = root["s2_id_gee"].values != ""
     for product in products:
-        there &= cube[product]["status"].values == DONE
+        there = there & (cube[product]["status"].values == DONE)
     index, time = np.nonzero(there)
     position = {roi: number for number, roi in enumerate(place_of(cube).order())}
     rois = np.array([str(roi) for roi in root["roi"].values], dtype=object)[index]

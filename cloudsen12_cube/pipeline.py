@@ -33,7 +33,7 @@ class Limits:
     threads: int
     """That decode."""
     connections: int
-    """Requests under way at a time, where a request takes time."""
+    """Requests under way at a time, where a request takes time; 0 reads in the threads that decode."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,8 @@ class _Feeder:
     def __init__(self, work: Work, limits: Limits, slabs: Slabs, ready: SimpleQueue[_Filling | BaseException]) -> None:
         self.work, self.slabs, self.ready = work, slabs, ready
         self.stopped = False
-        self.decoders = ThreadPoolExecutor(limits.threads, thread_name_prefix="decode")
-        remote = work.recipe.parts[0].chunks.objects.remote if work.recipe.parts else False
-        self.fetchers = ThreadPoolExecutor(limits.connections, thread_name_prefix="fetch") if remote else None
+        self.decoders = ThreadPoolExecutor(limits.threads, "decode")
+        self.fetchers = ThreadPoolExecutor(limits.connections, "fetch") if limits.connections else None
 
     def run(self, steps: range) -> None:
         """Begin batch after batch until the epoch ends or `stop` is called."""
@@ -214,6 +213,12 @@ def _settle(done: Future[None], work: Any) -> None:
         done.set_result(work())
     except BaseException as error:
         done.set_exception(error)
+
+
+def slab_cost(recipe: Recipe, batch_size: int) -> int:
+    """Bytes that a batch takes at most: its arrays, and encoded chunks that wait to be decoded."""
+    waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.remote else 0
+    return batch_size * (recipe.pixel_bytes + recipe.target_bytes + waiting)
 
 
 def _batch(recipe: Recipe, patches: Indices, root: npt.NDArray[np.uint8]) -> Batch:

@@ -191,6 +191,18 @@ def _write(group: Any, columns: Iterable[Column]) -> None:
         array[...] = column.values.astype(np.dtypes.StringDType()) if is_text else column.values
 
 
+def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
+    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, as the cube has them."""
+    return {
+        "chunks": (1, 1, height, width),
+        "shards": (1, times, height, width),
+        "compressors": _codecs(),
+        "filters": (),
+        "_FillValue": None,
+        "fill_value": 255,
+    }
+
+
 def reference_codec(layout: ProductLayout) -> ShardingCodec:
     """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
     return ShardingCodec(

@@ -21,10 +21,11 @@ import xarray as xr
 from cloudsen12_cube.assets import ProductName
 from cloudsen12_cube.classes import Superclass, Threshold, layer
 from cloudsen12_cube.cutout import CropAt, Cutout, PadMode
+from cloudsen12_cube.explain import Explanation, explain
 from cloudsen12_cube.patches import patch_table, place_of
-from cloudsen12_cube.pipeline import Batch, Limits, Slabs, Work, run
+from cloudsen12_cube.pipeline import Batch, Limits, Slabs, Work, run, slab_cost
 from cloudsen12_cube.recipe import Recipe
-from cloudsen12_cube.samples import FILLER, Epoch, Last, Order, make_epoch
+from cloudsen12_cube.samples import FILLER, Last, Order, make_epoch
 from cloudsen12_cube.stream_inputs import Normalise, make_parts, make_target, pixel_type
 from cloudsen12_cube.stream_weights import Weights, labelled, weigh
 
@@ -113,10 +114,11 @@ class Stream:
         """Let the next ``iter`` begin at a batch of an epoch."""
         self._next = (number, batch)
 
-    def plan(self, number: int) -> Epoch:
-        """Lay out an epoch: which patches, in which order."""
-        rois = pd.factorize(self.patches["roi"])[0].astype(np.int64)
-        return make_epoch(self.order, number, rois, self.weights)
+    def work(self, number: int) -> Work:
+        """Lay out an epoch: which patches, in which order, and where they lie."""
+        disk, time = (self.patches[name].to_numpy(np.int64) for name in ("disk", "time"))
+        rois = pd.factorize(self.patches["roi"])[0].astype(np.int64)  # the order does not depend on the disk's
+        return Work(self.recipe, make_epoch(self.order, number, rois, self.weights), disk, time)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield batches: ``pixels`` (batch, band, y, x), ``target`` (batch, y, x) uint8, ``roi`` and ``time`` (batch).
@@ -132,7 +134,7 @@ class Stream:
         self.waited = self.consumed = 0.0
         steps = range(start + first, len(self), every)
         clock = perf_counter()
-        for step, batch in zip(steps, self.run(number, steps), strict=True):
+        for step, batch in zip(steps, self._run(number, steps), strict=True):
             self._at = (number, step + 1)
             named = self._named(batch)
             del batch  # or it would be held while the next is made
@@ -141,13 +143,16 @@ class Stream:
             del named
             clock, self.consumed = perf_counter(), self.consumed + perf_counter() - clock
 
-    def run(self, number: int, steps: range) -> Iterator[Batch]:
-        """Yield some batches of an epoch; the memory is the stream's, and freed with it."""
-        disk, time = (self.patches[name].to_numpy(np.int64) for name in ("disk", "time"))
-        size = self.order.batch_size * (self.recipe.pixel_bytes + self.recipe.target_bytes)
-        slabs = self._idle.pop() if self._idle else Slabs(size, self.limits.slabs)
+    @property
+    def _slab(self) -> int:
+        """Bytes of a batch."""
+        return self.order.batch_size * (self.recipe.pixel_bytes + self.recipe.target_bytes)
+
+    def _run(self, number: int, steps: range) -> Iterator[Batch]:
+        """Yield some batches of an epoch; their memory is kept for the next one, and freed with the stream."""
+        slabs = self._idle.pop() if self._idle else Slabs(self._slab, self.limits.slabs)
         try:
-            yield from run(Work(self.recipe, self.plan(number), disk, time), steps, self.limits, slabs)
+            yield from run(self.work(number), steps, self.limits, slabs)
         except GeneratorExit:
             self._idle = [slabs]
             raise
@@ -167,6 +172,17 @@ class Stream:
             "time": np.where(known, times[batch.patches], -1),
         }
         return {name: values for name, values in named.items() if values is not None}
+
+    def explain(self, seconds: float = 2.0) -> Explanation:
+        """Say what is read, how much memory that takes, how fast it is here and what limits it.
+
+        Parameters
+        ----------
+        seconds : float
+            Length of the probe.
+        """
+        waits = (self.waited, self.consumed)
+        return explain(self.work(self.epoch), self.limits, Slabs(self._slab, self.limits.slabs), seconds, waits)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the stream is: after the batch that was handed out last."""
@@ -200,10 +216,10 @@ def make_stream(
     cube: xr.DataTree,
     inputs: Inputs,
     target: str | None = None,
-    split: str | None = "train",
+    split: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    options: StreamOptions = StreamOptions(),
+    options: StreamOptions | None = None,
 ) -> Stream:
     """Make a stream of batches of a cube, or of what a query left of it.
 
@@ -219,7 +235,7 @@ def make_stream(
     batch_size : int
     seed : int
         Equal seeds give equal orders.
-    options : StreamOptions
+    options : StreamOptions, optional
 
     Returns
     -------
@@ -232,6 +248,7 @@ def make_stream(
     SelectionError
         If no patch is left, or the split is no published one.
     """
+    options = options or StreamOptions()
     place = place_of(cube)
     products = _products(cube, inputs, target)
     table = patch_table(cube, products, split)
@@ -261,7 +278,7 @@ def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[Pro
 
 def _limits(recipe: Recipe, order: Order, options: StreamOptions) -> Limits:
     remote = recipe.parts[0].chunks.objects.remote
-    cost = slab_cost(recipe, order)
+    cost = slab_cost(recipe, order.batch_size)
     slabs = 3 if options.prefetch_bytes is None else options.prefetch_bytes // cost
     if slabs < 2:
         raise ValueError(
@@ -270,9 +287,3 @@ def _limits(recipe: Recipe, order: Order, options: StreamOptions) -> Limits:
         )
     threads = options.threads or os.cpu_count() or 1
     return Limits(slabs, threads, max(options.connections, 1) if remote else 0)
-
-
-def slab_cost(recipe: Recipe, order: Order) -> int:
-    """Bytes that a batch takes at most: its arrays, and encoded chunks that wait to be decoded."""
-    waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.remote else 0
-    return order.batch_size * (recipe.pixel_bytes + recipe.target_bytes + waiting)
