@@ -19,10 +19,12 @@ from rich.console import Console
 from cloudsen12_cube import terminal
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
+from cloudsen12_cube.census import stats
 from cloudsen12_cube.convert import Options, StrictError, convert, plan, worker_count
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.info import info
+from cloudsen12_cube.patches import SPLITS
 from cloudsen12_cube.plan_document import as_json
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.verify import Level, verify
@@ -84,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", metavar="ARCHIVE", help="compare every pixel and metadata value with the archive")
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
+    sub = command("stats", _stats, "compute statistics of bands and classes, and store them in the cube")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
+    sub.add_argument("--json", action="store_true", help="print them as JSON")
     for name, run, text in (("info", _info, "show what is in a cube"), ("status", _status, "show how far a cube is")):
         sub = command(name, run, text)
         sub.add_argument("cube", metavar="CUBE")
@@ -179,6 +185,15 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
     else:
         terminal.show_verification(console, result)
     return result.exit_code
+
+
+def _stats(given: argparse.Namespace, console: Console) -> int:
+    found = stats(given.cube, None if given.split == "all" else given.split)
+    if given.json:
+        _print_json(asdict(found))
+    else:
+        terminal.show_census(console, found)
+    return 0
 
 
 def _info(given: argparse.Namespace, console: Console) -> int:

@@ -32,8 +32,7 @@ def naive(cutout: Cutout, plane: np.ndarray, lot: np.ndarray, padding: float | N
         return part
     turn = int(lot[2] * (8 if cutout.shape[0] == cutout.shape[1] else 4))
     part = np.flip(part, 0) if turn & 1 else part
-    part = np.flip(part, 1) if turn & 2 else part
-    return part
+    return np.flip(part, 1) if turn & 2 else part
 
 
 @given(
