@@ -65,6 +65,7 @@ ONLY_IN = {
     },
     "torch": {"torch_stream"},
     "fsspec": {"objects"},
+    "obstore": {"objects"},
 }
 
 

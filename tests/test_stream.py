@@ -22,7 +22,7 @@ from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import shard_key
-from cloudsen12_cube.objects import LocalObjects, RemoteObjects, open_objects
+from cloudsen12_cube.objects import LocalObjects, RemoteObjects, open_objects, s3_settings
 from cloudsen12_cube.patches import place_of
 from cloudsen12_cube.stream import Stream, StreamOptions
 
@@ -351,3 +351,17 @@ def test_a_forked_connection_is_refused(monkeypatch: Any) -> None:
     with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
         objects.get("no")
     assert pickle.loads(pickle.dumps(objects)).get("no") is None  # noqa: S301  # as a spawned worker gets it
+
+
+def test_the_options_of_s3fs_mean_the_same_to_obstore() -> None:
+    given = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "http://localhost:1", "region_name": "eu"}}
+    assert s3_settings(given) == {
+        "access_key_id": "k",
+        "secret_access_key": "s",
+        "endpoint": "http://localhost:1",
+        "region": "eu",
+        "client_options": {"allow_http": True},
+    }
+    assert s3_settings({"anon": True, "endpoint_url": "https://s3.example"})["skip_signature"] is True
+    unknown = open_objects("s3://bucket/cube.zarr", {"key": "k", "use_listings_cache": False})
+    assert type(unknown) is RemoteObjects  # what obstore may not understand is left to s3fs
