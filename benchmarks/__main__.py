@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import codec, conversion, full, scaling, steps, stream, views
+from benchmarks import codec, conversion, full, remote, scaling, steps, stream, views
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -21,6 +21,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "codec": codec.run,
     "views": views.run,
     "stream": stream.run,
+    "remote": remote.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

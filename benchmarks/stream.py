@@ -40,20 +40,20 @@ _NAMES = {
 def run(settings: Settings) -> None:
     work = call("benchmarks.stream:prepare", [str(settings.archive), str(settings.work)])["result"]
     peers = [name for name in _PEERS if name != "tensorstore" or find_spec("tensorstore")]
-    found = _rounds(settings.rounds, [(name, f"benchmarks.stream:{name}", [work]) for name in peers])
-    _compared("Reading 13 bands", _renamed(found, _NAMES), _NAMES["stream"])
+    found = rounds_of(settings.rounds, [(name, f"benchmarks.stream:{name}", [work]) for name in peers])
+    compared("Reading 13 bands", _renamed(found, _NAMES), _NAMES["stream"])
     kinds = [(name, "benchmarks.stream:kind", [work, name]) for name in _KINDS]
-    _compared("What is read", _rounds(settings.rounds, kinds), _KINDS[0])
+    compared("What is read", rounds_of(settings.rounds, kinds), _KINDS[0])
     _memory(work)
     if find_spec("torch"):
         cases = [(f"{n} workers", "benchmarks.stream:torch_loader", [work, n]) for n in (0, 2)]
-        _compared("DataLoader", _rounds(settings.rounds, cases), "0 workers")
+        compared("DataLoader", rounds_of(settings.rounds, cases), "0 workers")
 
 
 Measured = dict[str, list[dict[str, float]]]
 
 
-def _rounds(rounds: int, cases: Sequence[tuple[str, str, list[Any]]]) -> Measured:
+def rounds_of(rounds: int, cases: Sequence[tuple[str, str, list[Any]]]) -> Measured:
     """Let the cases take turns, each in a fresh process."""
     found: Measured = {}
     for _ in range(rounds):
@@ -66,7 +66,7 @@ def _renamed(found: Measured, names: dict[str, str]) -> Measured:
     return {names[name]: values for name, values in found.items()}
 
 
-def _compared(title: str, found: Measured, base: str) -> None:
+def compared(title: str, found: Measured, base: str) -> None:
     """Print rates and, within each round, the base's rate and CPU over that of the others."""
     rows: list[tuple[object, ...]] = []
     for name, values in found.items():
@@ -90,11 +90,17 @@ def _memory(work: dict[str, str]) -> None:
 def prepare(archive: str, work: str) -> dict[str, str]:
     import cloudsen12_cube as c12
 
+    if Path(work, "stream.tar").exists():
+        return _prepared(work)
     source = lengthened(Path(archive), Path(work, "stream-archive"), _ROIS)
     cube, tar = f"{work}/stream.zarr", f"{work}/stream.tar"
     assert c12.convert(source, cube, products=["s2l1c", "labels"]).exit_code == 0
     _write_tar(cube, tar)
-    return {"cube": cube, "tar": tar, "archive": str(source)}
+    return _prepared(work)
+
+
+def _prepared(work: str) -> dict[str, str]:
+    return {"cube": f"{work}/stream.zarr", "tar": f"{work}/stream.tar", "archive": f"{work}/stream-archive"}
 
 
 def _write_tar(cube: str, path: str) -> None:

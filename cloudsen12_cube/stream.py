@@ -71,7 +71,8 @@ class StreamOptions:
     connections: int = 32
     """Requests under way at a time, where the cube is remote."""
     prefetch_bytes: int | None = None
-    """Memory of all batches that exist, the consumer's included; by default three batches."""
+    """Memory of all batches that exist, the consumer's included; by default three batches, and more where small ones
+    from a remote cube would not keep all connections at work."""
 
 
 class Stream:
@@ -277,13 +278,13 @@ def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[Pro
 
 
 def _limits(recipe: Recipe, order: Order, options: StreamOptions) -> Limits:
-    remote = recipe.parts[0].chunks.objects.remote
+    connections = max(options.connections, 1) if recipe.parts[0].chunks.objects.remote else 0
     cost = slab_cost(recipe, order.batch_size)
-    slabs = 3 if options.prefetch_bytes is None else options.prefetch_bytes // cost
+    busy = 1 + -(-2 * connections // order.batch_size)  # batches that keep all connections at work
+    slabs = max(3, busy) if options.prefetch_bytes is None else options.prefetch_bytes // cost
     if slabs < 2:
         raise ValueError(
             f"prefetch_bytes is {options.prefetch_bytes}, but two batches need {2 * cost} bytes, one for the consumer "
             "and one under way: give at least that, or smaller batches"
         )
-    threads = options.threads or os.cpu_count() or 1
-    return Limits(slabs, threads, max(options.connections, 1) if remote else 0)
+    return Limits(slabs, options.threads or os.cpu_count() or 1, connections)
