@@ -38,6 +38,7 @@ def run(settings: Settings) -> None:
             ("local disk", "benchmarks.stream:stream", [work]),
             ("S3 and 30 ms, obstore", "benchmarks.remote:s3", [delayed, True]),
             ("S3 and 30 ms, s3fs", "benchmarks.remote:s3", [delayed, False]),
+            ("S3 and 30 ms, TensorStore, a batch at a time", "benchmarks.remote:tensorstore", [delayed]),
         ]
         found = stream.rounds_of(settings.rounds, cases)
         stream.compared("From S3", found, "local disk")
@@ -123,6 +124,17 @@ def s3(port: int, obstore: bool) -> dict[str, float]:
     cube = _open(port, obstore)
     c12.open_cube = lambda _: cube
     return stream.stream({"cube": ""})
+
+
+def tensorstore(port: int) -> dict[str, float]:
+    os.environ |= {"AWS_ACCESS_KEY_ID": _KEYS["key"], "AWS_SECRET_ACCESS_KEY": _KEYS["secret"]}
+    place = {
+        "driver": "s3",
+        "bucket": "benchmark",
+        "endpoint": _options(port)["endpoint_url"],
+        "aws_region": "us-east-1",
+    }
+    return stream.read_by_tensorstore(place | {"path": "cube.zarr/s2l1c/s2l1c/"})
 
 
 def first(port: int, obstore: bool) -> float:

@@ -254,9 +254,13 @@ def zarr(work: dict[str, str]) -> dict[str, float]:
 
 
 def tensorstore(work: dict[str, str]) -> dict[str, float]:
+    return read_by_tensorstore({"driver": "file", "path": f"{work['cube']}/s2l1c/s2l1c/"})
+
+
+def read_by_tensorstore(place: dict[str, Any]) -> dict[str, float]:
     import tensorstore as ts
 
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{work['cube']}/s2l1c/s2l1c/"}}
+    spec = {"driver": "zarr3", "kvstore": place}
     context = ts.Context({"cache_pool": {"total_bytes_limit": 64 * MiB}})  # keeps the shards' indices
     store = ts.open({**spec, "recheck_cached_data": "open"}, context=context, read=True).result()
 

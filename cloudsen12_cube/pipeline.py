@@ -155,24 +155,24 @@ class _Feeder:
 
     def __init__(self, work: Work, limits: Limits, slabs: Slabs, ready: SimpleQueue[_Filling | BaseException]) -> None:
         self.work, self.slabs, self.ready = work, slabs, ready
-        self.stopped = False
         self.decoders = ThreadPoolExecutor(limits.threads, "decode")
         self.fetchers = ThreadPoolExecutor(limits.connections, "fetch") if limits.connections else None
 
     def run(self, steps: range) -> None:
         """Begin batch after batch until the epoch ends or `stop` is called."""
-        try:
-            for step in steps:
-                slab = self.slabs.free.get()
-                if slab is None or self.stopped:
-                    return
+        for step in steps:
+            slab = self.slabs.free.get()
+            if slab is None:
+                return
+            try:
                 self.ready.put(self._begin(step, slab))
-        except BaseException as error:
-            self.ready.put(error)
+            except BaseException as error:  # also of a pool that was stopped meanwhile
+                self.slabs.free.put(slab)
+                self.ready.put(error)
+                return
 
     def stop(self) -> None:
         """End soon; nothing more is handed out."""
-        self.stopped = True
         self.slabs.free.put(None)
         for pool in (self.fetchers, self.decoders):
             if pool:

@@ -261,11 +261,14 @@ def test_memory_is_bounded_and_used_again(tree: xr.DataTree) -> None:
 
 def test_leaving_early_leaves_no_thread(tree: xr.DataTree) -> None:
     before = threading.active_count()
-    for _ in range(3):
-        for _batch in stream(tree, batch_size=1):
+    made = stream(tree, batch_size=1)
+    for _ in range(20):
+        for _batch in made:
             break
     gc.collect()
     assert threading.active_count() == before
+    assert len(list(made)) == 20  # nor has it lost the memory of its batches
+    assert made.limits.slabs == 3
 
 
 def test_weights_of_values(tree: xr.DataTree) -> None:
