@@ -67,8 +67,10 @@ class Histogram:
     def __init__(self, dtype: str) -> None:
         kind = np.dtype(dtype)
         self.floating = kind.kind == "f"
-        self.low = -_HALF if self.floating else int(np.iinfo(kind).min)
-        self.counts = np.zeros(2 * _HALF + 1 if self.floating else 2 ** (8 * kind.itemsize), dtype=np.int64)
+        self.low, high = -_HALF, _HALF
+        if not self.floating:  # wider integers hold a mixture of files with and without a sign, all of 16 bits
+            self.low, high = max(int(np.iinfo(kind).min), -(2**15)), min(int(np.iinfo(kind).max), 2**16 - 1)
+        self.counts = np.zeros(high - self.low + 1, dtype=np.int64)
         self.sum = self.squares = 0.0
 
     def add(self, values: npt.NDArray[Any]) -> None:

@@ -68,6 +68,12 @@ def test_histograms_add_up(values: list[int], cut: int) -> None:
     assert whole.statistics("B1").mean == pytest.approx(array.mean())
 
 
+def test_a_mixture_of_files_with_and_without_a_sign() -> None:
+    whole = Histogram("int32")
+    whole.add(np.array([-(2**15), 0, 2**16 - 1], np.int32))
+    assert list(whole.statistics("B1").percentiles.values())[-1] == 2**16 - 1
+
+
 def test_no_data_is_no_measurement() -> None:
     assert Histogram("float32").statistics("VV").pixels == 0
 
