@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, get_args
 
@@ -135,21 +136,21 @@ class Stream:
         self.waited = self.consumed = 0.0
         steps = range(start + first, len(self), every)
         clock = perf_counter()
-        for step, batch in zip(steps, self._run(number, steps), strict=True):
-            self._at = (number, step + 1)
-            named = self._named(batch)
-            del batch  # or it would be held while the next is made
-            clock, self.waited = perf_counter(), self.waited + perf_counter() - clock
-            yield named
-            del named
-            clock, self.consumed = perf_counter(), self.consumed + perf_counter() - clock
+        with closing(self._run(number, steps)) as batches:
+            for step in steps:
+                named = self._named(next(batches))
+                self._at = (number, step + 1)
+                clock, self.waited = perf_counter(), self.waited + perf_counter() - clock
+                yield named
+                del named  # or its memory would be held while the next is made
+                clock, self.consumed = perf_counter(), self.consumed + perf_counter() - clock
 
     @property
     def _slab(self) -> int:
         """Bytes of a batch."""
         return self.order.batch_size * (self.recipe.pixel_bytes + self.recipe.target_bytes)
 
-    def _run(self, number: int, steps: range) -> Iterator[Batch]:
+    def _run(self, number: int, steps: range) -> Generator[Batch]:
         """Yield some batches of an epoch; their memory is kept for the next one, and freed with the stream."""
         slabs = self._idle.pop() if self._idle else Slabs(self._slab, self.limits.slabs)
         try:
@@ -196,11 +197,11 @@ class Stream:
         Raises
         ------
         ValueError
-            If the state belongs to a stream of other patches, or another order.
+            If the state belongs to a stream of other patches, or another order. That of one rank suits all.
         """
         if state["stream"] != self._fingerprint():
             raise ValueError(
-                "the state is of another stream: patches, batch_size, seed, window, weights, last, rank or world_size "
+                "the state is of another stream: patches, batch_size, seed, window, weights, last or world_size "
                 "differ; make the stream as it was, or begin a new one"
             )
         epoch, batches = int(state["epoch"]), int(state["batches"])
@@ -208,7 +209,7 @@ class Stream:
         self._at = self._next
 
     def _fingerprint(self) -> str:
-        text = repr((self.order, *self.patches["roi"], *self.patches["time"]))
+        text = repr((replace(self.order, rank=0), *self.patches["roi"], *self.patches["time"]))
         weights = b"" if self.weights is None else self.weights.tobytes()
         return hashlib.sha256(text.encode() + weights).hexdigest()[:16]
 

@@ -49,8 +49,9 @@ class TorchStream(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # tor
         epoch, batch = self._next[number].tolist()
         self._next[number] = torch.tensor([epoch + 1, 0])
         stream.begin_at(epoch, batch)
-        for found in stream.steps(count, number):
-            yield _tensors(found)
+        for found in map(_tensors, stream.steps(count, number)):
+            yield found
+            del found  # or its memory would be held while the next is made
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Say where the stream is.

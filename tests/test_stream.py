@@ -174,6 +174,16 @@ def test_ranks_share_an_epoch(tree: xr.DataTree) -> None:
     assert (last["time"][last["roi"] == ""] == -1).all()
 
 
+def test_the_state_of_one_rank_suits_all(tree: xr.DataTree) -> None:
+    """A training saves one checkpoint, on its first rank."""
+    first, second = (stream(tree, rank=rank, world_size=2, last="drop") for rank in range(2))
+    expected = keys(iter(second))
+    list(islice(first, 1))
+    fresh = stream(tree, rank=1, world_size=2, last="drop")
+    fresh.load_state_dict(first.state_dict())
+    assert keys(iter(fresh)) == expected[1:]
+
+
 def test_input_and_target_are_cut_alike(tree: xr.DataTree) -> None:
     """With the label layer as input, too, every crop and turn must hit both in the same way."""
     options = StreamOptions(crop=(20, 31), pad=32, pad_mode="constant", augment=True)
