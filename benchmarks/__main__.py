@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import codec, conversion, evaluation, flips, full, kills, scaling, steps, views
+from benchmarks import codec, conversion, evaluation, flips, full, kills, remote, scaling, steps, stream, views
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -23,6 +23,8 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "kills": kills.run,
     "flips": flips.run,
     "evaluation": evaluation.run,
+    "stream": stream.run,
+    "remote": remote.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

@@ -1,6 +1,6 @@
 """CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
 
-from cloudsen12_cube import testing
+from cloudsen12_cube import evaluation, split, testing
 from cloudsen12_cube.accessor import CubeAccessor
 from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
 from cloudsen12_cube.classes import Threshold
@@ -24,9 +24,11 @@ __all__ = [
     "Status",
     "Threshold",
     "convert",
+    "evaluation",
     "finalise",
     "open_cube",
     "plan",
+    "split",
     "status",
     "testing",
     "verify",

@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import xarray as xr
 
-from cloudsen12_cube import class_view, html, patch_view, query
+from cloudsen12_cube import class_view, html, patch_view, prediction, query
+from cloudsen12_cube.accuracy import Predictions, evaluate
 from cloudsen12_cube.assets import PRODUCTS
-from cloudsen12_cube.classes import ClassName, Superclass, Threshold
+from cloudsen12_cube.classes import ClassName, Scheme, Superclass, Threshold
+from cloudsen12_cube.confusion import Source, confusion
 from cloudsen12_cube.picture import Image
 from cloudsen12_cube.query import Wanted
 from cloudsen12_cube.reflectance import OPTICAL, reflectance
+from cloudsen12_cube.stream import Inputs, Stream, StreamOptions, make_stream
+from cloudsen12_cube.table_six import Table
 
 if TYPE_CHECKING:
     import geopandas
     from matplotlib.axes import Axes
+
+    from cloudsen12_cube.torch_stream import TorchStream
 
 
 @xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
@@ -50,6 +56,11 @@ class CubeAccessor:
         if "labels" not in self._cube.children:
             raise KeyError(f"the cube has no labels, so nothing here is clear: it has {', '.join(self._cube.children)}")
         return self._cube["labels"].dataset["labels"]
+
+    def _layers(self, name: str) -> xr.DataArray:
+        """Find the array that a layer is in: the predicted one of that name, else the stored labels."""
+        found = prediction.find_layer(self._cube, name)
+        return self._labels if found is None else found
 
     def query(
         self,
@@ -154,7 +165,7 @@ class CubeAccessor:
         xarray.DataArray of uint8, (roi, time, y, x)
             0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flags.
         """
-        return class_view.classes(self._labels, layer, threshold, scale)
+        return class_view.classes(self._layers(layer), layer, threshold, scale)
 
     def superclass(
         self, scheme: Superclass, of: str, threshold: Threshold | None = None, scale: int | None = None
@@ -163,7 +174,7 @@ class CubeAccessor:
 
         Parameters and errors are those of `cloudsen12_cube.class_view.superclass`.
         """
-        return class_view.superclass(self._labels, scheme, of, threshold, scale)
+        return class_view.superclass(self._layers(of), scheme, of, threshold, scale)
 
     def mask(
         self, *names: ClassName, of: str, threshold: Threshold | None = None, scale: int | None = None
@@ -185,7 +196,7 @@ class CubeAccessor:
             Its coordinate ``labelled`` tells where the layer has a label. An unlabelled pixel is not in the mask, nor
             in the complement, which is ``~mask & mask.labelled``.
         """
-        return class_view.mask(self._labels, names, of, threshold, scale)
+        return class_view.mask(self._layers(of), names, of, threshold, scale)
 
     def priority_merge(
         self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
@@ -221,6 +232,87 @@ class CubeAccessor:
             ``.rio``. Parameters and errors are those of `cloudsen12_cube.patch_view.select_patch`.
         """
         return patch_view.select_patch(self._cube, name, time, roi)
+
+    def confusion(self, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four") -> xr.Dataset:
+        """Count pixels of each patch by reference class and predicted class; see `cloudsen12_cube.confusion.confusion`.
+
+        Parameters
+        ----------
+        predicted, reference : str, xarray.DataArray or Path
+            A label layer, class codes (roi, time, y, x), or a folder of tifs of these.
+        scheme : {"four", "cloud", "shadow", "valid"}
+            Which classes are told apart.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``counts`` (roi, time, reference, predicted), int64, lazy.
+        """
+        return confusion(self._cube, predicted, reference, scheme)
+
+    def evaluate(
+        self,
+        reference: Source = "manual_hq",
+        split: str | None = "test",
+        predicted: Predictions = None,
+        by: str | Sequence[str] | None = None,
+    ) -> Table:
+        """Make the paper's table 6; parameters and errors are those of `cloudsen12_cube.accuracy.evaluate`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In full precision; it prints like the paper's table.
+        """
+        return evaluate(self._cube, reference, split, predicted, by)
+
+    def stream(
+        self,
+        inputs: Inputs,
+        target: str | None = None,
+        split: str | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Stream batches for training; see `cloudsen12_cube.stream.make_stream`.
+
+        Parameters
+        ----------
+        inputs : mapping of str to sequence of str or None
+            Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``.
+        target : str, optional
+            Label layer.
+        split : {"train", "validation", "test"}, optional
+            None takes all patches.
+        batch_size, seed : int
+        options : StreamOptions, optional
+            Crops, padding, turns, scaling, order, ranks and memory.
+
+        Returns
+        -------
+        Stream
+            An iterable of dicts: ``pixels`` (batch, band, y, x), ``target`` (batch, y, x), ``roi`` and ``time``.
+        """
+        return make_stream(self._cube, inputs, target, split, batch_size, seed, options)
+
+    def torch_dataset(
+        self,
+        inputs: Inputs,
+        target: str | None = None,
+        split: str | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        options: StreamOptions | None = None,
+    ) -> TorchStream:
+        """Make a PyTorch ``IterableDataset`` of batches; parameters and errors are those of `stream`."""
+        from cloudsen12_cube.torch_stream import TorchStream
+
+        return TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
+
+    def with_layer(self, path: str) -> xr.DataTree:
+        """Open a predicted layer beside the cube; see `cloudsen12_cube.prediction.with_layer`."""
+        return prediction.with_layer(self._cube, path)
 
     def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
         """Lay the tree out as one Dataset, whose products have dims ``band_<product>``.

@@ -43,7 +43,7 @@ def classes(
     Parameters
     ----------
     labels : xarray.DataArray
-        A cube's ``labels``, with its ``band`` dim, or one band of it.
+        A cube's ``labels``, with its ``band`` dim, or one band of it; or class codes already, as a prediction is.
     name : str, optional
         Label layer; by default the one band that ``labels`` is.
     threshold : Threshold, optional
@@ -61,6 +61,8 @@ def classes(
     KeyError
         If there is no such layer in the array; the message lists those that are.
     """
+    if is_codes(labels, name):
+        return labels
     plane, row = _plane(labels, name)
     if threshold is not None and not row.probability:
         raise ValueError(f"{row.band} holds codes, no probability: leave the threshold out")
@@ -69,6 +71,19 @@ def classes(
     core = _PLANE if row.probability else ()
     made = mapped(Kernel(function, _UINT8, core, core), plane)
     return _described(made, row.band, f"classes of {row.band}", [c.name for c in CLASSES])
+
+
+def is_codes(labels: xr.DataArray, name: str | None = None) -> bool:
+    """Tell whether an array holds class codes already: what `classes` gave, or a predicted layer."""
+    told = labels.attrs.get("layer")
+    return "band" not in labels.dims and labels.dtype == _UINT8 and told is not None and name in (None, told)
+
+
+def _row(name: str) -> Layer:
+    """Row of a layer; a predicted one tells all four classes."""
+    if name in {row.band for row in LAYERS}:
+        return layer(name)
+    return Layer(name, {}, {row.code: row.code for row in CLASSES})
 
 
 def _plane(labels: xr.DataArray, name: str | None) -> tuple[xr.DataArray, Layer]:
@@ -156,15 +171,26 @@ def superclass(
     ValueError
         If there is no such superclass, or the layer cannot tell it; the message lists those that can.
     """
+    codes = classes(labels, name, threshold, scale)
+    row = _row(codes.attrs["layer"])
+    check_resolves(row, scheme)
+    made = mapped(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
+    return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
+
+
+def check_resolves(row: Layer, scheme: Superclass) -> None:
+    """Refuse a superclass that is none, or that a layer cannot tell.
+
+    Raises
+    ------
+    ValueError
+        The message lists what can be asked for.
+    """
     if scheme not in SUPERCLASSES:
         raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
-    codes = classes(labels, name, threshold, scale)
-    row = layer(codes.attrs["layer"])
     if scheme not in row.resolves:
         able = ", ".join(other.band for other in LAYERS if scheme in other.resolves)
         raise ValueError(f"{row.band} cannot tell {scheme} from in{scheme}, it knows no shadow; these can: {able}")
-    made = mapped(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
-    return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
 
 
 def mask(
@@ -214,7 +240,7 @@ def _codes_of(names: Sequence[str]) -> frozenset[int]:
 
 def _resolved(wanted: frozenset[int], name: str) -> None:
     """Refuse classes that a layer cannot tell from their neighbours."""
-    unable = wanted - _told(layer(name).classes, wanted)
+    unable = wanted - _told(_row(name).classes, wanted)
     if unable:
         text = CLASSES[min(unable)].name
         able = ", ".join(row.band for row in LAYERS if not wanted - _told(row.classes, wanted))

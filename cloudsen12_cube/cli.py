@@ -20,11 +20,13 @@ from cloudsen12_cube import terminal
 from cloudsen12_cube.accuracy import per_patch, save
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
+from cloudsen12_cube.census import stats
 from cloudsen12_cube.convert import Options, StrictError, convert, plan
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
+from cloudsen12_cube.patches import SPLITS
 from cloudsen12_cube.plan_document import as_json
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.redact import without_secrets
@@ -103,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("info", _info, "show what is in a cube")
     sub.add_argument("cube", metavar="CUBE")
     sub.add_argument("--json", action="store_true", help="print it as JSON")
+    sub = command("stats", _stats, "compute statistics of bands and classes, and store them in the cube")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
+    sub.add_argument("--json", action="store_true", help="print them as JSON")
     return parser
 
 
@@ -229,6 +235,15 @@ def _evaluate(given: argparse.Namespace, _: Console) -> int:
     if given.per_patch:
         save(patches, given.per_patch)
     print(written(tabulated(patches, given.by, patches.attrs["notes"]), given.format))
+    return 0
+
+
+def _stats(given: argparse.Namespace, console: Console) -> int:
+    found = stats(given.cube, None if given.split == "all" else given.split)
+    if given.json:
+        _print_json(asdict(found))
+    else:
+        terminal.show_census(console, found)
     return 0
 
 

@@ -29,10 +29,10 @@ from cloudsen12_cube.evaluation import (
     producers_accuracy,
     users_accuracy,
 )
-from cloudsen12_cube.predictions import from_folder
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.rowwise import Reduction, reduced
 from cloudsen12_cube.split import hexagons
+from cloudsen12_cube.tif_folder import from_folder
 
 Found = str | xr.DataArray
 """A label layer of the archive by its name, or class codes (roi, time, y, x)."""

@@ -187,7 +187,8 @@ def selected(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
 
 def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
     """Put the fill where a patch is not chosen."""
-    kernel = Kernel(partial(_where, fill=_blank(str(name), variable.dtype)), variable.dtype)
+    fill = variable.attrs.get("missing_label", _blank(str(name), variable.dtype))  # 0 would call a label clear
+    kernel = Kernel(partial(_where, fill=fill), variable.dtype)
     made = mapped(kernel, xr.DataArray(variable), chosen).variable
     made.attrs, made.encoding = variable.attrs, variable.encoding
     return made

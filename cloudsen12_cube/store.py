@@ -217,6 +217,18 @@ def _write(group: Any, columns: Iterable[Column]) -> None:
         array[...] = column.values.astype(np.dtypes.StringDType()) if is_text else column.values
 
 
+def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
+    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, as the cube has them."""
+    return {
+        "chunks": (1, 1, height, width),
+        "shards": (1, times, height, width),
+        "compressors": _codecs(),
+        "filters": (),
+        "_FillValue": None,
+        "fill_value": 255,
+    }
+
+
 def reference_codec(layout: ProductLayout) -> ShardingCodec:
     """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
     return ShardingCodec(
@@ -282,6 +294,12 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
         picked = values[index] if values.ndim == 1 else values[index, time]
         columns[row.name] = _typed(row.name, row.kind, picked)
     return order, pd.DataFrame(columns)
+
+
+def read_order(place: str, storage_options: dict[str, Any] | None = None) -> tuple[str, ...]:
+    """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
+    root = zarr.open_group(place, mode="r", storage_options=storage_options)
+    return tuple(str(roi) for roi in _values(root, "roi"))
 
 
 def _values(root: Any, name: str) -> npt.NDArray[Any]:

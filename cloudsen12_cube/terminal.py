@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from cloudsen12_cube.census import Census
+from cloudsen12_cube.classes import CLASSES
 from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.info import Info
 from cloudsen12_cube.plan import Plan
@@ -180,3 +182,19 @@ def show_verification(console: Console, result: Verification) -> None:
         console.print(f"{result.unfinished} patches are not in the cube (counted once a product)")
     verdict = "everything is right" if not result.exit_code else f"{len(result.differences)} differences"
     console.print(verdict, style="green" if not result.exit_code else "red")
+
+
+def show_census(console: Console, census: Census) -> None:
+    """Print the statistics of bands, in stored values, and the shares of the classes."""
+    origin = census.origin
+    console.print(f"split {origin.split or 'all'}: {origin.patches} patches of {origin.rois} ROIs", markup=False)
+    bands = Table("product", "band", "mean", "std", "2 %", "50 %", "98 %", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for product, rows in census.bands.items():
+        for row in rows:
+            spread = [f"{row.percentiles.get(p, float('nan')):.6g}" for p in ("2", "50", "98")]
+            bands.add_row(product, row.band, f"{row.mean:.6g}", f"{row.std:.6g}", *spread)
+    console.print(bands)
+    classes = Table("layer", *(row.name for row in CLASSES), "unlabelled", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for layer, counts in census.classes.items():
+        classes.add_row(layer, *(f"{count / max(sum(counts), 1):.1%}" for count in counts))
+    console.print(classes)

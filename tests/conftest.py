@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
+
+# No test may depend on seconds; and what lands does not depend on the luck of a draw.
+settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("house")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared test data are not beside the repository")

@@ -25,9 +25,9 @@ from cloudsen12_cube.cli import main
 from cloudsen12_cube.confusion import accuracies, confusion, counted
 from cloudsen12_cube.errors import CubeError, PatchError, SelectionError
 from cloudsen12_cube.evaluation import ALGORITHMS, BINARY, CLASS_NAMES, MEMBERS, summarise
-from cloudsen12_cube.predictions import from_folder
 from cloudsen12_cube.rowwise import Reduction, reduced
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
+from cloudsen12_cube.tif_folder import from_folder
 
 Codes = npt.NDArray[np.uint8]
 

@@ -1,0 +1,160 @@
+"""Counting a cube: one pass over its pixels gives the statistics of every band and the classes of every patch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cloudsen12_cube import labels as label_values
+from cloudsen12_cube.assets import ProductName, assets_of
+from cloudsen12_cube.chunks import Chunks
+from cloudsen12_cube.class_view import full_scale
+from cloudsen12_cube.classes import layer
+from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.patches import Place, patch_table, place_of
+from cloudsen12_cube.reader import open_cube
+from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.statistics import (
+    COUNTED,
+    BandStatistics,
+    ClassCounts,
+    Histogram,
+    Origin,
+    write_bands,
+    write_counts,
+)
+
+
+@dataclass(frozen=True)
+class Census:
+    """What was counted."""
+
+    origin: Origin
+    bands: dict[str, list[BandStatistics]]
+    """By product."""
+    classes: dict[str, list[int]]
+    """Label layer -> pixels of each code of `COUNTED` in the split."""
+
+
+def stats(cube: str | os.PathLike[str], split: str | None = "train", products: Sequence[str] | None = None) -> Census:
+    """Compute the statistics of a cube and store them in it.
+
+    Parameters
+    ----------
+    cube : path
+        A local one: the statistics are written into it.
+    split : str, optional
+        Patches that the bands' statistics are computed from; None takes all. Classes are counted in every patch.
+    products : sequence of str, optional
+        By default all.
+
+    Returns
+    -------
+    Census
+
+    Raises
+    ------
+    CubeError
+        If the cube is remote, or the split has no patch.
+    """
+    url = os.fspath(cube)
+    if "://" in url:
+        raise CubeError(f"{url} is remote: run stats on the cube where it was made, and copy it from there")
+    tree = open_cube(url, products)
+    place, sink = place_of(tree), Sink(url)
+    chosen: list[Any] = list(tree.children)
+    origin = _origin(patch_table(tree, [], split), split)
+    bands = {p: _count_bands(place, p, patch_table(tree, [p], split)) for p in chosen if p != "labels"}
+    for product, found in bands.items():
+        write_bands(sink, product, found, origin)
+    classes: dict[str, list[int]] = {}
+    if "labels" in chosen:
+        counts = _count_classes(tree, place, patch_table(tree, ["labels"], None))
+        write_counts(sink, counts)
+        classes = _totals(counts, split)
+    return Census(origin, bands, classes)
+
+
+def _origin(table: pd.DataFrame, split: str | None) -> Origin:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tool = f"cloudsen12-cube {version('cloudsen12-cube')}"
+    return Origin(split, table["roi"].nunique(), len(table), now, tool)
+
+
+def _count_bands(place: Place, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
+    """Count a product; each thread has histograms of a band of its own, so none waits for another."""
+    chunks = Chunks(place.objects, place.layout(product))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(_count_band, chunks, table), range(len(chunks.layout.bands))))
+
+
+def _count_band(chunks: Chunks, table: pd.DataFrame, band: int) -> BandStatistics:
+    layout = chunks.layout
+    name = layout.bands[band]
+    nodata = next(asset.nodata for asset in assets_of(layout.product) if asset.band == name)
+    histogram = Histogram(layout.dtype)
+    for plane in _planes(chunks, table, band):
+        there = plane == plane if nodata in (None, 0) else plane != nodata  # elevation 0 is the sea, too
+        histogram.add(plane[there & (plane == plane)])
+    return histogram.statistics(name)
+
+
+def _planes(chunks: Chunks, table: pd.DataFrame, band: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield a band of each patch; a plane that is not stored is left out."""
+    plane = np.empty((chunks.layout.height, chunks.layout.width), dtype=chunks.layout.dtype)
+    for disk, time in zip(table["disk"], table["time"], strict=True):
+        if chunks.decode(chunks.fetch(int(disk), int(time), (band,)), 0, plane):
+            yield plane
+
+
+def _count_classes(tree: Any, place: Place, table: pd.DataFrame) -> ClassCounts:
+    chunks = Chunks(place.objects, place.layout("labels"))
+    layers, scales = _layers(tree)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        count = partial(_count_patch, chunks, layers, scales)
+        rows = list(pool.map(count, table["disk"], table["time"]))
+    counts = np.stack(rows).astype(np.uint32)
+    return ClassCounts(table[["roi", "time", "s2_id_gee", "split"]], layers, counts)
+
+
+def _layers(tree: Any) -> tuple[tuple[str, ...], dict[str, int | None]]:
+    """Layers that can be read as classes, with the full scale of those that need one."""
+    labels = tree["labels"]["labels"]
+    scales: dict[str, int | None] = {}
+    for name in (str(band) for band in labels["band"].values):
+        row = layer(name)
+        try:
+            scales[name] = full_scale(labels, name) if row.probability and not row.full_scale else None
+        except ValueError:
+            continue  # a probability of unknown scale has no classes
+    return tuple(scales), scales
+
+
+def _count_patch(
+    chunks: Chunks, layers: tuple[str, ...], scales: dict[str, int | None], disk: int, time: int
+) -> npt.NDArray[np.int64]:
+    plane = np.empty((chunks.layout.height, chunks.layout.width), dtype=chunks.layout.dtype)
+    bands = [chunks.layout.bands.index(name) for name in layers]
+    fetched = chunks.fetch(int(disk), int(time), bands)
+    rows = []
+    for position, name in enumerate(layers):
+        chunks.decode(fetched, position, plane)
+        codes = label_values.to_classes(plane, name, scales[name])
+        rows.append(np.bincount(codes.ravel(), minlength=256)[list(COUNTED)])
+    return np.stack(rows)
+
+
+def _totals(counts: ClassCounts, split: str | None) -> dict[str, list[int]]:
+    rows = np.ones(len(counts.patches), dtype=bool) if split is None else (counts.patches["split"] == split).to_numpy()
+    total = counts.counts[rows].sum(axis=0, dtype=np.int64)
+    return {name: total[number].tolist() for number, name in enumerate(counts.layers)}
