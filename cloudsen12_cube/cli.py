@@ -10,13 +10,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
-from cloudsen12_cube import terminal
+from cloudsen12_cube import browse, stac_items, terminal
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
 from cloudsen12_cube.convert import Options, StrictError, convert, plan, worker_count
@@ -24,6 +25,7 @@ from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
+from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.verify import Level, verify
 
@@ -88,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         sub = command(name, run, text)
         sub.add_argument("cube", metavar="CUBE")
         sub.add_argument("--json", action="store_true", help="print it as JSON")
+    sub = command("stac", _stac, "write a STAC Collection and a stac-geoparquet table of the patches")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: CUBE.stac)")
+    sub = command("browse", _browse, "look at a cube in a browser: a map, and the pictures of each ROI")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write a page that needs no server, and end")
+    sub.add_argument("--pictures", type=_count, default=60, metavar="N", help="with --out: ROIs that bring pictures")
+    sub.add_argument("--port", type=_count, default=0, metavar="N", help="on 127.0.0.1 (default: a free one)")
+    sub.add_argument("--no-open", action="store_true", help="do not start a browser")
     return parser
 
 
@@ -125,7 +136,7 @@ def _bbox(text: str) -> tuple[float, float, float, float]:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give 0 or more")
     return int(text)
 
 
@@ -196,6 +207,25 @@ def _status(given: argparse.Namespace, console: Console) -> int:
         _print_json({row.product: asdict(row) for row in found.products})
     else:
         terminal.show_info(console, found)
+    return 0
+
+
+def _stac(given: argparse.Namespace, console: Console) -> int:
+    name = given.cube.rstrip("/")
+    folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
+    count = stac_items.write(open_cube(given.cube), given.cube, folder)
+    console.print(f"{folder}: collection.json, and items.parquet with {count:,} patches", markup=False, soft_wrap=True)
+    return 0
+
+
+def _browse(given: argparse.Namespace, console: Console) -> int:
+    cube = open_cube(given.cube)
+    if given.out:
+        size = browse.export(cube, given.out, given.pictures)
+        console.print(f"{given.out}: {terminal.size(size)}; open it in a browser", markup=False, soft_wrap=True)
+    else:
+        tell = partial(console.print, markup=False, soft_wrap=True)
+        browse.serve(cube, given.port, not given.no_open, lambda at: tell(f"{at} (Ctrl-C ends)"))
     return 0
 
 

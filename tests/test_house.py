@@ -34,7 +34,8 @@ FLOORS = (
         "footprints",
     ),
     ("convert", "verify", "picture"),
-    ("plot", "html"),
+    ("plot", "html", "stac", "gallery"),
+    ("stac_items", "browse"),
     ("accessor", "array_accessor", "backend"),
     ("terminal",),
     ("demo",),
@@ -48,13 +49,15 @@ ONLY_IN = {
     "imagecodecs": {"raster"},
     "rasterio": {"raster", "verify", "testing", "cog"},
     "rioxarray": {"patch_view"},
-    "geopandas": {"footprints", "accessor"},
+    "geopandas": {"footprints", "stac", "stac_items", "accessor"},
     "shapely": {"footprints"},
     "matplotlib": {"plot", "accessor"},
+    "PIL": {"gallery"},
+    "pyarrow": {"stac_items"},
     "rich": {"terminal", "cli", "demo"},
     "xarray": {
         *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
-        *("picture", "plot", "html", "accessor", "array_accessor"),
+        *("picture", "plot", "html", "stac", "stac_items", "gallery", "browse", "accessor", "array_accessor"),
     },
 }
 
