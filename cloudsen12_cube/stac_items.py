@@ -47,7 +47,8 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
     geopandas.GeoDataFrame
         In the columns of stac-geoparquet but for ``bbox``, which `write` adds: ``id`` (the ROI and the image's id in
         Earth Engine, ``ROI_0001__...``), ``geometry``, ``collection``, ``assets``, ``links`` and every property under
-        STAC's name where it has one. An asset is None where the cube has no pixels of it. What is unknown is null.
+        STAC's name where it has one. The asset of a product is None where the cube has no pixels of it. What is unknown
+        is null.
     """
     places = footprints(cube)
     columns: dict[str, Any] = {
@@ -69,7 +70,7 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
 
 
 def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -> list[dict[str, Any]]:
-    """Make an asset of each product that has pixels somewhere; of the others a table could not tell the type."""
+    """Give each patch the cube, and of the products that have pixels somewhere those that have pixels of it."""
     at = (
         xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch"),
         xr.DataArray(places["time"].to_numpy(), dims="patch"),
@@ -80,7 +81,8 @@ def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -
         if there.any():
             held[name] = there
     made = {name: {"href": f"{href.rstrip('/')}/{name}", "type": ZARR, "roles": ["data"]} for name in held}
-    return [{name: made[name] if held[name][i] else None for name in held} for i in range(len(places))]
+    whole = {"cube": {"href": href, "type": ZARR, "roles": ["metadata"]}}
+    return [whole | {name: made[name] if held[name][i] else None for name in held} for i in range(len(places))]
 
 
 def _known(column: pd.Series[Any], kind: str, missing: int) -> pd.Series[Any]:

@@ -58,8 +58,9 @@ class WorldMap {
     this.draw();
   }
 
+  // In pixels of the page; kept, since to ask the page for it, once a point, takes longer than to draw the points.
   size() {
-    return [this.canvas.clientWidth || 1, this.canvas.clientHeight || 1];
+    return (this.edges ||= [this.canvas.clientWidth || 1, this.canvas.clientHeight || 1]);
   }
 
   keep() {
@@ -81,6 +82,7 @@ class WorldMap {
   }
 
   resize() {
+    this.edges = null;
     const ratio = devicePixelRatio || 1, [w, h] = this.size();
     this.canvas.width = Math.round(w * ratio);
     this.canvas.height = Math.round(h * ratio);
@@ -98,10 +100,12 @@ class WorldMap {
     const c = this.context, [w, h] = this.size(), v = this.view, ratio = this.canvas.width / w;
     const style = getComputedStyle(this.canvas), tone = (name) => style.getPropertyValue(name).trim();
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
-    c.fillStyle = tone("--sea");
+    c.fillStyle = tone("--page");
     c.fillRect(0, 0, w, h);
     c.save();
     c.setTransform(ratio * v.scale, 0, 0, -ratio * v.scale, ratio * (w / 2 - v.x * v.scale), ratio * (h / 2 + v.y * v.scale));
+    c.fillStyle = tone("--sea");
+    c.fillRect(-180, -90, 360, 180);
     c.fillStyle = tone("--land");
     c.strokeStyle = tone("--coast");
     c.lineWidth = 0.8 / v.scale;
@@ -121,17 +125,18 @@ class WorldMap {
     c.fillStyle = tone("--quiet");
     c.font = "11px system-ui, sans-serif";
     c.beginPath();
+    const [left, top] = this.place({ x: -180, y: 90 }), [right, bottom] = this.place({ x: 180, y: -90 });
     const named = [];
     for (let x = Math.ceil(Math.max(west, -180) / step) * step; x <= Math.min(east, 180); x += step) {
       const [px] = this.place({ x, y: 0 });
-      c.moveTo(px, 0);
-      c.lineTo(px, h);
+      c.moveTo(px, Math.max(0, top));
+      c.lineTo(px, Math.min(h, bottom));
       if (px > 24 && px < w - 60) named.push([degree(x, "E", "W"), px, h - 8, "center"]);
     }
     for (let y = Math.ceil(Math.max(south, -90) / step) * step; y <= Math.min(north, 90); y += step) {
       const [, py] = this.place({ x: 0, y });
-      c.moveTo(0, py);
-      c.lineTo(w, py);
+      c.moveTo(Math.max(0, left), py);
+      c.lineTo(Math.min(w, right), py);
       if (py > 124 && py < h - 30) named.push([degree(y, "N", "S"), w - 8, py - 4, "right"]);
     }
     c.stroke();
@@ -142,7 +147,7 @@ class WorldMap {
   }
 
   dots(c, w, h, tone) {
-    const radius = Math.min(7, (this.points.length > 3000 ? 2.6 : this.points.length > 400 ? 3.6 : 5) + Math.log10(Math.max(1, this.view.scale / 8)));
+    const radius = Math.min(7, (this.points.length > 3000 ? 2.4 : this.points.length > 400 ? 3.6 : 5) + Math.log10(Math.max(1, this.view.scale / 8)));
     const groups = new Map();
     for (const point of this.points) {
       const [x, y] = this.place(point);
@@ -152,7 +157,7 @@ class WorldMap {
       path.moveTo(x + radius, y);
       path.arc(x, y, radius, 0, 7);
     }
-    c.lineWidth = 0.8;
+    c.lineWidth = radius < 3.2 ? 0.5 : 0.8;
     c.strokeStyle = tone("--rim");
     for (const [color, path] of groups) {
       c.fillStyle = color;

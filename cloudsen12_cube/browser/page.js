@@ -5,6 +5,7 @@ const RAMP = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", 
 const UNKNOWN = "#b4bcc4", VARIES = "#6f7a85";
 const ORDERED = ["cloud_coverage"]; // categories that go from less to more
 const FILTERED = ["label_type", "split", "cloud_coverage", "difficulty"];
+const FIRST = [...FILTERED, "land_cover", "datetime"]; // of the colours; the others follow
 
 const byId = (id) => document.getElementById(id);
 const words = (name) => name.replaceAll("_", " ");
@@ -110,7 +111,8 @@ function update() {
 
 function makeColours() {
   const select = byId("colour");
-  for (const column of page.catalogue.columns) select.append(make("option", { value: column.name, textContent: words(column.name) }));
+  const names = new Set([...FIRST, ...Object.keys(page.columns)].filter((name) => page.columns[name]));
+  for (const name of names) select.append(make("option", { value: name, textContent: words(name), title: page.columns[name].about }));
   select.value = page.columns.label_type ? "label_type" : select.options[0]?.value;
   select.addEventListener("change", recolour);
 }
