@@ -258,24 +258,29 @@ def test_it_fits_the_window(
     tab.page.close()
 
 
-def test_the_page_may_ask_nobody_else(chromium: Any, address: tuple[str, int]) -> None:
-    tab = Tab(chromium).open(address[0])
+@pytest.mark.parametrize("served", [True, False])
+def test_the_page_may_ask_nobody_else(
+    chromium: Any, address: tuple[str, int], tree: xr.DataTree, tmp_path: Path, served: bool
+) -> None:
+    browse.export(tree, tmp_path / "page.html", 0)
+    tab = Tab(chromium).open(address[0] if served else (tmp_path / "page.html").as_uri())
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"http://127.0.0.1:{other.getsockname()[1]}/"
-        refused = "fetch(place).then(() => 'sent', () => 'refused')"
-        assert tab.page.evaluate(f"place => {refused}", place) == "refused"
-        image = """place => new Promise(done => {
-            const image = new Image();
-            image.onload = () => done("sent");
-            image.onerror = () => done("refused");
-            image.src = place;
-        })"""
-        assert tab.page.evaluate(image, place) == "refused"
-        other.settimeout(0.2)
+        assert tab.page.evaluate("place => fetch(place).then(() => 'sent', () => 'refused')", place) == "refused"
+        for kind in ("img", "iframe", "script", "link"):
+            tab.page.evaluate(_LOAD, [kind, place])
+        other.settimeout(0.3)
         with pytest.raises(TimeoutError):
             other.accept()
-    assert len([text for text in tab.complaints if "Content Security Policy" in text]) >= 2
+    assert len([text for text in tab.complaints if "Content Security Policy" in text]) >= 5
     tab.page.close()
+
+
+_LOAD = """([kind, place]) => {
+    const where = kind === "link" ? { href: place, rel: "stylesheet" } : { src: place };
+    const element = Object.assign(document.createElement(kind), where);
+    document.body.append(element);
+}"""
 
 
 # ---- what a cube may say
@@ -370,6 +375,21 @@ def test_pictures_in_a_file_are_small_and_invent_no_class(tree: xr.DataTree) -> 
         pixels = decode(other["src"])
         assert pixels.shape == (16, 16, 4)
         assert set(map(tuple, pixels.reshape(-1, 4))) <= set(map(tuple, decode(one["src"]).reshape(-1, 4)))
+
+
+def test_every_picture_of_labels_is_the_layer(tree: xr.DataTree) -> None:
+    unlabelled = 0
+    for roi in tree["roi"].values.tolist():
+        for layer in gallery.layers(tree):
+            for time, drawn in enumerate(gallery.pictures(tree, roi, layer)):
+                assert drawn is not None
+                shown = decode(drawn["src"])
+                assert_labels(shown, tree, roi, time, layer)
+                grey = list(bytes.fromhex(c12.classes.UNLABELLED_COLOR[1:]))
+                count = int((shown[..., :3] == grey).all(axis=-1).sum())
+                assert (drawn["note"] == "unlabelled") == (count == shown[..., 0].size)
+                unlabelled += count
+    assert unlabelled > 10_000  # scribbles leave most pixels open: never clear
 
 
 # ---- the server

@@ -1,7 +1,7 @@
 "use strict";
 // A map on a canvas: longitude to the right, latitude up, both in degrees. No tiles, so no network.
 
-const STEPS = [30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05];
+const STEPS = [60, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05];
 const CLOSEST = 6000; // pixels a degree: a patch of 5 km is then about 270 pixels wide
 const REACH = 14; // pixels around the pointer in which a point is found
 
@@ -118,7 +118,7 @@ class WorldMap {
   }
 
   graticule(c, w, h, tone) {
-    const v = this.view, step = STEPS.findLast((s) => s * v.scale >= 90) || STEPS[0];
+    const v = this.view, step = STEPS.findLast((s) => s * v.scale >= 58) || STEPS[0];
     const [west, north] = this.degrees([0, 0]), [east, south] = this.degrees([w, h]);
     c.strokeStyle = tone("--grid");
     c.lineWidth = 0.6;
@@ -137,7 +137,7 @@ class WorldMap {
       const [, py] = this.place({ x: 0, y });
       c.moveTo(Math.max(0, left), py);
       c.lineTo(Math.min(w, right), py);
-      if (py > 124 && py < h - 30) named.push([degree(y, "N", "S"), w - 8, py - 4, "right"]);
+      if (py > 124 && py < h - 30 && Math.abs(y) < 90) named.push([degree(y, "N", "S"), w - 8, py - 4, "right"]);
     }
     c.stroke();
     for (const [text, x, y, align] of named) {
