@@ -12,6 +12,7 @@ import json
 import re
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,8 +126,8 @@ def server(cube: xr.DataTree, port: int = 0) -> ThreadingHTTPServer:
 
     try:
         return ThreadingHTTPServer((_HOST, port), Handler)
-    except OSError as error:
-        raise CubeError(f"port {port} cannot be used ({error.strerror}): give another --port, or none") from None
+    except (OSError, OverflowError) as error:
+        raise CubeError(f"port {port} cannot be used ({error}): give another --port, or none") from None
 
 
 def _pictures(cube: xr.DataTree, told: dict[str, Any], path: str) -> tuple[str, str] | None:
@@ -146,6 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, path: str) -> tuple[str, str] | None:
         """Find the type and the text of an address."""
         raise NotImplementedError
+
+    def handle(self) -> None:
+        """Answer until the browser leaves, which is no fault, not even in the middle of an answer."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer one request."""

@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -449,6 +450,26 @@ def test_it_listens_on_loopback_alone_and_names_a_taken_port(tree: xr.DataTree) 
         assert server.socket.getsockname()[0] == "127.0.0.1"
         with pytest.raises(c12.errors.CubeError, match="give another --port"):
             browse.server(tree, int(server.server_address[1]))
+    with pytest.raises(c12.errors.CubeError, match="port 99999 cannot be used"):
+        browse.server(tree, 99999)
+
+
+def test_a_browser_that_leaves_is_no_fault(address: tuple[str, int], capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", address[1])) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset when closed
+            leaving.sendall(f"GET /catalogue.json HTTP/1.1\r\nHost: 127.0.0.1:{address[1]}\r\n\r\n".encode())
+    assert ask(address[1], "/catalogue.json")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_link_leads_to_its_roi(chromium: Any, address: tuple[str, int], tree: xr.DataTree) -> None:
+    roi = str(tree["roi"].values[2])
+    for link, heads in ((roi, [roi]), ("ROI_0", []), ("%", [])):
+        tab = Tab(chromium).open(f"{address[0]}#{link}")
+        assert tab.texts("h2") == heads
+        assert tab.complaints == []
+        tab.page.close()
 
 
 def test_the_catalogue_of_the_page_is_the_cubes(tree: xr.DataTree, address: tuple[str, int]) -> None:

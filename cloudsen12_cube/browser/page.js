@@ -38,7 +38,7 @@ async function start() {
   byId("find").addEventListener("submit", find);
   update();
   page.map.fit();
-  const linked = page.catalogue.rois.indexOf(decodeURIComponent(location.hash.slice(1)));
+  const linked = page.catalogue.rois.findIndex((id) => encodeURIComponent(id) === location.hash.slice(1));
   if (linked >= 0) choose(linked);
 }
 
