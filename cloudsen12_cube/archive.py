@@ -6,8 +6,10 @@ third folder in other ways or put everything one level deeper.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -65,8 +67,16 @@ class Archive:
             Path inside the archive.
         size : int
             Bytes to read; all by default.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read, or is no file: who opens a pipe waits for ever.
         """
-        with open(os.path.join(self.root, path), "rb") as file:
+        place = os.path.join(self.root, path)
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", place)
+        with open(place, "rb") as file:
             return file.read(size)
 
     def table(self) -> tuple[str, pd.DataFrame]:

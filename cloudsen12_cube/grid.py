@@ -17,6 +17,7 @@ from cloudsen12_cube.header import Header
 from cloudsen12_cube.raster import directory_inside, read_header
 
 _HEAD = 32 * 1024
+_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
 Affine = tuple[float, float, float, float, float, float]
@@ -101,10 +102,10 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     if name not in files.names or name in files.outside:
         return None
     path = f"{files.folder}/{files.names[name]}"
-    for length in (_HEAD, -1):  # most have their header in front; the others are read whole
+    for length in (_HEAD, _MOST):  # most have their header in front; the others are read whole
         try:
             data = archive.read(path, length)
-            if length == -1 or directory_inside(data):
+            if length == _MOST or directory_inside(data):
                 return read_header(data, path, files.sizes[name])
         except PatchError:
             continue

@@ -13,7 +13,7 @@ import xarray as xr
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import roi_number
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import DIMS
+from cloudsen12_cube.layout import DIMS, check_version
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -83,6 +83,7 @@ def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
         ) from error
     if "cloudsen12" not in tree.attrs:
         raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
+    check_version(tree.attrs["cloudsen12"], place)
     return tree
 
 

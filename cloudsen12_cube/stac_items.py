@@ -21,6 +21,7 @@ from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.footprints import footprints
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.record import DONE
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.stac import ID, SCHEMA, VERSION, ZARR, collection
 
 _PARQUET = "application/vnd.apache.parquet"
@@ -113,7 +114,7 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     ----------
     cube : xarray.DataTree
     place : str
-        The cube's path or URL.
+        The cube's path or URL; what is secret in it is left out.
     folder : pathlib.Path
         Made if it is not there.
 
@@ -133,7 +134,7 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     except ImportError:
         raise CubeError("items.parquet needs pyarrow: pip install 'cloudsen12-cube[stac]'") from None
     folder.mkdir(parents=True, exist_ok=True)
-    href = place if "://" in place else Path(os.path.relpath(place, folder)).as_posix()
+    href = without_secrets(place) if "://" in place else Path(os.path.relpath(place, folder)).as_posix()
     document = collection(cube, href)
     items = items_table(cube, href)
     path = folder / "items.parquet"

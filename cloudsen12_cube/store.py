@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, roi_chunk
+from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.tables import Column, Frame
 
@@ -80,6 +80,33 @@ def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
     dict of str to bytes
         Equal to ``objects(contents)``, in a tenth of the time.
     """
+    return _with_root(made | _learnt(contents), contents)
+
+
+def told(root_object: bytes, contents: Contents) -> dict[str, bytes]:
+    """Make the objects that say what is there, of a cube whose other metadata stay as they are.
+
+    Parameters
+    ----------
+    root_object : bytes
+        The root as it is.
+    contents : Contents
+        Of its settings, the state alone is new.
+
+    Returns
+    -------
+    dict of str to bytes
+        The root is the last.
+    """
+    made, document = _learnt(contents), json.loads(root_object)
+    document["attributes"][KEY]["state"] = contents.settings["state"]
+    nodes = document["consolidated_metadata"]["metadata"]
+    nodes |= {key.removesuffix("/zarr.json"): json.loads(made[key]) for key in made if key.endswith("/zarr.json")}
+    return made | {ROOT_KEY: json.dumps(document).encode()}
+
+
+def _learnt(contents: Contents) -> dict[str, bytes]:
+    """Make the objects of what a run learns."""
     memory: dict[str, Any] = {}
     root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
     for layout in contents.layouts:
@@ -87,8 +114,7 @@ def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
         _write(group, [tables.status(contents.status[layout.product])])
         _pixels(group, layout, contents)
     changing = {key for layout in contents.layouts for key in _changing(layout.product)}
-    fresh = {key: value.to_bytes() for key, value in memory.items() if key.startswith(tuple(changing))}
-    return _with_root(made | fresh, contents)
+    return {key: value.to_bytes() for key, value in memory.items() if key.startswith(tuple(changing))}
 
 
 def _changing(product: str) -> tuple[str, str]:
@@ -216,6 +242,7 @@ def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
         ) from None
     if not isinstance(settings, dict):
         raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    check_version(settings, place)
     return settings
 
 
@@ -258,7 +285,23 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
 
 
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
-    return np.asarray(root[name][...])
+    try:
+        return np.asarray(root[name][...])
+    except Exception as error:  # whatever a damaged chunk makes a codec raise
+        place = str(root.store_path).removeprefix("file://")
+        raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
+
+
+def damaged_tables(place: str) -> list[str]:
+    """Read every array but the pixels; give a line for each that cannot be read."""
+    found = []
+    for name, array in zarr.open_group(place, mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
+            try:
+                array[...]
+            except Exception as error:  # whatever a damaged chunk makes a codec raise
+                found.append(f"{name}: cannot be read ({error})")
+    return sorted(found)
 
 
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:

@@ -14,17 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
-    ("errors", "assets", "classes", "properties", "header"),
-    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy"),
+    ("errors", "assets", "classes", "properties", "header", "redact"),
+    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
     ("archive", "catalogue", "shard", "sink"),
     ("grid", "record", "testing_metadata"),
-    ("testing",),
+    ("testing", "accept", "changes", "tally"),
     ("plan", "tables"),
-    ("patch", "store", "report", "plan_document"),
+    ("patch", "store", "report", "plan_document", "workers"),
     (
         "cube",
         "reader",
         "info",
+        "status",
         "verify_metadata",
         "class_view",
         "query",
@@ -33,7 +34,8 @@ FLOORS = (
         "cog",
         "footprints",
     ),
-    ("convert", "verify", "picture"),
+    ("opening",),
+    ("convert", "finalise", "verify", "picture"),
     ("plot", "html", "stac", "gallery"),
     ("stac_items", "browse"),
     ("accessor", "array_accessor", "backend"),

@@ -190,12 +190,13 @@ def test_what_is_unknown_is_null_and_the_rest_stays(cube: Path, tmp_path: Path) 
     root["land_cover"][0, 0] = -1
     root["datetime"][0, 0] = np.datetime64("NaT", "ns")
     nodes = {"/": root, **{name: tree[name].to_dataset(inherit=False) for name in tree.children}}
-    write(xr.DataTree.from_dict(nodes), "s3://bucket/cube.zarr", tmp_path)
+    write(xr.DataTree.from_dict(nodes), "s3://name:secret@bucket/cube.zarr?token=secret", tmp_path)
     table = geopandas.read_parquet(tmp_path / "items.parquet")
     assert table.geometry.isna().tolist() == [True] + [False] * 19
     for name in ("proj:transform", "land_cover", "datetime"):
         assert table[name].isna().tolist() == [True] + [False] * 19
     assert table["assets"][0]["s2l1c"]["href"] == "s3://bucket/cube.zarr/s2l1c"
+    assert b"secret" not in (tmp_path / "collection.json").read_bytes() + (tmp_path / "items.parquet").read_bytes()
 
 
 def test_a_selection_is_described_as_such(cube: Path) -> None:
