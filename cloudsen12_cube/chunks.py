@@ -3,8 +3,8 @@
 The format is Zarr v3's ``sharding_indexed`` as ``shard`` writes it; zarr-python is the oracle of the tests. A crc32c
 that does not fit is an error which names the shard: a flipped bit never becomes a pixel.
 
-Why not TensorStore: measured side by side (``benchmarks/README.md``), it takes a tenth less CPU a patch on a local disk,
-3.3 against 3.7 ms, and gives half the patches a second, 98 against 188, from an S3 server with 30 ms a request.
+Why not TensorStore: measured side by side (``benchmarks/README.md``), it takes a tenth less CPU a patch on a local
+disk, 3.3 against 3.7 ms, and gives half the patches a second, 98 against 188, from an S3 server with 30 ms a request.
 """
 
 from __future__ import annotations
