@@ -83,7 +83,8 @@ def write_empty(archive: str, cube: str) -> float:
     from cloudsen12_cube.sink import Sink
 
     start = time.perf_counter()
-    open_or_create(plan(archive), Sink(cube)).finalise({})
+    store = open_or_create(plan(archive), Sink(cube))
+    store.finalise(store.survey().status, ())
     return time.perf_counter() - start
 
 

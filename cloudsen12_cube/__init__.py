@@ -6,8 +6,11 @@ from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
 from cloudsen12_cube.classes import Threshold
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
+from cloudsen12_cube.share import Part
+from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.verify import verify
 
 __all__ = [
@@ -16,11 +19,15 @@ __all__ = [
     "CubeError",
     "DatasetAccessor",
     "Options",
+    "Part",
     "Report",
+    "Status",
     "Threshold",
     "convert",
+    "finalise",
     "open_cube",
     "plan",
+    "status",
     "testing",
     "verify",
 ]

@@ -19,13 +19,18 @@ from rich.console import Console
 from cloudsen12_cube import terminal
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
-from cloudsen12_cube.convert import Options, StrictError, convert, plan, worker_count
+from cloudsen12_cube.convert import Options, StrictError, convert, plan
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.report import failures_path
+from cloudsen12_cube.share import Part, parse_part
+from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.verify import Level, verify
+from cloudsen12_cube.workers import worker_count
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
+    return without_secrets(" ".join(str(text).split()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,10 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", metavar="ARCHIVE", help="compare every pixel and metadata value with the archive")
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
-    for name, run, text in (("info", _info, "show what is in a cube"), ("status", _status, "show how far a cube is")):
-        sub = command(name, run, text)
-        sub.add_argument("cube", metavar="CUBE")
-        sub.add_argument("--json", action="store_true", help="print it as JSON")
+    sub = command("finalise", _finalise, "end a conversion that was made in parts, and name what is missing")
+    sub.add_argument("cube", metavar="CUBE")
+    sub = command("status", _status, "show how far a cube is")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--source", metavar="ARCHIVE", help="name its files that changed since they were converted")
+    sub.add_argument("--checksum", action="store_true", help="with --source: compare sha256, not only names and sizes")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    sub = command("info", _info, "show what is in a cube")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
 
@@ -103,6 +114,9 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--memory", type=_bytes, metavar="SIZE", help="limit such as 2GiB; fewer workers if need be")
     sub.add_argument("--test-meaning", choices=get_args(TestMeaning), help="what `test` means (default: told from it)")
     sub.add_argument("--strict", action="store_true", help="stop at the first damaged file")
+    sub.add_argument("--part", type=_part, metavar="I/N", help="convert one share of N; `finalise` ends the job")
+    sub.add_argument("--accept", type=Path, metavar="FILE", help="live with these failures, a CUBE.failures.json")
+    sub.add_argument("--repair", action="store_true", help="also make again what is damaged or has changed files")
     sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
     if planning:
         sub.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
@@ -129,6 +143,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _part(text: str) -> Part:
+    try:
+        return parse_part(text)
+    except CubeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
     if match is None:
@@ -137,7 +158,12 @@ def _bytes(text: str) -> int:
 
 
 def _options(given: argparse.Namespace) -> Options:
-    return Options(given.bbox, tuple(given.rois), given.workers, given.memory, given.strict, given.test_meaning)
+    return Options(
+        *(given.bbox, tuple(given.rois), given.workers, given.memory, given.strict, given.test_meaning),
+        part=given.part,
+        accept=given.accept,
+        repair=given.repair,
+    )
 
 
 def _demo(given: argparse.Namespace, console: Console) -> int:
@@ -147,7 +173,7 @@ def _demo(given: argparse.Namespace, console: Console) -> int:
 def _plan(given: argparse.Namespace, console: Console) -> int:
     options = _options(given)
     made = plan(given.source, given.products, given.where, options)
-    workers = worker_count(made, options)
+    workers = worker_count(made, options.workers, options.memory)
     if given.json:
         given.json.write_text(as_json(made, workers), encoding="utf-8")
     if not given.quiet:
@@ -164,7 +190,7 @@ def _convert(given: argparse.Namespace, console: Console) -> int:
     if not given.quiet:
         terminal.show_report(console, report)
     if report.faults:
-        place = failures_path(given.cube)
+        place = failures_path(given.cube, report.part)
         print(
             f"cloudsen12-cube: {len(report.faults)} failures; the first: {report.faults[0]}; all: {place}",
             file=sys.stderr,
@@ -191,12 +217,27 @@ def _info(given: argparse.Namespace, console: Console) -> int:
 
 
 def _status(given: argparse.Namespace, console: Console) -> int:
-    found = info(given.cube)
+    found = status(given.cube, given.source, given.checksum)
     if given.json:
-        _print_json({row.product: asdict(row) for row in found.products})
+        _print_json(asdict(found))
     else:
-        terminal.show_info(console, found)
-    return 0
+        terminal.show_status(console, found)
+    return found.exit_code
+
+
+def _finalise(given: argparse.Namespace, console: Console) -> int:
+    found = finalise(given.cube)
+    terminal.show_status(console, found)
+    if found.exit_code:
+        print(f"cloudsen12-cube: {_unfinished(found)}", file=sys.stderr)
+    return found.exit_code
+
+
+def _unfinished(found: Status) -> str:
+    if found.missing:
+        product, roi = found.missing[0]
+        return f"{len(found.missing)} shards are missing, the first {product} of {roi}: run their part again"
+    return f"{len(found.failures)} failures; all: {failures_path(found.place)}"
 
 
 def _print_json(document: Any) -> None:

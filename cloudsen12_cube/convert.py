@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from cloudsen12_cube import catalogue as catalogues
+from cloudsen12_cube.accept import key_of, read_choices
 from cloudsen12_cube.archive import open_archive
 from cloudsen12_cube.catalogue import Selection, TestMeaning
-from cloudsen12_cube.cube import Cube, open_or_create
-from cloudsen12_cube.errors import ArchiveError, CubeError
+from cloudsen12_cube.cube import Cube, Survey, open_or_create
+from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
 from cloudsen12_cube.layout import record_key, shard_key
 from cloudsen12_cube.patch import encode_patch
-from cloudsen12_cube.plan import Plan, ShardTask, make_plan, memory_need
+from cloudsen12_cube.plan import Plan, ShardTask, make_plan
 from cloudsen12_cube.record import PatchRecord, ShardRecord
-from cloudsen12_cube.report import Report, write_failures
+from cloudsen12_cube.report import Report, failures_path, faults_of, faults_of_rows, write_failures
 from cloudsen12_cube.shard import assemble
+from cloudsen12_cube.share import Part
 from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.workers import started, submitting, worker_count
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,6 @@ class Step:
 
 
 Progress = Callable[[Step], None]
-
-Submit = Callable[[ShardTask], Future[ShardRecord]]
-
-_AHEAD = 64
-"""Shards that are handed to somebody's executor at a time."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,17 @@ class Options:
     """Stop at the first file that cannot be converted."""
     test_meaning: TestMeaning | None = None
     """How to read the codes of ``test``; by default it is told from the codes."""
+    part: Part | None = None
+    """Make this share of the shards alone; others may make theirs at the same time, and `finalise` ends the job."""
+    accept: str | os.PathLike[str] | None = None
+    """File that names failures to live with: ``CUBE.failures.json`` or an excerpt of it."""
+    repair: bool = False
+    """Read every shard, and make again what is damaged or has other files now."""
+
+    def __post_init__(self) -> None:
+        if self.part and (self.repair or self.accept):
+            name = "repair" if self.repair else "accept"
+            raise SelectionError(f"{name} concerns the whole cube: give it without a part")
 
 
 def plan(
@@ -127,92 +137,62 @@ def convert(
     made = plan(source, products, where, options)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
-    sink = Sink(os.fspath(cube))
-    with sink.locked():
-        store = open_or_create(made, sink)
-        missing = [task for task in store.plan.tasks() if not store.is_done(task)]
-        store, records = _run(missing, store, executor, options, progress)
-        store.finalise(records)
-    report = Report.of(store.plan, records, missing)
-    write_failures(report, os.fspath(cube))
-    return report
+    choices = read_choices(Path(options.accept)) if options.accept else []
+    workers = worker_count(made, options.workers, options.memory)
+    sink, part = Sink(os.fspath(cube)), options.part
+    with sink.locked(shared=part is not None):
+        store = open_or_create(made, sink, options.repair)
+        store = store.accepting(choices) if choices else store
+        survey = store.survey(options.repair, workers)
+        mine = part.of(made.catalogue.rois) if part else None
+        todo = [task for task in survey.todo if mine is None or task.roi_id in mine]
+        store, records = _run(todo, store, survey, (executor, workers), options, progress)
+        if part is None:
+            store.finalise(survey.tally, records)
+    shards = len(made.layouts) * len(made.catalogue.rois if mine is None else mine)
+    found = [*faults_of_rows(store.plan.faults()), *faults_of(sorted(records, key=lambda r: (r.product, r.roi_id)))]
+    faults = tuple(fault for fault in found if key_of(fault) not in store.accepted)
+    write_failures(faults, failures_path(cube, part))
+    report = Report.of(shards, shards - len(todo), records, faults)
+    return replace(report, accepted=len(store.accepted), part=part)
 
 
 def _run(
-    tasks: list[ShardTask], store: Cube, executor: Executor | None, options: Options, progress: Progress | None
-) -> tuple[Cube, dict[tuple[str, str], ShardRecord]]:
-    workers = worker_count(store.plan, options)
-    records: dict[tuple[str, str], ShardRecord] = {}
+    todo: list[ShardTask],
+    store: Cube,
+    survey: Survey,
+    who: tuple[Executor | None, int],
+    options: Options,
+    progress: Progress | None,
+) -> tuple[Cube, list[ShardRecord]]:
+    made: list[ShardRecord] = []
     raw: dict[str, int] = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
-    with _submitting(executor, workers, store.sink) as submit:
-        queue = iter(tasks)
-        running = {submit(task) for task in islice(queue, workers + 1 if executor is None else _AHEAD)}
-        try:
-            store = store.begun()  # while the first shards are being made
-            for record in _finished(running, queue, submit):
-                records[record.product, record.roi_id] = record.without_sources()
-                if progress:
-                    progress(Step(record, raw[record.product], len(tasks)))
-                if options.strict and record.faults:
-                    raise StrictError(record.faults[0])
-        finally:
-            for future in running:
-                future.cancel()
-    return store, records
+    if todo and not store.new:
+        store = store.begun(survey.tally)  # what is made again is absent before it is touched
+    # Another process may have had the same part: what it has done meanwhile is left alone.
+    queue = (task for task in todo if not (options.part and store.is_done(task)))
+    making = submitting(partial(write_shard, sink=store.sink), *who)
+    with making as (submit, ahead), closing(started(queue, submit, ahead)) as records:
+        if store.new:
+            store = store.begun(survey.tally)  # while the first shards are being made
+        for record in records:
+            made.append(record.without_sources())
+            if progress:
+                progress(Step(record, raw[record.product], len(todo)))
+            for fault in record.faults:
+                if options.strict and key_of(fault) not in store.accepted:
+                    raise StrictError(fault)
+    return store, made
 
 
 class StrictError(CubeError):
     """A damaged file stopped a strict run (exit code 1)."""
 
 
-def worker_count(made: Plan, options: Options) -> int:
-    """Threads that a run may use: those asked for, as far as the memory allows.
-
-    Raises
-    ------
-    CubeError
-        If not even one fits.
-    """
-    wanted = options.workers if options.workers is not None else os.cpu_count() or 1
-    if options.memory is None:
-        return wanted
-    for workers in range(max(wanted, 1), 0, -1):
-        if memory_need(made.layouts, workers) <= options.memory:
-            return min(workers, wanted)
-    need = memory_need(made.layouts, 1) / 2**20
-    raise CubeError(f"{options.memory / 2**20:.0f} MiB do not suffice: one worker needs {need:.0f} MiB")
-
-
-@contextmanager
-def _submitting(executor: Executor | None, workers: int, sink: Sink) -> Iterator[Submit]:
-    """Give a function that sets somebody to make a shard: an executor, a pool of threads, or the caller at once."""
-    if executor is not None:
-        yield lambda task: executor.submit(write_shard, task, sink)
-    elif workers:
-        with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
-            yield lambda task: pool.submit(write_shard, task, sink)
-    else:
-        yield lambda task: _at_once(task, sink)
-
-
-def _at_once(task: ShardTask, sink: Sink) -> Future[ShardRecord]:
-    future: Future[ShardRecord] = Future()
-    future.set_result(write_shard(task, sink))
-    return future
-
-
-def _finished(running: set[Future[ShardRecord]], queue: Iterator[ShardTask], submit: Submit) -> Iterator[ShardRecord]:
-    """Yield records as shards are done, and keep as many under way: few, so that a stop loses little."""
-    while running:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        running -= done
-        running |= {submit(task) for task in islice(queue, len(done))}
-        for future in done:
-            yield future.result()
-
-
 def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:
     """Make one shard: read its patches, encode them one by one, commit the shard and then its record.
+
+    An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
 
     Returns
     -------
@@ -229,10 +209,11 @@ def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:
     data = assemble(chunks) if any(chunks) else b""
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(task.layout.product, task.roi_id, task.index, len(data), digest, tuple(patches))
-    key = shard_key(record.product, record.index)
+    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
+    sink.delete(note)
     if data:
         sink.put(key, data)
     else:
         sink.delete(key)
-    sink.put(record_key(record.product, record.roi_id), record.as_bytes())
+    sink.put(note, record.as_bytes())
     return record

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
-from cloudsen12_cube.classes import layer
+from cloudsen12_cube.changes import outdated
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.labels import probability_scale
-from cloudsen12_cube.layout import LAYOUT_VERSION, shard_key
+from cloudsen12_cube.layout import LAYOUT_VERSION, records_path, shard_key
 from cloudsen12_cube.plan import Plan, ShardTask
-from cloudsen12_cube.record import ShardRecord
+from cloudsen12_cube.record import ShardRecord, Tally
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table, restated
 from cloudsen12_cube.tables import Frame
 
 _FIXED = ("layout_version", "products", "test_meaning")
 """Settings that a cube keeps for life."""
+
+_KEPT = ("created", "tool", "source", "accepted")
+"""Settings of the first run, or of an earlier one, that a later run keeps."""
 
 _ABOUT = {
     "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
@@ -33,6 +38,16 @@ _ABOUT = {
     "Sentinel-2. Scientific Data 9, 782 (2022).",
     "institution": "contains modified Copernicus Sentinel data",
 }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is of a plan before a run."""
+
+    todo: list[ShardTask]
+    """Shards to be made, in the order of the plan."""
+    tally: Tally
+    """What readers may be shown while those are made: all of their patches are absent."""
 
 
 @dataclass(frozen=True)
@@ -45,64 +60,110 @@ class Cube:
     table: pd.DataFrame
     """Catalogue of the whole cube: what was there before, and what the plan adds."""
     settings: dict[str, Any]
+    accepted: frozenset[accept.Key] = frozenset()
+    """Failures that somebody decided to live with, as long as their files stay as they are."""
+    new: bool = False
+    """Whether no reader can see it yet: its metadata are not there."""
     made: dict[str, bytes] = field(default_factory=dict)
     """Metadata objects as this run has written them."""
-    outdated: bool = False
-    """Whether the metadata on disk do not have all ROIs yet."""
+
+    def accepting(self, choices: Sequence[accept.Key]) -> Cube:
+        """Record decisions to keep a gap; the next metadata that are written hold them."""
+        loaded = (records.load(self.sink, p.product, roi) for p in self.plan.layouts for roi in self.plan.order)
+        known = {accept.key_of(fault) for record in loaded if record for fault in record.faults}
+        known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
+        gaps = accept.decide(choices, known, accept.in_settings(self.settings), self.plan.archive)
+        return replace(
+            self,
+            settings=self.settings | accept.as_setting(gaps),
+            accepted=accept.holding(gaps, self.plan.archive),
+        )
+
+    def survey(self, repair: bool = False, workers: int = 1) -> Survey:
+        """Find out which shards are to be made.
+
+        Parameters
+        ----------
+        repair : bool
+            Read every shard: what does not have the recorded sha256, has faults, or has other files now is made again.
+        workers : int
+            Threads that read.
+        """
+        tasks = list(self.plan.tasks())
+        if repair:
+            with ThreadPoolExecutor(max(workers, 1)) as pool:
+                found = list(pool.map(self._right, tasks))
+        else:
+            found = [self._done(task) for task in tasks]
+        tally = self._tally(record for record in (*found, *self._others()) if record)
+        return Survey([task for task, record in zip(tasks, found, strict=True) if record is None], tally)
 
     def is_done(self, task: ShardTask) -> bool:
         """Tell whether a shard has a record without faults, and an object of the length that the record states."""
+        return self._done(task) is not None
+
+    def _done(self, task: ShardTask) -> ShardRecord | None:
         record = records.load(self.sink, task.layout.product, task.roi_id)
-        if record is None or record.faults or record.index != task.index:
-            return False
+        if record is None or record.index != task.index:
+            return None
+        if any(accept.key_of(fault) not in self.accepted for fault in record.faults):
+            return None
         stated = [(p.time, p.s2_id_gee) for p in record.patches]
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
-            return False
-        return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+            return None
+        whole = record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+        return record.without_sources() if whole else None
 
-    def begun(self) -> Cube:
-        """Write the metadata of a new or grown cube, with the statuses of what is there; do nothing to another."""
-        return replace(self, made=self.write_metadata("converting", {})) if self.outdated else self
+    def _right(self, task: ShardTask) -> ShardRecord | None:
+        """Give the record of a shard that needs no repair."""
+        record = records.load(self.sink, task.layout.product, task.roi_id)
+        if record is None or record.faults or self._done(task) is None:
+            return None
+        if outdated(task.layout.product, record, {patch.time: patch.files for patch in task.patches}):
+            return None
+        data = self.sink.get(shard_key(record.product, record.index)) or b""
+        return record.without_sources() if hashlib.sha256(data).hexdigest() == record.sha256 else None
 
-    def finalise(self, fresh: dict[tuple[str, str], ShardRecord]) -> None:
+    def _others(self) -> Iterator[ShardRecord | None]:
+        """Yield the records of the ROIs that the plan leaves alone."""
+        planned = set(self.plan.catalogue.rois)
+        for layout in self.plan.layouts:
+            for roi in self.plan.order:
+                if roi not in planned:
+                    yield records.load(self.sink, layout.product, roi)
+
+    def _tally(self, there: Iterable[ShardRecord]) -> Tally:
+        layouts = self.plan.layouts
+        return records.tally((row.product for row in layouts), len(self.plan.order), layouts[0].times, there)
+
+    def begun(self, tally: Tally) -> Cube:
+        """Write the metadata of a cube that changes, before a shard that a reader can see is written again."""
+        return replace(self, made=self.write_metadata("converting", tally), new=False)
+
+    def finalise(self, tally: Tally, fresh: Iterable[ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
 
         Parameters
         ----------
-        fresh : dict
-            Records of this run by (product, roi_id); all others are read.
+        tally : Tally
+            Of what was there before; added to.
+        fresh : iterable of ShardRecord
+            Records of this run.
         """
-        self.write_metadata("final", fresh)
+        for record in fresh:
+            tally.add(record)
+        self.write_metadata("final", tally)
 
-    def write_metadata(self, state: str, fresh: dict[tuple[str, str], ShardRecord]) -> dict[str, bytes]:
+    def write_metadata(self, state: str, tally: Tally) -> dict[str, bytes]:
         """Write the metadata objects that changed, the root's last; return them all."""
-        status: dict[str, npt.NDArray[np.uint8]] = {}
-        maxima: list[int] = []
-        for layout in self.plan.layouts:
-            status[layout.product], found = self._summary(layout.product, fresh)
-            maxima += found
-        settings = self.settings | {"state": state}
+        settings = self.settings | tally.learnt() | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        scale = probability_scale(max(maxima)) if maxima else None
-        contents = Contents(frame, self.plan.layouts, status, settings, _ABOUT | _history(settings), scale)
+        contents = Contents(frame, self.plan.layouts, tally.status, settings, _ABOUT | _history(settings))
         made = restated(self.made, contents) if self.made else objects(contents)
         for key, data in made.items():
             if self.made.get(key) != data and self.sink.get(key) != data:
                 self.sink.put(key, data, durable=key == ROOT_KEY)
         return made
-
-    def _summary(
-        self, product: str, fresh: dict[tuple[str, str], ShardRecord]
-    ) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        """Gather from the records of a product the status of each patch, and the largest values of CD-FCNN."""
-        grid = np.zeros((len(self.plan.order), self.plan.layouts[0].times), dtype=np.uint8)
-        maxima: list[int] = []
-        for index, roi in enumerate(self.plan.order):
-            record = fresh.get((product, roi)) or records.load(self.sink, product, roi)
-            for patch in record.patches if record else ():
-                grid[index, patch.time] = patch.status
-                maxima += [value for band, value in patch.maxima.items() if layer(band).full_scale is None]
-        return grid, maxima
 
 
 def _history(settings: dict[str, Any]) -> dict[str, str]:
@@ -113,8 +174,15 @@ def _history(settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def open_or_create(plan: Plan, sink: Sink) -> Cube:
+def open_or_create(plan: Plan, sink: Sink, repair: bool = False) -> Cube:
     """Create the cube that a plan asks for, or find it and check that the plan continues it.
+
+    Parameters
+    ----------
+    plan : Plan
+    sink : Sink
+    repair : bool
+        Go on even if the cube's catalogue cannot be read.
 
     Raises
     ------
@@ -125,7 +193,7 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     if root is None:
         if not sink.empty():
             raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
-        return _create(plan, sink, _settings(plan))
+        return _create(plan, sink)
     try:
         found = read_settings(root, sink.root)
     except StoreError as error:
@@ -133,9 +201,10 @@ def open_or_create(plan: Plan, sink: Sink) -> Cube:
     plan = _with_times(plan, found)
     settings = _settings(plan)
     _same_settings(found, settings, sink.root)
+    settings |= {key: found[key] for key in _KEPT if key in found}
     if found.get("state") == "creating":
-        return _create(plan, sink, settings)
-    return _continue(plan, sink, settings | {key: found[key] for key in ("created", "tool", "source")})
+        return _cube(plan, sink, plan.catalogue.table, settings, new=True)
+    return _continue(plan, sink, settings, repair)
 
 
 def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
@@ -150,7 +219,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "layout_version": LAYOUT_VERSION,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "source": plan.archive.root,
+        "source": without_secrets(plan.archive.root),
         "metadata": plan.source,
         "test_meaning": plan.catalogue.test_meaning,
         "selection": {
@@ -162,19 +231,21 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
+def _create(plan: Plan, sink: Sink) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
-    mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: settings | {"state": "creating"}}}
+    settings = _settings(plan)
+    mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
+    mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: mine}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
-    return Cube(sink, plan, plan.catalogue.table, settings, outdated=True)
+    return _cube(plan, sink, plan.catalogue.table, settings, new=True)
+
+
+def _cube(plan: Plan, sink: Sink, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
+    accepted = accept.holding(accept.in_settings(settings), plan.archive)
+    return Cube(sink, plan, table, settings, accepted, new)
 
 
 def _same_settings(found: dict[str, Any], wanted: dict[str, Any], place: str) -> None:
-    if found.get("layout_version") != LAYOUT_VERSION:
-        raise DestinationError(
-            f"{place} has layout version {found.get('layout_version')}, this release writes {LAYOUT_VERSION}: "
-            "convert into a new place, or use the release that made it"
-        )
     for name in _FIXED:
         if json.loads(json.dumps(wanted[name])) != found.get(name):
             has, asks = _difference(found.get(name), json.loads(json.dumps(wanted[name])))
@@ -194,16 +265,40 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
     return f"{name} {has}", f"{name} {asks}"
 
 
-def _continue(plan: Plan, sink: Sink, settings: dict[str, Any]) -> Cube:
+def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
-    order, before = read_table(sink.root)
+    try:
+        order, before = read_table(sink.root)
+    except StoreError:
+        if not repair:
+            raise
+        return _cube(replace(plan, order=_places(plan, sink)), sink, plan.catalogue.table, settings)
     new = plan.catalogue.table
     _same_patches(before, new, sink.root)
     kept = before[~before["roi_id"].isin(new["roi_id"])]
     table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
     known = set(order)
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
-    return Cube(sink, replace(plan, order=whole), table, settings, outdated=whole != order)
+    return _cube(replace(plan, order=whole), sink, table, settings)
+
+
+def _places(plan: Plan, sink: Sink) -> tuple[str, ...]:
+    """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
+    found: dict[int, str] = {}
+    for layout in plan.layouts:
+        for name in sink.names(records_path(layout.product)):
+            record = records.load(sink, layout.product, name.removesuffix(".json"))
+            if record:
+                found[record.index] = record.roi_id
+    placed = set(found.values())
+    rest = iter([roi for roi in plan.catalogue.rois if roi not in placed])  # none of their shards is there
+    order = [found.get(index) or next(rest, "") for index in range(max(found, default=-1) + 1)]
+    strange = [roi for roi in order if roi not in plan.groups]
+    if strange:
+        raise DestinationError(
+            f"the catalogue of {sink.root} is damaged, and this selection lacks ROIs of it: take all"
+        )
+    return (*order, *rest)
 
 
 def _same_patches(before: pd.DataFrame, new: pd.DataFrame, place: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cloudsen12_cube.assets import ProductName, bands_of
+from cloudsen12_cube.errors import StoreError
 
 LAYOUT_VERSION = 1
 DIMS = ("roi", "time", "band", "y", "x")
@@ -87,6 +88,24 @@ class ProductLayout:
         }
 
 
+def check_version(settings: dict[str, Any], place: str) -> None:
+    """Refuse a cube that another release laid out in another way.
+
+    Raises
+    ------
+    StoreError
+        With the way to upgrade.
+    """
+    found = settings.get("layout_version")
+    if found == LAYOUT_VERSION:
+        return
+    if isinstance(found, int) and found > LAYOUT_VERSION:
+        way = "install a newer release of cloudsen12-cube"
+    else:
+        way = f"open it with the release that made it ({settings.get('tool')}), or convert the archive into a new place"
+    raise StoreError(f"{place} has layout version {found}, this release knows {LAYOUT_VERSION}: {way}")
+
+
 def roi_chunk(rois: int) -> int:
     """Length along roi of the one chunk of a metadata array.
 
@@ -105,9 +124,14 @@ def shard_key(product: str, index: int) -> str:
     return f"{array_path(product)}/c/{index}/0/0/0/0"
 
 
+def records_path(product: str) -> str:
+    """Where the records of a product lie: under the array, where no Zarr reader lists."""
+    return f"{array_path(product)}/records"
+
+
 def record_key(product: str, roi_id: str) -> str:
-    """Key of the record that says a shard is done. It lies under the array, where no Zarr reader lists."""
-    return f"{array_path(product)}/records/{roi_id}.json"
+    """Key of the record that says a shard is done."""
+    return f"{records_path(product)}/{roi_id}.json"
 
 
 def stored_dtype(product: ProductName, dtypes: Iterable[np.dtype[Any]]) -> str:

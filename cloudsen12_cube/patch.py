@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,11 +23,13 @@ from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.plan import PatchTask, ShardTask
 from cloudsen12_cube.raster import read
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, PatchRecord, Source
+from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.shard import encode_chunk
 
 Planes = npt.NDArray[Any]
 _PROBABILITY_MAX = {"s2cloudless": 100}  # CD-FCNN is published in per cent and in hundredths of it
 _LABEL_MAX = 10_000
+_LEAST = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
 
 
 def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> Fault:
-    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, error.path, error.found, error.expected)
+    told = (without_secrets(text) for text in (error.path, error.found, error.expected))
+    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
 
 
 def _planes(
@@ -83,8 +87,9 @@ def _planes(
     path = f"{files.folder}/{files.names[name]}"
     if name in files.outside:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
-    data = _bytes(task.root, path)
-    header, pixels = read(data, path)
+    limit = most_bytes(task.layout, len(files_of(task.layout.product)[name]))
+    data = _bytes(task.root, path, limit)
+    header, pixels = read(data, path, limit)
     check(header, pixels, task.layout, patch, path)
     sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
     del data
@@ -102,10 +107,24 @@ def _maximum(stored: Planes) -> int:
     return max(int((stored.view("uint16") + np.uint16(1)).max()) - 1, 0)  # the fill, plus one, is 0
 
 
-def _bytes(root: str, path: str) -> bytes:
+def most_bytes(layout: ProductLayout, bands: int) -> int:
+    """Bytes that a file may have, and its pixels: 64 bits a pixel, or what a little patch and a large tile take.
+
+    A sound file has a quarter of that, overviews included. More is refused before it is read, or decoded.
+    """
+    return max(_LEAST, 8 * bands * layout.height * layout.width)
+
+
+def _bytes(root: str, path: str, limit: int) -> bytes:
+    place = os.path.join(root, path)
     try:
-        with open(os.path.join(root, path), "rb") as file:
-            return file.read()
+        found = os.stat(place)
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
+            raise PatchError(path, "no regular file", "a file")
+        if found.st_size > limit:
+            raise PatchError(path, f"a file of {found.st_size} bytes", f"at most {limit} bytes")
+        with open(place, "rb") as file:
+            return file.read(limit)
     except OSError as error:
         raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
 

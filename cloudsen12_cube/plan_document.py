@@ -8,6 +8,7 @@ from typing import Any
 from cloudsen12_cube.assets import files_of
 from cloudsen12_cube.layout import LAYOUT_VERSION
 from cloudsen12_cube.plan import Plan, ShardTask
+from cloudsen12_cube.redact import without_secrets
 
 PLAN_VERSION = 1
 
@@ -17,7 +18,7 @@ def as_json(plan: Plan, workers: int) -> str:
     head = {
         "plan_version": PLAN_VERSION,
         "layout_version": LAYOUT_VERSION,
-        "source": plan.archive.root,
+        "source": without_secrets(plan.archive.root),
         "metadata": plan.source,
         "test_meaning": plan.catalogue.test_meaning,
         "selection": {

@@ -13,7 +13,7 @@ import xarray as xr
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import roi_number
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.layout import DIMS
+from cloudsen12_cube.layout import DIMS, check_version
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -83,6 +83,7 @@ def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
         ) from error
     if "cloudsen12" not in tree.attrs:
         raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
+    check_version(tree.attrs["cloudsen12"], place)
     return tree
 
 
@@ -102,7 +103,19 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
         if products is None or name in products:
             # Decoding times reads them: once, from the root, spares a bucket's reader 20 requests.
             nodes[name] = tree[name].to_dataset().assign_coords(times)
+    if "labels" in nodes:
+        nodes["labels"] = _scaled(nodes["labels"], root.attrs["cloudsen12"].get("probability_scale"))
     return xr.DataTree.from_dict(nodes, name=tree.name)
+
+
+def _scaled(labels: xr.Dataset, full: int | None) -> xr.Dataset:
+    """Tell the array of labels the full scale of CD-FCNN, which the conversion found in the whole cube."""
+    array = labels["labels"].copy(deep=False)
+    array.attrs["layers"] = {
+        name: flags | ({"valid_max": full} if full and "valid_min" in flags and "valid_max" not in flags else {})
+        for name, flags in array.attrs["layers"].items()
+    }
+    return labels.assign(labels=array)
 
 
 def _in_order(tree: xr.DataTree) -> xr.DataTree:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cloudsen12_cube.plan import Plan, ShardTask
+from cloudsen12_cube.catalogue import RowFault
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, ShardRecord
+from cloudsen12_cube.share import Part
 
 REPORT_VERSION = 1
 
@@ -19,7 +20,7 @@ class Report:
     """Result of a conversion."""
 
     shards: int
-    """Shards of the plan."""
+    """Shards of the plan, or of the part of it that was asked for."""
     written: int
     """Shards that this run made."""
     skipped: int
@@ -33,6 +34,11 @@ class Report:
     size: int
     """Stored bytes of the written shards."""
     faults: tuple[Fault, ...] = ()
+    """What was refused, less what is accepted."""
+    accepted: int = 0
+    """Failures that somebody decided to live with."""
+    part: Part | None = None
+    """The share of the plan that this was."""
 
     @property
     def exit_code(self) -> int:
@@ -40,37 +46,38 @@ class Report:
         return 1 if self.faults else 0
 
     @classmethod
-    def of(cls, plan: Plan, records: dict[tuple[str, str], ShardRecord], tasks: Sequence[ShardTask]) -> Report:
+    def of(cls, shards: int, skipped: int, records: Iterable[ShardRecord], faults: tuple[Fault, ...]) -> Report:
         """Sum up the records of a run."""
-        shards = len(plan.catalogue.rois) * len(plan.layouts)
-        status = [patch.status for record in records.values() for patch in record.patches]
+        rows = list(records)
+        status = [patch.status for record in rows for patch in record.patches]
         counts = {code: status.count(code) for code in (ABSENT, DONE, FAILED)}
-        size = sum(record.size for record in records.values())
-        faults = _faults(plan, records)
-        return cls(
-            shards, len(records), shards - len(tasks), counts[DONE], counts[FAILED], counts[ABSENT], size, faults
-        )
+        size = sum(record.size for record in rows)
+        return cls(shards, len(rows), skipped, counts[DONE], counts[FAILED], counts[ABSENT], size, faults)
 
 
-def _faults(plan: Plan, records: dict[tuple[str, str], ShardRecord]) -> tuple[Fault, ...]:
-    rows = [Fault(f.roi_id, f.s2_id_gee, "", "", "metadata", f.found, f.expected) for f in plan.faults()]
-    found = (fault for key in sorted(records) for fault in records[key].faults)
-    # A patch without a folder lacks every product: one line says so.
-    return tuple(dict.fromkeys([*rows, *(f if f.asset else replace(f, product="") for f in found)]))
+def faults_of_rows(rows: Iterable[RowFault]) -> list[Fault]:
+    """Give faults of the metadata the form of all others."""
+    return [Fault(f.roi_id, f.s2_id_gee, "", "", "metadata", f.found, f.expected) for f in rows]
 
 
-def failures_path(cube: str | os.PathLike[str]) -> Path:
-    """Place of the list of failures: beside the cube."""
-    return Path(os.fspath(cube).rstrip("/") + ".failures.json")
+def faults_of(records: Iterable[ShardRecord]) -> list[Fault]:
+    """Collect what went wrong. A patch without a folder lacks every product: one line says so."""
+    found = [fault for record in records for fault in record.faults]
+    return list(dict.fromkeys(f if f.asset else replace(f, product="") for f in found))
 
 
-def write_failures(report: Report, cube: str) -> None:
-    """Write the list of failures beside the cube; take an old one away where there are none."""
-    path = failures_path(cube)
-    if not report.faults:
+def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> Path:
+    """Place of the list of failures: beside the cube, one for each part."""
+    share = f".part-{part.number}-of-{part.count}" if part else ""
+    return Path(os.fspath(cube).rstrip("/") + f"{share}.failures.json")
+
+
+def write_failures(faults: Sequence[Fault], path: Path) -> None:
+    """Write a list of failures; take an old one away where there are none."""
+    if not faults:
         path.unlink(missing_ok=True)
         return
-    document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in report.faults]}
+    document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
     partial.replace(path)

@@ -1,6 +1,8 @@
 """Where the objects of a cube are put: whole, or not at all.
 
-An object is written beside its place, flushed to the disk and renamed: a reader sees the old one or the new one.
+An object is written under a name of its own in ``.partial``, flushed to the disk and renamed into its place: a reader
+sees the old one or the new one, and two writers of one object never share a file. What a writer that died has left in
+``.partial`` blocks nobody; the next one that has the cube to itself takes it away.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +23,7 @@ _PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Sink:
-    """A cube's folder on a local disk."""
+    """A cube's folder on a disk."""
 
     root: str
 
@@ -40,8 +43,9 @@ class Sink:
             If the disk is full or the place cannot be written.
         """
         path = Path(self.root, key)
-        partial = path.with_name(f".{path.name}{_PARTIAL}")
+        partial = Path(self.root, _PARTIAL, uuid.uuid4().hex)
         try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(partial, "wb") as file:
                 file.write(data)
@@ -50,7 +54,8 @@ class Sink:
                     os.fsync(file.fileno())
             os.replace(partial, path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise DestinationError(_reason(error, self.root)) from None
 
     def get(self, key: str) -> bytes | None:
@@ -76,18 +81,33 @@ class Sink:
         except OSError as error:
             raise DestinationError(_reason(error, self.root)) from None
 
-    def empty(self) -> bool:
-        """Tell whether nothing is there yet."""
+    def names(self, prefix: str) -> list[str]:
+        """Last parts of the keys directly under a prefix, in order; none where nothing is."""
         try:
-            return not os.listdir(self.root)
+            return sorted(os.listdir(os.path.join(self.root, prefix)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def empty(self) -> bool:
+        """Tell whether no object is there yet; what a writer that died has left is none."""
+        try:
+            return set(os.listdir(self.root)) <= {_PARTIAL}
         except FileNotFoundError:
             return True
         except NotADirectoryError:
             return False
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second writer out for as long as this one runs, or dies.
+    def locked(self, shared: bool = False) -> Iterator[None]:
+        """Keep other writers out for as long as this one runs, or dies.
+
+        Machines that do not share their locks cannot be kept out so. They do no harm: objects are whole, and equal
+        sources give equal ones.
+
+        Parameters
+        ----------
+        shared : bool
+            Let in others that ask for a share, too, as the parts of one conversion do.
 
         Raises
         ------
@@ -100,12 +120,34 @@ class Sink:
         except OSError as error:
             raise DestinationError(_reason(error, self.root)) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(handle, shared)
+            if not shared:
+                self._sweep()
             yield
-        except BlockingIOError:
-            raise DestinationError(f"another process is writing {self.root}: wait for it or stop it") from None
+            if not shared:
+                self._sweep()
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int, shared: bool) -> None:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DestinationError(f"another process is writing {self.root}: wait for it or stop it") from None
+        except OSError as error:
+            raise DestinationError(_reason(error, self.root)) from None
+
+    def _sweep(self) -> None:
+        """Take away what was never finished; nobody else writes now."""
+        folder = Path(self.root, _PARTIAL)
+        try:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DestinationError(_reason(error, self.root)) from None
 
 
 def _reason(error: OSError, root: str) -> str:

@@ -15,9 +15,11 @@ from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.info import Info
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.report import Report
+from cloudsen12_cube.status import Status
 from cloudsen12_cube.verify import Verification
 
 _SHOWN = 20
+_FEW = 5
 
 
 def size(count: float) -> str:
@@ -91,9 +93,13 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
 
 def show_report(console: Console, report: Report) -> None:
     """Print what a conversion did."""
+    part = f"part {report.part}: " if report.part else ""
     console.print(
-        f"{report.written} of {report.shards} shards written ({size(report.size)}), {report.skipped} were there before"
+        f"{part}{report.written} of {report.shards} shards written ({size(report.size)}), "
+        f"{report.skipped} were there before"
     )
+    if report.accepted:
+        console.print(f"{report.accepted} accepted failures are left as they are")
     if not report.faults:
         return
     table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -103,6 +109,27 @@ def show_report(console: Console, report: Report) -> None:
     more = len(report.faults) - _SHOWN
     if more > 0:
         console.print(f"... and {more} more")
+
+
+def show_status(console: Console, status: Status) -> None:
+    """Print how far a cube is."""
+    console.print(f"{status.place}: {status.state}", markup=False, soft_wrap=True)
+    table = Table("product", "done", "missing", "failed", "accepted", "stored", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in status.products:
+        counts = (row.done, row.missing, row.failed, row.accepted)
+        table.add_row(row.product, *map(str, counts), size(row.bytes))
+    console.print(table)
+    _some(console, "missing: ", [f"{product} of {roi}" for product, roi in status.missing])
+    _some(console, "failed: ", [f"{f.roi_id} {f.s2_id_gee}: {f}" for f in status.failures])
+    _some(console, "changed: ", [str(change) for change in status.changes])
+    _some(console, "not in the cube yet: ", list(status.new_rois))
+
+
+def _some(console: Console, head: str, lines: list[str]) -> None:
+    for line in lines[:_FEW]:
+        console.print(f"! {head}{line}", style="yellow", markup=False)
+    if len(lines) > _FEW:
+        console.print(f"... and {len(lines) - _FEW} more")
 
 
 def show_info(console: Console, info: Info) -> None:

@@ -54,7 +54,8 @@ def test_the_whole_way(archive: Path, tmp_path: Path) -> None:
     assert "s2l1c" in told.stdout
     assert "high 10" in told.stdout
     assert json.loads(run("info", place, "--json").stdout)["patches"] == 20
-    assert json.loads(run("status", place, "--json").stdout)["labels"]["done"] == 20
+    state = json.loads(run("status", place, "--json").stdout)
+    assert [(row["product"], row["done"]) for row in state["products"]] == [("s2l1c", 20), ("labels", 20)]
 
 
 def test_dry_run_and_conditions(archive: Path, tmp_path: Path) -> None:

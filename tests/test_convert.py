@@ -238,13 +238,13 @@ def test_plans_are_equal_and_readable(archive: Path) -> None:
 
 
 def test_memory_decides_how_many_workers(archive: Path) -> None:
-    from cloudsen12_cube.convert import worker_count
+    from cloudsen12_cube.workers import worker_count
 
     made = c12.plan(archive)
-    assert worker_count(made, c12.Options(workers=4)) == 4
-    assert worker_count(made, c12.Options(workers=400, memory=300 * 2**20)) < 400
+    assert worker_count(made, 4, None) == 4
+    assert worker_count(made, 400, 300 * 2**20) < 400
     with pytest.raises(c12.CubeError, match="one worker needs"):
-        worker_count(made, c12.Options(memory=2**20))
+        worker_count(made, None, 2**20)
 
 
 @needs_shared

@@ -1,0 +1,200 @@
+"""How far a cube is, from its records alone: done, missing, failed, accepted; and what its archive has become since."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloudsen12_cube import accept, catalogue
+from cloudsen12_cube import record as records
+from cloudsen12_cube.archive import Archive, open_archive
+from cloudsen12_cube.catalogue import Selection
+from cloudsen12_cube.changes import Change, changes
+from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.layout import records_path, shard_key
+from cloudsen12_cube.record import DONE, FAILED, Fault, PatchRecord, ShardRecord
+from cloudsen12_cube.report import faults_of
+from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.store import ROOT_KEY, read_settings, read_table
+
+
+@dataclass(frozen=True)
+class ProductStatus:
+    """How far one product is; patches are counted."""
+
+    product: str
+    done: int
+    """Patches whose pixels are in the cube."""
+    missing: int
+    """Patches that are not in the cube: not converted yet, or without files."""
+    failed: int
+    """Patches with a damaged file."""
+    accepted: int
+    """Patches that are missing or failed, and somebody decided to live with that; not in the two before."""
+    bytes: int
+    """Stored bytes."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a cube is."""
+
+    place: str
+    state: str
+    """``creating``, ``converting`` or ``final``: what the last run has said of itself."""
+    products: tuple[ProductStatus, ...]
+    missing: tuple[tuple[str, str], ...]
+    """(product, roi_id) of the shards that are not there."""
+    failures: tuple[Fault, ...]
+    """What could not be converted, less what is accepted."""
+    changes: tuple[Change, ...] = ()
+    """Files of the archive that are no longer as they were."""
+    new_rois: tuple[str, ...] = ()
+    """ROIs of the archive that the cube's own conditions select, and that it does not have yet."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is done and nothing has changed, else 1."""
+        unfinished = any(row.missing or row.failed for row in self.products)
+        begun = self.state == "creating"
+        return 1 if begun or unfinished or self.missing or self.changes or self.new_rois else 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Everything that the records of a cube say, and what they should speak of."""
+
+    sink: Sink
+    settings: dict[str, Any]
+    order: tuple[str, ...]
+    """ROIs as they lie on disk; none as long as the cube is being created."""
+    patches: int
+    """Patches that the cube is to have."""
+
+    def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
+        """Yield each ROI and its record, None where there is none or its shard is not what it says."""
+        for roi in self.order or self._found(product):
+            record = records.load(self.sink, product, roi)
+            whole = record and (self.sink.size(shard_key(product, record.index)) or 0) == record.size
+            yield roi, record if whole else None
+
+    def _found(self, product: str) -> list[str]:
+        return [name.removesuffix(".json") for name in self.sink.names(records_path(product))]
+
+
+def open_ledger(place: str) -> Ledger:
+    """Open the records of a cube; one that is being created has them, too.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place.
+    """
+    sink = Sink(place)
+    root = sink.get(ROOT_KEY)
+    if root is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root, place)
+    if settings.get("state") == "creating":
+        return Ledger(sink, settings, (), int(settings.get("patches", 0)))
+    order, table = read_table(place)
+    return Ledger(sink, settings, order, len(table))
+
+
+def status(
+    cube: str | os.PathLike[str], source: str | os.PathLike[str] | None = None, checksum: bool = False
+) -> Status:
+    """Look how far a cube is, while a run goes on or after it died.
+
+    Parameters
+    ----------
+    cube : path
+    source : path, optional
+        The archive: tells which of its files have changed, gone or come since they were converted.
+    checksum : bool
+        Compare the sha256 of every file, not the size alone: all of the archive is read.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place.
+    """
+    if checksum and source is None:
+        raise CubeError("checksums are compared with an archive: give a source, too")
+    ledger = open_ledger(os.fspath(cube))
+    found = look(ledger)
+    if source is None:
+        return found
+    archive = open_archive(source)
+    changed = (*_changes(ledger, archive, checksum), *_changed_gaps(ledger, archive))
+    return replace(found, changes=changed, new_rois=_new_rois(ledger, archive))
+
+
+def look(ledger: Ledger) -> Status:
+    """Sum up the records."""
+    accepted = frozenset(gap.key for gap in accept.in_settings(ledger.settings))
+    rows, missing, faulty = [], [], []
+    for product in ledger.settings["products"]:
+        codes: Counter[str] = Counter()
+        size = 0
+        for roi, record in ledger.records(product):
+            if record is None:
+                missing.append((product, roi))
+                continue
+            size += record.size
+            codes.update(_words(record, accepted))
+            if record.faults:
+                faulty.append(record.without_sources())
+        rest = max(ledger.patches - codes["done"] - codes["failed"] - codes["accepted"], 0)
+        rows.append(ProductStatus(product, codes["done"], rest, codes["failed"], codes["accepted"], size))
+    state = str(ledger.settings.get("state"))
+    faults = tuple(fault for fault in faults_of(faulty) if accept.key_of(fault) not in accepted)
+    return Status(ledger.sink.root, state, tuple(rows), tuple(missing), faults)
+
+
+def _words(record: ShardRecord, accepted: frozenset[accept.Key]) -> Iterator[str]:
+    for patch in record.patches:
+        if patch.status == DONE:
+            yield "done"
+        elif patch.faults and all(accept.key_of(fault) in accepted for fault in patch.faults):
+            yield "accepted"
+        elif patch.status == FAILED:
+            yield "failed"
+
+
+def _changes(ledger: Ledger, archive: Archive, checksum: bool) -> Iterator[Change]:
+    for product in ledger.settings["products"]:
+        for roi, record in ledger.records(product):
+            for patch in record.patches if record else ():
+                if patch.status == DONE:
+                    found = list(changes(product, patch, archive.patches.get((roi, patch.s2_id_gee))))
+                    yield from found
+                    if checksum and not found:
+                        yield from _read(patch, archive)
+
+
+def _read(patch: PatchRecord, archive: Archive) -> Iterator[Change]:
+    """Compare the bytes of files whose names and sizes are as they were."""
+    for source in patch.sources:
+        digest = hashlib.sha256(archive.read(source.path)).hexdigest()
+        if digest != source.sha256:
+            yield Change(source.path, f"sha256 {digest[:12]}...", f"{source.sha256[:12]}...")
+
+
+def _changed_gaps(ledger: Ledger, archive: Archive) -> Iterator[Change]:
+    for gap in sorted(accept.in_settings(ledger.settings)):
+        now = accept.size_of(archive, gap.key)
+        if now != gap.size:
+            yield Change(gap.path, f"{now} bytes", f"{gap.size} bytes, a gap that was accepted")
+
+
+def _new_rois(ledger: Ledger, archive: Archive) -> tuple[str, ...]:
+    asked = ledger.settings["selection"]
+    selection = Selection(tuple(asked["where"]), asked["bbox"] and tuple(asked["bbox"]), tuple(asked["rois"]))
+    table = catalogue.build(archive.table()[1], ledger.settings["test_meaning"])
+    known = set(ledger.order)
+    return tuple(roi for roi in catalogue.select(table, selection).rois if roi not in known)

@@ -1,0 +1,97 @@
+"""Who makes the shards: threads, the caller, or somebody's executor; how many, and never far ahead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+
+from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.plan import Plan, ShardTask, memory_need
+from cloudsen12_cube.record import ShardRecord
+
+Make = Callable[[ShardTask], ShardRecord]
+Submit = Callable[[ShardTask], Future[ShardRecord]]
+Records = Generator[ShardRecord, None, None]
+
+_AHEAD = 64
+"""Shards that are handed to somebody's executor at a time."""
+
+
+def worker_count(made: Plan, wanted: int | None, memory: int | None) -> int:
+    """Threads that a run may use: those asked for, as far as the memory allows.
+
+    Parameters
+    ----------
+    made : Plan
+    wanted : int, optional
+        By default the cores of the machine.
+    memory : int, optional
+        Bytes that may be used.
+
+    Raises
+    ------
+    CubeError
+        If not even one fits.
+    """
+    if wanted is None:
+        wanted = os.cpu_count() or 1
+    if memory is None:
+        return wanted
+    for workers in range(max(wanted, 1), 0, -1):
+        if memory_need(made.layouts, workers) <= memory:
+            return min(workers, wanted)
+    need = memory_need(made.layouts, 1) / 2**20
+    raise CubeError(f"{memory / 2**20:.0f} MiB do not suffice: one worker needs {need:.0f} MiB")
+
+
+@contextmanager
+def submitting(make: Make, executor: Executor | None, workers: int) -> Iterator[tuple[Submit, int]]:
+    """Give a function that sets somebody to make a shard, and how many to ask for at a time.
+
+    Parameters
+    ----------
+    make : callable
+        Makes one shard.
+    executor : concurrent.futures.Executor, optional
+    workers : int
+        Threads where there is no executor; with 0 the caller makes each shard at once.
+    """
+    if executor is not None:
+        yield lambda task: executor.submit(make, task), _AHEAD
+    elif workers:
+        with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
+            yield lambda task: pool.submit(make, task), workers + 1
+    else:
+        yield lambda task: _at_once(make, task), 1
+
+
+def _at_once(make: Make, task: ShardTask) -> Future[ShardRecord]:
+    future: Future[ShardRecord] = Future()
+    future.set_result(make(task))
+    return future
+
+
+def started(tasks: Iterable[ShardTask], submit: Submit, ahead: int) -> Records:
+    """Yield records as shards are done, and keep as many under way: few, so that a stop loses little.
+
+    The first shards are set off at once, not when the first record is asked for.
+    """
+    queue = iter(tasks)
+    running = {submit(task) for task in islice(queue, ahead)}
+    return _finished(running, queue, submit)
+
+
+def _finished(running: set[Future[ShardRecord]], queue: Iterator[ShardTask], submit: Submit) -> Records:
+    try:
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            running -= done
+            running |= {submit(task) for task in islice(queue, len(done))}
+            for future in done:
+                yield future.result()
+    finally:
+        for future in running:
+            future.cancel()
