@@ -84,7 +84,7 @@ def write_empty(archive: str, cube: str) -> float:
 
     start = time.perf_counter()
     store = open_or_create(plan(archive), Sink(cube))
-    store.finalise(store.survey().status, ())
+    store.finalise(store.survey().tally, ())
     return time.perf_counter() - start
 
 
