@@ -1,6 +1,7 @@
 """CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
 
 from cloudsen12_cube import testing
+from cloudsen12_cube.access import Url
 from cloudsen12_cube.accessor import CubeAccessor
 from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
 from cloudsen12_cube.classes import Threshold
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Status",
     "Threshold",
+    "Url",
     "convert",
     "finalise",
     "open_cube",

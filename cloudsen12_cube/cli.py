@@ -17,6 +17,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from cloudsen12_cube import terminal
+from cloudsen12_cube.access import ClientName, Url, is_url, parse_options
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
 from cloudsen12_cube.convert import Options, StrictError, convert, plan
@@ -85,27 +86,28 @@ def _parser() -> argparse.ArgumentParser:
     _conversion(command("convert", _convert, "convert an archive into a cube; run again to continue"))
     _conversion(command("plan", _plan, "show what convert would do"))
     sub = command("verify", _verify, "check a cube against its checksums, or its archive")
-    sub.add_argument("cube", metavar="CUBE")
+    _placed(sub, with_source=True)
     sub.add_argument("--source", metavar="ARCHIVE", help="compare every pixel and metadata value with the archive")
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
-    sub = command("finalise", _finalise, "end a conversion that was made in parts, and name what is missing")
-    sub.add_argument("cube", metavar="CUBE")
+    _placed(command("finalise", _finalise, "end a conversion that was made in parts, and name what is missing"))
     sub = command("status", _status, "show how far a cube is")
-    sub.add_argument("cube", metavar="CUBE")
+    _placed(sub, with_source=True)
     sub.add_argument("--source", metavar="ARCHIVE", help="name its files that changed since they were converted")
     sub.add_argument("--checksum", action="store_true", help="with --source: compare sha256, not only names and sizes")
     sub.add_argument("--json", action="store_true", help="print it as JSON")
-    sub = command("info", _info, "show what is in a cube")
-    sub.add_argument("cube", metavar="CUBE")
+    sub = command("info", _info, "show what is in a cube, and what reading it costs")
+    _placed(sub)
     sub.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
 
 def _conversion(sub: argparse.ArgumentParser) -> None:
     planning = sub.prog.endswith("plan")
-    sub.add_argument("source", metavar="SOURCE", help="the archive's folder")
-    sub.add_argument("cube", metavar="CUBE", help="the store to make")
+    sub.add_argument("source", metavar="SOURCE", help="the archive: a folder, s3://..., https://...")
+    _placed(sub, with_source=True)
+    sub.add_argument("--scheduler", metavar="URL", help="dask scheduler whose workers convert, tcp://HOST:PORT")
+    sub.add_argument("--break-lock", action="store_true", help="another writer's note in the bucket is of a dead one")
     sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
     sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
     sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; write --bbox=-80,... for a minus")
@@ -123,6 +125,35 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
     else:
         sub.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
         sub.set_defaults(json=None)
+
+
+def _placed(sub: argparse.ArgumentParser, *, with_source: bool = False) -> None:
+    """Add the cube, and how to get to it."""
+    both = "archive and cube" if with_source else "the cube"
+    sub.add_argument("cube", metavar="CUBE", help="the cube: a folder or s3://...")
+    sub.add_argument(
+        *("--storage-option", "-o"),
+        action="append",
+        default=[],
+        metavar="K=V",
+        help=f"fsspec's option for {both}, e.g. endpoint_url=..., profile=..., anon=true",
+    )
+    if with_source:
+        text = "the same for the archive alone"
+        sub.add_argument("--source-option", action="append", default=[], metavar="K=V", help=text)
+    sub.add_argument("--client", choices=get_args(ClientName), default="auto", help="who talks to the cube's bucket")
+
+
+def _cube(given: argparse.Namespace) -> str | Url:
+    if not is_url(given.cube):
+        return str(given.cube)
+    return Url(given.cube, parse_options(given.storage_option), given.client)
+
+
+def _source(given: argparse.Namespace) -> str | Url:
+    if not is_url(given.source):
+        return str(given.source)
+    return Url(given.source, parse_options([*given.storage_option, *given.source_option]))
 
 
 def _list(text: str) -> list[str]:
@@ -163,6 +194,8 @@ def _options(given: argparse.Namespace) -> Options:
         part=given.part,
         accept=given.accept,
         repair=given.repair,
+        scheduler=given.scheduler,
+        break_lock=given.break_lock,
     )
 
 
@@ -172,7 +205,7 @@ def _demo(given: argparse.Namespace, console: Console) -> int:
 
 def _plan(given: argparse.Namespace, console: Console) -> int:
     options = _options(given)
-    made = plan(given.source, given.products, given.where, options)
+    made = plan(_source(given), given.products, given.where, options)
     workers = worker_count(made, options.workers, options.memory)
     if given.json:
         given.json.write_text(as_json(made, workers), encoding="utf-8")
@@ -186,7 +219,7 @@ def _convert(given: argparse.Namespace, console: Console) -> int:
         return _plan(given, console)
     options = _options(given)
     with terminal.progress_bar(console, given.quiet) as progress:
-        report = convert(given.source, given.cube, given.products, given.where, options=options, progress=progress)
+        report = convert(_source(given), _cube(given), given.products, given.where, options=options, progress=progress)
     if not given.quiet:
         terminal.show_report(console, report)
     if report.faults:
@@ -199,7 +232,7 @@ def _convert(given: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(given: argparse.Namespace, console: Console) -> int:
-    result = verify(given.cube, given.source, given.level)
+    result = verify(_cube(given), _source(given) if given.source else None, given.level)
     if given.json:
         _print_json(asdict(result))
     else:
@@ -208,7 +241,7 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
 
 
 def _info(given: argparse.Namespace, console: Console) -> int:
-    found = info(given.cube)
+    found = info(_cube(given))
     if given.json:
         _print_json(asdict(found))
     else:
@@ -217,7 +250,7 @@ def _info(given: argparse.Namespace, console: Console) -> int:
 
 
 def _status(given: argparse.Namespace, console: Console) -> int:
-    found = status(given.cube, given.source, given.checksum)
+    found = status(_cube(given), _source(given) if given.source else None, given.checksum)
     if given.json:
         _print_json(asdict(found))
     else:
@@ -226,7 +259,7 @@ def _status(given: argparse.Namespace, console: Console) -> int:
 
 
 def _finalise(given: argparse.Namespace, console: Console) -> int:
-    found = finalise(given.cube)
+    found = finalise(_cube(given))
     terminal.show_status(console, found)
     if found.exit_code:
         print(f"cloudsen12-cube: {_unfinished(found)}", file=sys.stderr)
@@ -237,7 +270,7 @@ def _unfinished(found: Status) -> str:
     if found.missing:
         product, roi = found.missing[0]
         return f"{len(found.missing)} shards are missing, the first {product} of {roi}: run their part again"
-    return f"{len(found.failures)} failures; all: {failures_path(found.place)}"
+    return f"{len(found.failures)} failures; all: {without_secrets(failures_path(found.place))}"
 
 
 def _print_json(document: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,10 +17,10 @@ from cloudsen12_cube import record as records
 from cloudsen12_cube.changes import outdated
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.layout import LAYOUT_VERSION, records_path, shard_key
+from cloudsen12_cube.place import Place, each
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord, Tally
 from cloudsen12_cube.redact import without_secrets
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import KEY, ROOT_KEY, Contents, objects, read_settings, read_table, restated
 from cloudsen12_cube.tables import Frame
 
@@ -54,7 +53,7 @@ class Survey:
 class Cube:
     """A cube and the plan that is being carried out on it."""
 
-    sink: Sink
+    sink: Place
     plan: Plan
     """With ``order`` as the ROIs lie on disk."""
     table: pd.DataFrame
@@ -69,7 +68,9 @@ class Cube:
 
     def accepting(self, choices: Sequence[accept.Key]) -> Cube:
         """Record decisions to keep a gap; the next metadata that are written hold them."""
-        loaded = (records.load(self.sink, p.product, roi) for p in self.plan.layouts for roi in self.plan.order)
+        pairs = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order]
+        there = self.sink.listed()
+        loaded = each(there, lambda pair: records.load(there, *pair), pairs)
         known = {accept.key_of(fault) for record in loaded if record for fault in record.faults}
         known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
         gaps = accept.decide(choices, known, accept.in_settings(self.settings), self.plan.archive)
@@ -90,12 +91,9 @@ class Cube:
             Threads that read.
         """
         tasks = list(self.plan.tasks())
-        if repair:
-            with ThreadPoolExecutor(max(workers, 1)) as pool:
-                found = list(pool.map(self._right, tasks))
-        else:
-            found = [self._done(task) for task in tasks]
-        tally = self._tally(record for record in (*found, *self._others()) if record)
+        there = replace(self, sink=self.sink.listed())
+        found = list(each(there.sink, there._right if repair else there._done, tasks, workers if repair else 1))
+        tally = self._tally(record for record in (*found, *there._others()) if record)
         return Survey([task for task, record in zip(tasks, found, strict=True) if record is None], tally)
 
     def is_done(self, task: ShardTask) -> bool:
@@ -127,10 +125,8 @@ class Cube:
     def _others(self) -> Iterator[ShardRecord | None]:
         """Yield the records of the ROIs that the plan leaves alone."""
         planned = set(self.plan.catalogue.rois)
-        for layout in self.plan.layouts:
-            for roi in self.plan.order:
-                if roi not in planned:
-                    yield records.load(self.sink, layout.product, roi)
+        rest = [(row.product, roi) for row in self.plan.layouts for roi in self.plan.order if roi not in planned]
+        yield from each(self.sink, lambda pair: records.load(self.sink, *pair), rest)
 
     def _tally(self, there: Iterable[ShardRecord]) -> Tally:
         layouts = self.plan.layouts
@@ -160,9 +156,15 @@ class Cube:
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
         contents = Contents(frame, self.plan.layouts, tally.status, settings, _ABOUT | _history(settings))
         made = restated(self.made, contents) if self.made else objects(contents)
-        for key, data in made.items():
-            if self.made.get(key) != data and self.sink.get(key) != data:
-                self.sink.put(key, data, durable=key == ROOT_KEY)
+        there = self.sink.listed() if self.new else self.sink
+
+        def write(item: tuple[str, bytes]) -> None:
+            if self.made.get(item[0]) != item[1] and there.get(item[0]) != item[1]:
+                self.sink.put(*item, durable=item[0] == ROOT_KEY)
+
+        *others, root = made.items()
+        list(each(self.sink, write, others))
+        write(root)
         return made
 
 
@@ -174,7 +176,7 @@ def _history(settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def open_or_create(plan: Plan, sink: Sink, repair: bool = False) -> Cube:
+def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     """Create the cube that a plan asks for, or find it and check that the plan continues it.
 
     Parameters
@@ -231,7 +233,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create(plan: Plan, sink: Sink) -> Cube:
+def _create(plan: Plan, sink: Place) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
     settings = _settings(plan)
     mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
@@ -240,7 +242,7 @@ def _create(plan: Plan, sink: Sink) -> Cube:
     return _cube(plan, sink, plan.catalogue.table, settings, new=True)
 
 
-def _cube(plan: Plan, sink: Sink, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
+def _cube(plan: Plan, sink: Place, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
     accepted = accept.holding(accept.in_settings(settings), plan.archive)
     return Cube(sink, plan, table, settings, accepted, new)
 
@@ -265,10 +267,10 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
     return f"{name} {has}", f"{name} {asks}"
 
 
-def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) -> Cube:
+def _continue(plan: Plan, sink: Place, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
     try:
-        order, before = read_table(sink.root)
+        order, before = read_table(sink.root, sink.access)
     except StoreError:
         if not repair:
             raise
@@ -282,7 +284,7 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) ->
     return _cube(replace(plan, order=whole), sink, table, settings)
 
 
-def _places(plan: Plan, sink: Sink) -> tuple[str, ...]:
+def _places(plan: Plan, sink: Place) -> tuple[str, ...]:
     """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
     found: dict[int, str] = {}
     for layout in plan.layouts:

@@ -17,6 +17,7 @@ from cloudsen12_cube.header import Header
 from cloudsen12_cube.raster import directory_inside, read_header
 
 _HEAD = 32 * 1024
+_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
 Affine = tuple[float, float, float, float, float, float]
@@ -105,7 +106,8 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
         try:
             data = archive.read(path, length)
             if length == -1 or directory_inside(data):
-                return read_header(data, path, files.sizes[name])
+                told = files.sizes[name]
+                return read_header(data, path, told if told >= 0 else _UNTOLD)
         except PatchError:
             continue
         except OSError:

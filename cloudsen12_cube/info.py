@@ -12,8 +12,8 @@ import numpy as np
 
 from cloudsen12_cube import record as records
 from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import ROOT_KEY, read_table, settings_of
 
 _COUNTED = ("label_type", "split", "cloud_coverage")
@@ -60,20 +60,19 @@ def info(cube: str | os.PathLike[str]) -> Info:
     StoreError
         If there is no cube at the place.
     """
-    place = os.fspath(cube)
-    sink = Sink(place)
-    settings = settings_of(sink.get(ROOT_KEY), place)
-    order, table = read_table(place)
+    sink = place_of(cube)
+    settings = settings_of(sink.get(ROOT_KEY), sink.root)
+    order, table = read_table(sink.root, sink.access)
+    sink = sink.listed()
     products = tuple(_state(sink, p, layout, order, len(table)) for p, layout in settings["products"].items())
     counts = {name: dict(sorted(Counter(table[name]).items())) for name in _COUNTED}
-    return Info(place, settings, len(order), len(table), products, counts)
+    return Info(sink.root, settings, len(order), len(table), products, counts)
 
 
-def _state(sink: Sink, product: str, layout: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
+def _state(sink: Place, product: str, layout: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
     status: Counter[int] = Counter()
     size = 0
-    for index, roi in enumerate(order):
-        record = records.load(sink, product, roi)
+    for index, record in enumerate(each(sink, lambda roi: records.load(sink, product, roi), order)):
         if record is not None:
             status.update(patch.status for patch in record.patches)
             size += sink.size(shard_key(product, index)) or 0

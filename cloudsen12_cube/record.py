@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cloudsen12_cube.classes import layer
 from cloudsen12_cube.labels import probability_scale
 from cloudsen12_cube.layout import record_key
-from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.place import Place
 
 ABSENT, DONE, FAILED = 0, 1, 2
 
@@ -101,7 +101,7 @@ def _patch(document: dict[str, Any]) -> PatchRecord:
     return PatchRecord(**document, sources=sources, faults=faults)
 
 
-def load(sink: Sink, product: str, roi_id: str) -> ShardRecord | None:
+def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)

@@ -16,7 +16,7 @@ Make = Callable[[ShardTask], ShardRecord]
 Submit = Callable[[ShardTask], Future[ShardRecord]]
 Records = Generator[ShardRecord, None, None]
 
-_AHEAD = 64
+_AHEAD = 512
 """Shards that are handed to somebody's executor at a time."""
 
 

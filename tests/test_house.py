@@ -15,12 +15,17 @@ PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header", "redact"),
+    ("access",),
+    ("objects", "cluster"),
+    ("objects_obstore", "objects_fsspec"),
+    ("patient",),
+    ("lease", "bucket", "remote_store"),
     ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
-    ("archive", "catalogue", "shard", "sink"),
+    ("archive", "catalogue", "shard", "sink", "place"),
     ("grid", "record", "testing_metadata"),
     ("testing", "accept", "changes"),
     ("plan", "tables"),
-    ("patch", "store", "report", "plan_document", "workers"),
+    ("fetch", "patch", "store", "report", "plan_document", "workers"),
     (
         *("cube", "reader", "info", "status", "verify_metadata"),
         *("class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
@@ -35,7 +40,10 @@ FLOORS = (
 """A file imports from floors above its own place in this list, or its own, but never from one below."""
 
 ONLY_IN = {
-    "zarr": {"store"},
+    "zarr": {"store", "remote_store"},
+    "fsspec": {"objects_fsspec"},
+    "obstore": {"objects_obstore"},
+    "distributed": {"cluster"},
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},
     "rasterio": {"raster", "verify", "testing", "cog"},
