@@ -12,7 +12,7 @@ from typing import Any
 
 from cloudsen12_cube.errors import ClusterError
 
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS = 5
 _AGAIN = "run the same command again, it continues"
 
 

@@ -105,7 +105,7 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     for length in (_HEAD, -1):  # most have their header in front; the others are read whole
         try:
             data = archive.read(path, length)
-            if length == -1 or directory_inside(data):
+            if length == -1 or len(data) < length or directory_inside(data):
                 told = files.sizes[name]
                 return read_header(data, path, told if told >= 0 else _UNTOLD)
         except PatchError:

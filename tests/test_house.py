@@ -20,7 +20,7 @@ FLOORS = (
     ("objects_obstore", "objects_fsspec"),
     ("patient",),
     ("lease", "bucket", "remote_store"),
-    ("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
+    ("costs", "metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
     ("archive", "catalogue", "shard", "sink", "place"),
     ("grid", "record", "testing_metadata"),
     ("testing", "accept", "changes"),
