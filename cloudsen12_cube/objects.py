@@ -13,7 +13,8 @@ from typing import Protocol
 Span = tuple[int, int | None]
 """First byte and one behind the last; (-n, None) is the last n."""
 
-CONNECT_SECONDS, READ_SECONDS = 5, 60
+CONNECT_SECONDS, READ_SECONDS = 5, 20
+"""Time to connect, and the longest silence within a reply."""
 
 
 class ExistsError(Exception):

@@ -19,7 +19,9 @@ def fsspec_objects(url: str, access: Access) -> FsspecObjects:
     scheme = scheme_of(url)
     try:
         if scheme == "s3":
-            return S3fsObjects(fsspec.filesystem("s3", **_for_s3fs(access)), url)
+            files = fsspec.filesystem("s3", skip_instance_cache=True, **_for_s3fs(access))
+            files.retries = 2  # of its own; the rest is ours
+            return S3fsObjects(files, url)
         return FsspecObjects(fsspec.filesystem(scheme, use_listings_cache=False, **access.options), url)
     except (ImportError, ValueError) as error:
         raise CubeError(f"{url} cannot be opened ({error})") from None

@@ -39,7 +39,8 @@ class ObstoreObjects:
         settings: Any = obstore_settings(access)
         client: Any = {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "timeout": timedelta(seconds=READ_SECONDS),
+            "read_timeout": timedelta(seconds=READ_SECONDS),
+            "timeout": timedelta(seconds=10 * READ_SECONDS),  # of a whole shard over a slow line
             "allow_http": str(settings.get("endpoint", "")).startswith("http://"),
         }
         try:

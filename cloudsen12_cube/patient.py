@@ -25,6 +25,8 @@ from cloudsen12_cube.redact import without_secrets
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.2
+_LAST_START = 60.0
+"""Seconds after which nothing is tried again: an attempt may itself have waited for a silent server."""
 _HOPELESS = ("NoSuchBucket", "bucket does not exist", "SignatureDoesNotMatch", "InvalidAccessKeyId")
 
 
@@ -90,11 +92,13 @@ class Patient:
             )
 
     def _insist[T](self, what: str, key: str, ask: Callable[[], T]) -> T:
+        start = time.monotonic()
         for attempt in range(_ATTEMPTS):
             try:
                 return ask()
             except TroubleError as error:
-                if attempt == _ATTEMPTS - 1 or any(word in str(error) for word in _HOPELESS):
+                late = attempt == _ATTEMPTS - 1 or time.monotonic() - start > _LAST_START
+                if late or any(word in str(error) for word in _HOPELESS):
                     raise RemoteError(self._told(what, key, error)) from None
             time.sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 (no secret: who waits how long)
         raise AssertionError("the last attempt returns or raises")

@@ -181,13 +181,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _pass  # noqa: N815 (the names that http.server looks for)
 
+    def handle_expect_100(self) -> bool:
+        """Let the body come, at once: what is written is buffered."""
+        more = super().handle_expect_100()
+        self.wfile.flush()
+        return more
+
     def _ask(self, body: bytes) -> tuple[HTTPResponse, bytes]:
         """Send the request on as it is, ``Host`` too: the signature covers it."""
         connection = HTTPConnection(self.upstream, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                if name.lower() != "expect":
+                    connection.putheader(name, value)
             connection.endheaders(body)
             reply = connection.getresponse()
             return reply, reply.read()
