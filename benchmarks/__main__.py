@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import codec, conversion, full, scaling, steps, views
+from benchmarks import codec, conversion, flips, full, kills, scaling, steps, views
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -20,6 +20,8 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "full": full.run,
     "codec": codec.run,
     "views": views.run,
+    "kills": kills.run,
+    "flips": flips.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

@@ -79,12 +79,12 @@ def plan_all(archive: str) -> dict[str, float]:
 def write_empty(archive: str, cube: str) -> float:
     """Write the metadata of a cube of which no shard is done."""
     from cloudsen12_cube import plan
-    from cloudsen12_cube.cube import open_or_create
+    from cloudsen12_cube.opening import open_or_create
     from cloudsen12_cube.sink import Sink
 
     start = time.perf_counter()
     store = open_or_create(plan(archive), Sink(cube))
-    store.finalise(store.survey().tally, ())
+    store.finalise(store.survey().there, ())
     return time.perf_counter() - start
 
 

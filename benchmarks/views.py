@@ -12,7 +12,7 @@ from benchmarks.common import Settings, call, table
 _TIMES = 7
 _QUERIES: dict[str, dict[str, Any]] = {
     "label_type, split": {"label_type": "high", "split": "train"},
-    "difficulty, cloud_coverage": {"difficulty": (1, 3), "cloud_coverage": ["cloudy", "mid-cloudy"]},
+    "difficulty, cloud_coverage": {"difficulty": (1, 3), "cloud_coverage": ["cloud-free", "low-cloudy"]},
     "bbox, land_cover": {"bbox": (-80, -20, -10, 50), "land_cover": [10, 20]},
     "datetime, s2_id prefix": {"datetime": ("2019-03-01", None), "s2_id": "S2A*"},
 }

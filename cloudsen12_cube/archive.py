@@ -6,8 +6,10 @@ third folder in other ways or put everything one level deeper.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -78,16 +80,19 @@ class Archive:
         Raises
         ------
         OSError
-            If there is no such file, or it cannot be read.
+            If it cannot be read, or is no file: who opens a pipe waits for ever.
         RemoteError
             If a bucket does not give it.
         """
         if self.is_remote:
             data = open_patient(self.root, self.access).get(path, None if size < 0 else (0, size))
             if data is None:
-                raise FileNotFoundError(f"{self.root}/{path} is not there any more")
+                raise FileNotFoundError(errno.ENOENT, "it is not there any more", f"{self.root}/{path}")
             return data
-        with open(os.path.join(self.root, path), "rb") as file:
+        place = os.path.join(self.root, path)
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", place)
+        with open(place, "rb") as file:
             return file.read(size)
 
     def table(self) -> tuple[str, pd.DataFrame]:

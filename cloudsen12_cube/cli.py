@@ -116,13 +116,14 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--memory", type=_bytes, metavar="SIZE", help="limit such as 2GiB; fewer workers if need be")
     sub.add_argument("--test-meaning", choices=get_args(TestMeaning), help="what `test` means (default: told from it)")
     sub.add_argument("--strict", action="store_true", help="stop at the first damaged file")
-    sub.add_argument("--part", type=_part, metavar="I/N", help="convert one share of N; `finalise` ends the job")
-    sub.add_argument("--accept", type=Path, metavar="FILE", help="live with these failures, a CUBE.failures.json")
-    sub.add_argument("--repair", action="store_true", help="also make again what is damaged or has changed files")
     sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
     if planning:
         sub.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
+        sub.set_defaults(part=None, accept=None, repair=False)
     else:
+        sub.add_argument("--part", type=_part, metavar="I/N", help="convert one share of N; `finalise` ends the job")
+        sub.add_argument("--accept", type=Path, metavar="FILE", help="live with these failures, a CUBE.failures.json")
+        sub.add_argument("--repair", action="store_true", help="also make again what is damaged or has changed files")
         sub.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
         sub.set_defaults(json=None)
 

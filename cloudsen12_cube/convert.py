@@ -16,10 +16,11 @@ from cloudsen12_cube.accept import key_of, read_choices
 from cloudsen12_cube.archive import open_archive
 from cloudsen12_cube.catalogue import Selection, TestMeaning
 from cloudsen12_cube.cluster import cluster
-from cloudsen12_cube.cube import Cube, Survey, open_or_create
+from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
 from cloudsen12_cube.fetch import with_files
 from cloudsen12_cube.layout import record_key, shard_key
+from cloudsen12_cube.opening import open_or_create
 from cloudsen12_cube.patch import encode_patch
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
@@ -27,6 +28,7 @@ from cloudsen12_cube.record import PatchRecord, ShardRecord
 from cloudsen12_cube.report import Report, faults_of, faults_of_rows, write_failures
 from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.share import Part
+from cloudsen12_cube.store import ROOT_KEY
 from cloudsen12_cube.workers import started, submitting, worker_count
 
 
@@ -147,6 +149,8 @@ def convert(
     choices = read_choices(Path(options.accept)) if options.accept else []
     workers = worker_count(made, options.workers, options.memory)
     sink, part = place_of(cube), options.part
+    if choices and sink.size(ROOT_KEY) is None:
+        raise SelectionError(f"{sink.root} is no cube yet: convert first, then accept what failed")
     with ExitStack() as stack:
         if options.scheduler:
             executor = stack.enter_context(cluster(options.scheduler))
@@ -158,7 +162,7 @@ def convert(
         todo = [task for task in survey.todo if mine is None or task.roi_id in mine]
         store, records = _run(todo, store, survey, (executor, workers), options, progress)
         if part is None:
-            store.finalise(survey.tally, records)
+            store.finalise(survey.there, records)
     shards = len(made.layouts) * len(made.catalogue.rois if mine is None else mine)
     found = [*faults_of_rows(store.plan.faults()), *faults_of(sorted(records, key=lambda r: (r.product, r.roi_id)))]
     faults = tuple(fault for fault in found if key_of(fault) not in store.accepted)
@@ -178,13 +182,13 @@ def _run(
     made: list[ShardRecord] = []
     raw: dict[str, int] = {layout.product: layout.shard_bytes for layout in store.plan.layouts}
     if todo and not store.new:
-        store = store.begun(survey.tally)  # what is made again is absent before it is touched
+        store = store.begun(survey.there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
     queue = (task for task in todo if not (options.part and store.is_done(task)))
     making = submitting(partial(write_shard, sink=store.sink.portable()), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as records:
         if store.new:
-            store = store.begun(survey.tally)  # while the first shards are being made
+            store = store.begun(survey.there)  # while the first shards are being made
         for record in records:
             made.append(record.without_sources())
             if progress:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-from cloudsen12_cube import record as records
 from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.layout import layout_of
 from cloudsen12_cube.place import place_of
-from cloudsen12_cube.record import Tally
 from cloudsen12_cube.report import write_failures
 from cloudsen12_cube.status import Ledger, Status, look, open_ledger
-from cloudsen12_cube.store import ROOT_KEY, told
+from cloudsen12_cube.store import ROOT_KEY, Contents, told
+from cloudsen12_cube.tables import Frame
+from cloudsen12_cube.tally import Tally
 
 
 def finalise(cube: str | os.PathLike[str]) -> Status:
@@ -39,17 +40,19 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
         if root is None or not ledger.order:
             raise StoreError(f"the creation of {sink.root} was cut short: run any of its parts again")
         found = look(ledger)
-        tally = _tally(ledger)
-        learnt = tally.learnt() | {"state": "converting" if found.missing else "final"}
-        for key, data in told(root, tally.status, learnt).items():
+        for key, data in told(root, _contents(ledger, "converting" if found.missing else "final")).items():
             if sink.get(key) != data:
                 sink.put(key, data)
     write_failures(found.failures, cube)
     return look(open_ledger(cube))
 
 
-def _tally(ledger: Ledger) -> Tally:
-    products = ledger.settings["products"]
-    times = next(iter(products.values()))["shard"][1]
-    there = (record for product in products for _, record in ledger.records(product) if record is not None)
-    return records.tally(products, len(ledger.order), times, there)
+def _contents(ledger: Ledger, state: str) -> Contents:
+    layouts = tuple(layout_of(product, row) for product, row in ledger.settings["products"].items())
+    tally = Tally.empty(layouts, len(ledger.order))
+    for layout in layouts:
+        for _, record in ledger.records(layout.product):
+            if record is not None:
+                tally.add(record)
+    frame = Frame(ledger.order, layouts[0].times, ledger.table)
+    return Contents(frame, layouts, tally.status, ledger.settings | {"state": state}, scale=tally.scale)

@@ -88,6 +88,12 @@ class ProductLayout:
         }
 
 
+def layout_of(product: ProductName, row: dict[str, Any]) -> ProductLayout:
+    """Read a layout back from its description in a cube's settings."""
+    _, times, _, height, width = row["shard"]
+    return ProductLayout(product, row["dtype"], times, height, width)
+
+
 def check_version(settings: dict[str, Any], place: str) -> None:
     """Refuse a cube that another release laid out in another way.
 

@@ -57,7 +57,7 @@ def matching(table: xr.Dataset, wanted: Mapping[str, Wanted]) -> Mask:
     SelectionError
         If a name is no property, or a wish does not suit its type.
     """
-    keep: Mask = table["s2_id_gee"].transpose(*_PATCH).values != ""
+    keep: Mask = _values(table, "s2_id_gee") != ""
     for name, wish in wanted.items():
         if wish is not None:
             found = _fulfilled(name, _column(table, name), wish)
@@ -70,8 +70,14 @@ def _column(table: xr.Dataset, name: str) -> npt.NDArray[Any]:
         raise SelectionError(f"no property {name!r}; there are {', '.join(NAMES)}")
     if name not in table.variables:
         raise SelectionError(f"{name} is not among the columns here: ask the whole cube, whose root has all of them")
-    values: npt.NDArray[Any] = table[name].transpose(*(d for d in _PATCH if d in table[name].dims)).values
-    return values
+    return _values(table, name)
+
+
+def _values(table: xr.Dataset, name: str) -> npt.NDArray[Any]:
+    """Values in the order (roi, time); asked of the column itself, which keeps them, and not of a turned copy."""
+    column = table[name]
+    values: npt.NDArray[Any] = column.values
+    return values.T if column.dims == _PATCH[::-1] else values
 
 
 def _fulfilled(name: str, column: npt.NDArray[Any], wish: Wanted) -> Mask:
@@ -149,7 +155,7 @@ def inside_box(table: xr.Dataset, bbox: tuple[float, float, float, float]) -> Ma
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
         raise SelectionError(f"bbox {bbox} is no west, south, east, north in degrees")
     west, south, east, north = numbers
-    x, y = (table[name].transpose(*_PATCH).values for name in ("longitude", "latitude"))
+    x, y = (_values(table, name) for name in ("longitude", "latitude"))
     across = (x >= west) & (x <= east) if west <= east else (x >= west) | (x <= east)
     inside: Mask = across & (y >= south) & (y <= north)
     return inside

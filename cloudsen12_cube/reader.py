@@ -106,19 +106,7 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
         if products is None or name in products:
             # Decoding times reads them: once, from the root, spares a bucket's reader 20 requests.
             nodes[name] = tree[name].to_dataset().assign_coords(times)
-    if "labels" in nodes:
-        nodes["labels"] = _scaled(nodes["labels"], root.attrs["cloudsen12"].get("probability_scale"))
     return xr.DataTree.from_dict(nodes, name=tree.name)
-
-
-def _scaled(labels: xr.Dataset, full: int | None) -> xr.Dataset:
-    """Tell the array of labels the full scale of CD-FCNN, which the conversion found in the whole cube."""
-    array = labels["labels"].copy(deep=False)
-    array.attrs["layers"] = {
-        name: flags | ({"valid_max": full} if full and "valid_min" in flags and "valid_max" not in flags else {})
-        for name, flags in array.attrs["layers"].items()
-    }
-    return labels.assign(labels=array)
 
 
 def _in_order(tree: xr.DataTree) -> xr.DataTree:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cloudsen12_cube.classes import layer
-from cloudsen12_cube.labels import probability_scale
 from cloudsen12_cube.layout import record_key
 from cloudsen12_cube.place import Place
 
@@ -105,32 +99,3 @@ def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)
-
-
-@dataclass
-class Tally:
-    """What the records of a cube say together: a run adds to it, and the metadata are made from it."""
-
-    status: dict[str, npt.NDArray[np.uint8]]
-    """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
-    maximum: int | None = None
-    """Largest value of CD-FCNN in all patches, which its full scale is told from; None before any was seen."""
-
-    def add(self, record: ShardRecord) -> None:
-        """Enter what a record says of its patches."""
-        for patch in record.patches:
-            self.status[record.product][record.index, patch.time] = patch.status
-            seen = [value for band, value in patch.maxima.items() if layer(band).full_scale is None]
-            self.maximum = max([*seen, self.maximum or 0]) if seen else self.maximum
-
-    def learnt(self) -> dict[str, Any]:
-        """Give the settings of a cube that follow from its files alone."""
-        return {"probability_scale": None if self.maximum is None else probability_scale(self.maximum)}
-
-
-def tally(products: Iterable[str], rois: int, times: int, there: Iterable[ShardRecord]) -> Tally:
-    """Sum up the records of some shards; patches of all others are absent."""
-    made = Tally({product: np.zeros((rois, times), dtype=np.uint8) for product in products})
-    for record in there:
-        made.add(record)
-    return made

@@ -21,7 +21,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cloudsen12_cube.access import NOTHING, Access
-from cloudsen12_cube.errors import RemoteError
+from cloudsen12_cube.errors import CubeError, StoreError
 from cloudsen12_cube.objects import Span
 from cloudsen12_cube.patient import open_patient
 
@@ -113,7 +113,7 @@ class RemoteStore(Store):
             async for group in Store.get_ranges(merged, key, byte_ranges, prototype=prototype, **named):
                 yield [(i, await self._proved(key, byte_ranges[i], buffer, prototype)) for i, buffer in group]
         except BaseExceptionGroup as group:
-            found = group.subgroup(RemoteError)
+            found = group.subgroup(CubeError)
             if found is None:
                 raise
             raise found.exceptions[0] from None
@@ -135,7 +135,7 @@ class RemoteStore(Store):
         if data is None or _is_sound(data):
             return data
         self._indexes.drop(key)
-        raise RemoteError(
+        raise StoreError(
             f"{self.root}/{key} is damaged, or its bytes are on every way: {_told(wanted)} do not have their crc32c; "
             "read again, and if that stays, run the same convert with --repair"
         )

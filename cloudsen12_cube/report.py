@@ -85,7 +85,8 @@ def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: 
         return
     path = Path(place)
     if not faults:
-        path.unlink(missing_ok=True)
+        if path.exists():  # or a disk that may only be read would mind
+            path.unlink()
         return
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)

@@ -6,15 +6,17 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pandas as pd
 
 from cloudsen12_cube import accept, catalogue
 from cloudsen12_cube import record as records
 from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.catalogue import Selection
 from cloudsen12_cube.changes import Change, changes
-from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
 from cloudsen12_cube.layout import records_path, shard_key
 from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED, Fault, PatchRecord, ShardRecord
@@ -74,6 +76,8 @@ class Ledger:
     """ROIs as they lie on disk; none as long as the cube is being created."""
     patches: int
     """Patches that the cube is to have."""
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The cube's catalogue, a row a patch."""
 
     def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
         """Yield each ROI and its record, None where there is none or its shard is not what it says."""
@@ -105,7 +109,7 @@ def open_ledger(cube: str | os.PathLike[str]) -> Ledger:
     if settings.get("state") == "creating":
         return Ledger(sink.listed(), settings, (), int(settings.get("patches", 0)))
     order, table = read_table(sink.root, sink.access)
-    return Ledger(sink.listed(), settings, order, len(table))
+    return Ledger(sink.listed(), settings, order, len(table), table)
 
 
 def status(
@@ -183,7 +187,11 @@ def _changes(ledger: Ledger, archive: Archive, checksum: bool) -> Iterator[Chang
 def _read(patch: PatchRecord, archive: Archive) -> Iterator[Change]:
     """Compare the bytes of files whose names and sizes are as they were."""
     for source in patch.sources:
-        digest = hashlib.sha256(archive.read(source.path)).hexdigest()
+        try:
+            digest = hashlib.sha256(archive.read(source.path)).hexdigest()
+        except OSError as error:
+            yield Change(source.path, f"cannot be read ({error.strerror})", f"{source.size} bytes")
+            continue
         if digest != source.sha256:
             yield Change(source.path, f"sha256 {digest[:12]}...", f"{source.sha256[:12]}...")
 
@@ -199,5 +207,9 @@ def _new_rois(ledger: Ledger, archive: Archive) -> tuple[str, ...]:
     asked = ledger.settings["selection"]
     selection = Selection(tuple(asked["where"]), asked["bbox"] and tuple(asked["bbox"]), tuple(asked["rois"]))
     table = catalogue.build(archive.table()[1], ledger.settings["test_meaning"])
+    try:
+        rois = catalogue.select(table, selection).rois
+    except SelectionError:  # what was selected is gone, and each of its files is named as such
+        return ()
     known = set(ledger.order)
-    return tuple(roi for roi in catalogue.select(table, selection).rois if roi not in known)
+    return tuple(roi for roi in rois if roi not in known)

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
-from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
 from cloudsen12_cube.remote_store import RemoteStore
@@ -45,6 +45,8 @@ class Contents:
     """Written to the root attribute ``cloudsen12``."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """Other root attributes: title, licence, provenance."""
+    scale: int | None = None
+    """Full scale of CD-FCNN's probability; None where it is not known."""
 
 
 def objects(contents: Contents) -> dict[str, bytes]:
@@ -80,37 +82,46 @@ def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
     dict of str to bytes
         Equal to ``objects(contents)``, in a tenth of the time.
     """
-    return _with_root(made | _statuses(contents.status), contents)
+    return _with_root(made | _learnt(contents), contents)
 
 
-def told(root_object: bytes, status: dict[str, npt.NDArray[np.uint8]], learnt: dict[str, Any]) -> dict[str, bytes]:
+def told(root_object: bytes, contents: Contents) -> dict[str, bytes]:
     """Make the objects that say what is there, of a cube whose other metadata stay as they are.
 
     Parameters
     ----------
     root_object : bytes
         The root as it is.
-    status : dict
-        Product -> (roi, time).
-    learnt : dict
-        Settings that are different now.
+    contents : Contents
+        Of its settings, the state alone is new.
 
     Returns
     -------
     dict of str to bytes
         The root is the last.
     """
-    document = json.loads(root_object)
-    document["attributes"][KEY] |= learnt
-    return _statuses(status) | {ROOT_KEY: json.dumps(document).encode()}
+    made, document = _learnt(contents), json.loads(root_object)
+    document["attributes"][KEY]["state"] = contents.settings["state"]
+    nodes = document["consolidated_metadata"]["metadata"]
+    nodes |= {key.removesuffix("/zarr.json"): json.loads(made[key]) for key in made if key.endswith("/zarr.json")}
+    return made | {ROOT_KEY: json.dumps(document).encode()}
 
 
-def _statuses(status: dict[str, npt.NDArray[np.uint8]]) -> dict[str, bytes]:
+def _learnt(contents: Contents) -> dict[str, bytes]:
+    """Make the objects of what a run learns."""
     memory: dict[str, Any] = {}
     root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
-    for product, values in status.items():
-        _write(root.create_group(product), [tables.status(values)])
-    return {key: value.to_bytes() for key, value in memory.items() if "/status/" in key}
+    for layout in contents.layouts:
+        group = root.create_group(layout.product)
+        _write(group, [tables.status(contents.status[layout.product])])
+        _pixels(group, layout, contents)
+    changing = {key for layout in contents.layouts for key in _changing(layout.product)}
+    return {key: value.to_bytes() for key, value in memory.items() if key.startswith(tuple(changing))}
+
+
+def _changing(product: str) -> tuple[str, str]:
+    """Begin the keys of what a run learns: which patches are there, and what the pixels' array says of itself."""
+    return f"{product}/status/", f"{array_path(product)}/zarr.json"
 
 
 def _copied(made: dict[str, bytes], product: str) -> dict[str, bytes]:
@@ -156,12 +167,17 @@ def bounding_box(table: pd.DataFrame) -> list[float] | None:
 
 def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
     group = root.create_group(layout.product, attributes=_LICENSE)
-    columns = [*tables.bands(layout.product), tables.status(contents.status[layout.product])]
-    _write(group, columns)
-    names = " ".join([*(c.name for c in columns if c.name != "band"), *tables.CORE])
+    _write(group, [*tables.bands(layout.product), tables.status(contents.status[layout.product])])
+    _pixels(group, layout, contents)
+
+
+def _pixels(group: Any, layout: ProductLayout, contents: Contents) -> None:
+    """Describe the array of the pixels; its shards are made elsewhere."""
+    beside = [column.name for column in tables.bands(layout.product) if column.name != "band"]
+    names = " ".join([*beside, "status", *tables.CORE])
     attributes: dict[str, Any] = {"long_name": f"CloudSEN12 {layout.product}", "coordinates": names}
     if layout.product == "labels":
-        attributes |= {"layers": tables.label_flags(), "missing_label": layout.fill}
+        attributes |= {"layers": tables.label_flags(contents.scale), "missing_label": layout.fill}
     group.create_array(
         layout.product,
         shape=layout.shape(len(contents.frame.order)),
@@ -278,9 +294,25 @@ def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], p
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(root[name][...])
+    except RemoteError:
+        raise
     except Exception as error:  # whatever a damaged chunk makes a codec raise
         place = str(root.store_path).removeprefix("file://")
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
+
+
+def damaged_tables(place: str, access: Access = NOTHING) -> list[str]:
+    """Read every array but the pixels; give a line for each that cannot be read."""
+    found = []
+    for name, array in zarr.open_group(zarr_store(place, access), mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
+            try:
+                array[...]
+            except RemoteError:
+                raise
+            except Exception as error:  # whatever a damaged chunk makes a codec raise
+                found.append(f"{name}: cannot be read ({error})")
+    return sorted(found)
 
 
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:

@@ -153,8 +153,14 @@ def status(values: npt.NDArray[np.uint8]) -> Column:
     return Column("status", ("roi", "time"), values, 0, attributes)
 
 
-def label_flags() -> dict[str, Any]:
-    """Meaning of the stored values of each label layer, by band: CF's flag attributes, one set a layer."""
+def label_flags(scale: int | None) -> dict[str, Any]:
+    """Meaning of the stored values of each label layer, by band: CF's flag attributes, one set a layer.
+
+    Parameters
+    ----------
+    scale : int, optional
+        Full scale of CD-FCNN's probability, where the values of the whole cube tell it.
+    """
     flags: dict[str, Any] = {}
     for layer in LAYERS:
         if layer.meanings:
@@ -163,5 +169,6 @@ def label_flags() -> dict[str, Any]:
             flags[layer.band] = {kind: list(meanings), "flag_meanings": " ".join(meanings.values())}
         else:
             flags[layer.band] = {"long_name": "cloud probability", "valid_min": 0}
-            flags[layer.band] |= {"valid_max": layer.full_scale} if layer.full_scale else {}
+            full = layer.full_scale or scale
+            flags[layer.band] |= {"valid_max": full} if full else {}
     return flags

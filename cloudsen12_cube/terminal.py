@@ -98,6 +98,8 @@ def show_report(console: Console, report: Report) -> None:
         f"{part}{report.written} of {report.shards} shards written ({size(report.size)}), "
         f"{report.skipped} were there before"
     )
+    if report.part:
+        console.print("when all parts are done: `finalise`")
     if report.accepted:
         console.print(f"{report.accepted} accepted failures are left as they are")
     if not report.faults:
@@ -119,10 +121,15 @@ def show_status(console: Console, status: Status) -> None:
         counts = (row.done, row.missing, row.failed, row.accepted)
         table.add_row(row.product, *map(str, counts), size(row.bytes))
     console.print(table)
-    _some(console, "missing: ", [f"{product} of {roi}" for product, roi in status.missing])
+    lacking: dict[str, list[str]] = {}
+    for product, roi in status.missing:
+        lacking.setdefault(roi, []).append(product)
+    _some(console, "missing: ", [f"{roi} ({', '.join(products)})" for roi, products in lacking.items()])
     _some(console, "failed: ", [f"{f.roi_id} {f.s2_id_gee}: {f}" for f in status.failures])
     _some(console, "changed: ", [str(change) for change in status.changes])
     _some(console, "not in the cube yet: ", list(status.new_rois))
+    if status.changes:
+        console.print("`convert --repair` makes again what has changed; pixels whose files are gone are kept")
 
 
 def _some(console: Console, head: str, lines: list[str]) -> None:

@@ -21,13 +21,14 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cloudsen12_cube import record as records
+from cloudsen12_cube.accept import in_settings, key_of
 from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.assets import band_name, files_of
-from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.errors import CubeError, RemoteError
 from cloudsen12_cube.layout import shard_key
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
-from cloudsen12_cube.store import ROOT_KEY, read_shard, read_table, settings_of
+from cloudsen12_cube.store import ROOT_KEY, damaged_tables, read_shard, read_table, settings_of
 from cloudsen12_cube.verify_metadata import compare_metadata
 
 Level = Literal["index", "sample", "full"]
@@ -47,7 +48,7 @@ class Verification:
     values: int = 0
     """Metadata values compared with the archive."""
     unfinished: int = 0
-    """Patches, counted once a product, that the cube says it does not have."""
+    """Patches, counted once a product, that the cube says it does not have; a gap that is accepted is none."""
     differences: tuple[str, ...] = field(default=())
 
     @property
@@ -89,7 +90,11 @@ def verify(
         pixels=sum(r.pixels for r in results),
         values=values,
         unfinished=sum(r.unfinished for r in results),
-        differences=(*(d for r in results for d in r.differences), *differences),
+        differences=(
+            *damaged_tables(sink.root, sink.access),
+            *(d for r in results for d in r.differences),
+            *differences,
+        ),
     )
 
 
@@ -106,12 +111,16 @@ class _Check:
         record = records.load(self.sink, product, roi)
         if record is None:
             return Verification(1, 0, unfinished=1, differences=(f"{name}: never converted, or its record is damaged",))
-        unfinished = sum(patch.status != DONE for patch in record.patches)
+        unfinished = sum(patch.status != DONE and not self._accepted(patch) for patch in record.patches)
         size, found = self._object(record, name)
         if found or self.archive is None or self.index_only:
             return Verification(1, size, unfinished=unfinished, differences=tuple(found))
         pixels, differences = self._pixels(self.archive, record, index)
         return Verification(1, size, pixels, 0, unfinished, tuple(differences))
+
+    def _accepted(self, patch: PatchRecord) -> bool:
+        known = {gap.key for gap in in_settings(self.settings)} if patch.faults else set()
+        return bool(patch.faults) and all(key_of(fault) in known for fault in patch.faults)
 
     def _object(self, record: ShardRecord, name: str) -> tuple[int, list[str]]:
         key = shard_key(record.product, record.index)
@@ -128,6 +137,8 @@ class _Check:
     def _pixels(self, archive: Archive, record: ShardRecord, index: int) -> tuple[int, list[str]]:
         try:
             shard = read_shard(self.sink.root, record.product, index, self.sink.access)
+        except RemoteError:
+            raise
         except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
             return 0, [f"{record.product} of {record.roi_id}: cannot be read ({error})"]
         fill = _fill(self.settings["products"][record.product])

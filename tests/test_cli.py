@@ -137,6 +137,65 @@ def test_a_full_disk_is_told_and_resumed(archive: Path, tiny_disk: Path) -> None
         subprocess.run(["umount", "-l", str(tiny_disk)], check=True)
 
 
+def told(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    """Run a command in this process, check its exit code, and give what it said on standard error."""
+    try:
+        found = main([str(argument) for argument in arguments])
+    except SystemExit as error:  # of the parser
+        found = int(error.code or 0)
+    said = capsys.readouterr().err
+    assert found == code, said
+    return said
+
+
+def test_a_disk_that_may_only_be_read(archive: Path, tiny_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Root is not kept out by rights, but by the file system."""
+    place, rest = tiny_disk / "c.zarr", ["--products", "s1", "--quiet"]
+    try:
+        subprocess.run(["mount", "-o", "remount,size=100m", str(tiny_disk)], check=True)
+        told(capsys, 0, "convert", archive, place, *rest)
+        subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+        assert told(capsys, 0, "convert", archive, place, *rest) == "", "nothing is to be written"
+        told(capsys, 0, "status", place)
+        told(capsys, 0, "verify", place)
+        assert "no permission" in told(capsys, 2, "convert", archive, tiny_disk / "d.zarr", *rest)
+        subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
+        next(place.rglob("records/*")).unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+        assert "no permission" in told(capsys, 2, "convert", archive, place, *rest)
+    finally:
+        subprocess.run(["umount", "-l", str(tiny_disk)], check=True)
+
+
+def test_parts_from_the_command_line(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+    arguments = ["convert", str(archive), "c.zarr", "--products", "s1", "--workers", "0", "--part"]
+    for part, code in (("2/2", 1), ("1/2", 0)):
+        assert main([*arguments, part]) == 0
+        assert f"part {part}: 2 of 2 shards written" in capsys.readouterr().out
+        assert main(["finalise", "c.zarr"]) == code
+        said = capsys.readouterr()
+        assert max(map(len, said.out.splitlines())) <= 60
+        assert len(said.err.splitlines()) == code
+    told(capsys, 0, "status", "c.zarr", "--source", archive, "--checksum")
+
+
+def test_what_is_wrong_with_options_is_told(
+    archive: Path, cube: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "c.zarr"
+    for part in ("0/3", "4/3", "a/b", ""):
+        assert "is none" in told(capsys, 2, "convert", archive, new, "--part", part)
+    assert "no cube" in told(capsys, 2, "finalise", tmp_path / "nothing")
+    assert "without a part" in told(capsys, 2, "convert", archive, new, "--part", "1/2", "--repair")
+    assert "cannot be read" in told(capsys, 2, "convert", archive, cube, "--accept", tmp_path / "nothing.json")
+    assert "give a source" in told(capsys, 2, "status", cube, "--checksum")
+    assert not new.exists()
+
+
 def test_a_killed_run_is_continued(archive: Path, tmp_path: Path) -> None:
     place = tmp_path / "c.zarr"
     arguments = [*COMMAND, "convert", str(archive), str(place)]

@@ -103,6 +103,25 @@ def test_changed_sources(whole: Path, source: Path) -> None:
         c12.status(whole, checksum=True)
 
 
+def test_a_roi_that_went(source: Path, tmp_path: Path) -> None:
+    place, roi = tmp_path / "c.zarr", c12.plan(source).order[0]
+    convert(source, place, rois=(roi,))
+    shutil.rmtree(next(source.glob(f"*/{roi}")))
+    table = source / "cloudsen12_metadata.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(keepends=True) if roi not in line))
+    found = c12.status(place, source)
+    assert {change.found for change in found.changes} == {"gone"}
+    assert found.new_rois == ()
+
+
+def test_nothing_is_accepted_before_there_is_a_cube(source: Path, tmp_path: Path) -> None:
+    choice = tmp_path / "choice.json"
+    choice.write_text('[{"roi_id": "ROI_9", "s2_id_gee": "x", "asset": "S1", "path": "p"}]')
+    with pytest.raises(SelectionError, match="is no cube yet"):
+        convert(source, tmp_path / "c.zarr", accept=choice)
+    assert not (tmp_path / "c.zarr").exists()
+
+
 def test_a_file_that_came(whole: Path, source: Path) -> None:
     folder = next(source.glob("nolabel/ROI_*/*/labels"))
     kept = folder / "manual_sc.tif"
@@ -162,7 +181,9 @@ def test_repair_of_the_catalogue(whole: Path, source: Path, name: str, tmp_path:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    if not name.startswith("s1/"):
+    if name.startswith("s1/"):
+        assert [text.split(":")[0] for text in c12.verify(place).differences] == [name.split("/c/")[0]]
+    else:
         for look in (c12.status, c12.verify):
             with pytest.raises(StoreError, match=r"is damaged .*--repair"):
                 look(place)
@@ -187,6 +208,7 @@ def test_a_gap_that_is_accepted(source: Path, tmp_path: Path) -> None:
     assert convert(source, place, accept=choice).written == 0
     found = c12.status(place, source)
     assert (found.exit_code, counts(found)["s1"]) == (0, (5, 0, 0, 1))
+    assert c12.verify(place, source=source).exit_code == 0
     images = c12.open_cube(place)["s1"].to_dataset()
     assert int((images["status"] == 2).sum()) == 1
     assert np.isnan(images["s1"].values[images["status"].values == 2]).all()
