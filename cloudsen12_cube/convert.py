@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloudsen12_cube import catalogue as catalogues
 from cloudsen12_cube.accept import key_of, read_choices
+from cloudsen12_cube.access import is_url
 from cloudsen12_cube.archive import open_archive
 from cloudsen12_cube.catalogue import Selection, TestMeaning
 from cloudsen12_cube.cluster import cluster
@@ -54,7 +55,8 @@ class Options:
     """West, south, east, north in degrees."""
     rois: tuple[str, ...] = ()
     workers: int | None = None
-    """Threads; 0 converts in the calling thread. By default the cores of the machine."""
+    """Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they wait for
+    a bucket."""
     memory: int | None = None
     """Bytes that the run may use; fewer workers are started if they would need more."""
     strict: bool = False
@@ -147,8 +149,9 @@ def convert(
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     choices = read_choices(Path(options.accept)) if options.accept else []
-    workers = worker_count(made, options.workers, options.memory)
     sink, part = place_of(cube), options.part
+    waiting = made.archive.is_remote or is_url(sink.root)
+    workers = worker_count(made, options.workers, options.memory, waiting)
     if choices and sink.size(ROOT_KEY) is None:
         raise SelectionError(f"{sink.root} is no cube yet: convert first, then accept what failed")
     with ExitStack() as stack:

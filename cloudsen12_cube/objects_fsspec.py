@@ -42,6 +42,7 @@ class FsspecObjects:
 
     def __init__(self, files: Any, url: str) -> None:
         self.files, self.root = files, files._strip_protocol(url)
+        self._loud = {"on_error": "raise"} if scheme_of(url) in ("http", "https") else {}  # or no host is an empty one
 
     def path(self, key: str) -> str:
         """Give a key as the file system writes it."""
@@ -92,7 +93,7 @@ class FsspecObjects:
     def listed(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield key and bytes of every object below a folder."""
         try:
-            found = self.files.find(self.path(prefix.rstrip("/")), detail=True)
+            found = self.files.find(self.path(prefix.rstrip("/")), detail=True, **self._loud)
         except _MISSING:
             return
         except Exception as error:

@@ -80,6 +80,7 @@ def test_what_stays_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(patient, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(patient, "_ATTEMPTS", 2)
     endpoint, faults = faulty
     name = f"s3://{PRIVATE}/stays-{kind}-{client}.zarr"
     faults.kind, faults.every = kind, 1

@@ -22,6 +22,7 @@ from s3server import KEYS, PRIVATE, PUBLIC, Faults, proxy
 from test_cli import failed, run
 
 import cloudsen12_cube as c12
+from cloudsen12_cube import cluster, patient
 from cloudsen12_cube.access import ClientName, parse_options
 from cloudsen12_cube.cli import main
 from cloudsen12_cube.errors import CubeError, DestinationError, RemoteError
@@ -223,10 +224,17 @@ def test_other_file_systems(scheme: str, source: Path, local: Path) -> None:
 
 
 def test_errors_are_one_line(
-    s3: str, public: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    s3: str,
+    public: str,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = ["-o", f"key={KEYS['key']}", "-o", f"secret={KEYS['secret']}", "-o", f"endpoint_url={s3}"]
     open_to_all = ["-o", "anon=true", "-o", f"endpoint_url={s3}"]
+    monkeypatch.setattr(patient, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
     new = tmp_path / "c.zarr"
 
     def told(*arguments: object) -> str:
