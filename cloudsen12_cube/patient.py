@@ -135,10 +135,11 @@ def open_objects(url: str, access: Access) -> Objects:
 
 def open_patient(url: str, access: Access) -> Patient:
     """Open the objects under a root, once a process: neither s3fs nor obstore survives a fork."""
-    return _opened(url, access, os.getpid())
+    who = tuple(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
+    return _opened(url, access, (os.getpid(), who))
 
 
 @lru_cache(maxsize=32)
-def _opened(url: str, access: Access, process: int) -> Patient:
+def _opened(url: str, access: Access, process: tuple[int, tuple[tuple[str, str], ...]]) -> Patient:
     del process
     return Patient(url, access)

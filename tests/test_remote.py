@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import threading
@@ -23,7 +24,7 @@ from test_cli import failed, run
 
 import cloudsen12_cube as c12
 from cloudsen12_cube import cluster, patient
-from cloudsen12_cube.access import ClientName, parse_options
+from cloudsen12_cube.access import Access, ClientName, access_of, parse_options, uses_obstore
 from cloudsen12_cube.cli import main
 from cloudsen12_cube.errors import CubeError, DestinationError, RemoteError
 from cloudsen12_cube.info import info
@@ -288,3 +289,32 @@ def test_secrets_are_neither_shown_nor_stored(s3: str, public: str) -> None:
     with pytest.raises(RemoteError) as caught:
         c12.open_cube(c12.Url(cube.url, {**KEYS, "secret": "wrong-one", "endpoint_url": s3}))
     assert "wrong-one" not in str(caught.value)
+
+
+def test_the_environment_says_who_one_is(s3: str, public: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys for obstore; a profile for s3fs, since botocore reads it; and nobody at all."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    with monkeypatch.context() as keys:
+        keys.setenv("AWS_ACCESS_KEY_ID", KEYS["key"])
+        keys.setenv("AWS_SECRET_ACCESS_KEY", KEYS["secret"])
+        assert uses_obstore(public, Access())
+        assert c12.convert(public, f"s3://{PRIVATE}/environment.zarr", products=["s1"]).exit_code == 0
+    (tmp_path / "credentials").write_text(
+        f"[me]\naws_access_key_id = {KEYS['key']}\naws_secret_access_key = {KEYS['secret']}\n"
+    )
+    with monkeypatch.context() as profile:
+        profile.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        named = c12.Url(f"s3://{PRIVATE}/environment.zarr", {"profile": "me"})
+        assert not uses_obstore(named.url, access_of(named))
+        assert c12.verify(named, c12.Url(public, {"profile": "me"})).exit_code == 0
+        with pytest.raises(CubeError, match=r"obstore cannot serve .* it does not know the option 'profile'"):
+            c12.open_cube(c12.Url(named.url, {"profile": "me"}, "obstore"))
+    with monkeypatch.context() as nobody:
+        nobody.setenv("AWS_NO_SIGN_REQUEST", "YES")
+        assert uses_obstore(public, Access())
+        assert len(c12.plan(public).archive.patches) == 4
+        nobody.setattr(patient, "_FIRST_WAIT", 0.01)
+        with pytest.raises(RemoteError, match="check the keys"):
+            c12.open_cube(f"s3://{PRIVATE}/environment.zarr")
