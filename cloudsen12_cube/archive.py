@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from cloudsen12_cube import metadata
+from cloudsen12_cube.access import NOTHING, Access, access_of, clean, is_url
 from cloudsen12_cube.assets import ASSETS, SPELLINGS
 from cloudsen12_cube.errors import ArchiveError
 from cloudsen12_cube.metadata import LABEL_FOLDERS
+from cloudsen12_cube.patient import open_patient
 
 PatchKey = tuple[str, str]
 """(roi_id, s2_id_gee): the image id alone repeats across ROIs."""
@@ -42,7 +44,7 @@ class PatchFiles:
     names: dict[str, str] = field(default_factory=dict)
     """Asset file (``labels/fmask``) -> name on disk inside the folder (``labels/fmask.tif``)."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Asset file -> bytes."""
+    """Asset file -> bytes; -1 where a server does not tell."""
     outside: frozenset[str] = frozenset()
     """Asset files that are links out of the archive: known, never followed."""
 
@@ -57,6 +59,13 @@ class Archive:
     """CSV files with metadata, the shallowest first."""
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
+    access: Access = NOTHING
+    """How to get there, if it is a URL."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return is_url(self.root)
 
     def read(self, path: str, size: int = -1) -> bytes:
         """Read a file of the archive, whole or its beginning.
@@ -72,7 +81,14 @@ class Archive:
         ------
         OSError
             If it cannot be read, or is no file: who opens a pipe waits for ever.
+        RemoteError
+            If a bucket does not give it.
         """
+        if self.is_remote:
+            data = open_patient(self.root, self.access).get(path, None if size < 0 else (0, size))
+            if data is None:
+                raise FileNotFoundError(errno.ENOENT, "it is not there any more", f"{self.root}/{path}")
+            return data
         place = os.path.join(self.root, path)
         if not stat.S_ISREG(os.stat(place).st_mode):
             raise OSError(errno.EINVAL, "no regular file", place)
@@ -112,18 +128,19 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     Parameters
     ----------
     root : path
-        Folder that holds ``high``, ``scribble`` and ``nolabel`` (any of them), or one level above it.
+        Folder or URL that holds ``high``, ``scribble`` and ``nolabel`` (any of them), or one level above it.
 
     Raises
     ------
     ArchiveError
         If there is no such folder, or neither patches nor metadata are in it.
     """
-    root = os.fspath(root)
-    if not os.path.isdir(root):
+    access, root = access_of(root), clean(root)
+    if not is_url(root) and not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
         raise ArchiveError(f"{root} {found}: give the folder that holds high/, scribble/ or nolabel/")
-    archive = _sort(root, _walk(os.path.realpath(root), "", 0))
+    entries = _listed(root, access) if is_url(root) else _walk(os.path.realpath(root), "", 0)
+    archive = replace(_sort(root, entries), access=access)
     if not archive.patches and not archive.tables and not archive.documents:
         raise ArchiveError(
             f"{root} is no CloudSEN12 archive: no metadata and no {{high,scribble,nolabel}}/ROI_*/<id>/*.tif in it"
@@ -136,6 +153,13 @@ class _Entry:
     path: str
     size: int
     outside: bool
+
+
+def _listed(url: str, access: Access) -> Iterator[_Entry]:
+    """List a bucket once; nothing is asked of a single file."""
+    for path, size in open_patient(url, access).listed():
+        if path.endswith((".tif", ".csv", ".json")) and path.count("/") <= _DEPTH:
+            yield _Entry(path, size, outside=False)
 
 
 def _walk(root: str, folder: str, depth: int) -> Iterator[_Entry]:
@@ -174,7 +198,7 @@ def _sort(root: str, entries: Iterable[_Entry]) -> Archive:
         elif entry.path.endswith(".json") and not entry.outside:
             documents.append(entry.path)
     by_depth = sorted(tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
-    return Archive(root, patches, tuple(by_depth), tuple(documents))
+    return Archive(root, patches, tuple(by_depth), tuple(sorted(documents)))
 
 
 def _add(patches: dict[PatchKey, PatchFiles], match: re.Match[str], stem: str, entry: _Entry) -> None:

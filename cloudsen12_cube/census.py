@@ -20,10 +20,9 @@ from cloudsen12_cube.assets import ProductName, assets_of
 from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import layer
-from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.patches import Place, patch_table, place_of
+from cloudsen12_cube.place import place_of as writable
 from cloudsen12_cube.reader import open_cube
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.statistics import (
     COUNTED,
     BandStatistics,
@@ -51,8 +50,8 @@ def stats(cube: str | os.PathLike[str], split: str | None = "train", products: S
 
     Parameters
     ----------
-    cube : path
-        A local one: the statistics are written into it.
+    cube : path or Url
+        The statistics are written into it.
     split : str, optional
         Patches that the bands' statistics are computed from; None takes all. Classes are counted in every patch.
     products : sequence of str, optional
@@ -65,13 +64,10 @@ def stats(cube: str | os.PathLike[str], split: str | None = "train", products: S
     Raises
     ------
     CubeError
-        If the cube is remote, or the split has no patch.
+        If the split has no patch, or the place cannot be written.
     """
-    url = os.fspath(cube)
-    if "://" in url:
-        raise CubeError(f"{url} is remote: run stats on the cube where it was made, and copy it from there")
-    tree = open_cube(url, products)
-    place, sink = place_of(tree), Sink(url)
+    tree = open_cube(cube, products)
+    place, sink = place_of(tree), writable(cube)
     chosen: list[Any] = list(tree.children)
     origin = _origin(patch_table(tree, [], split), split)
     bands = {p: _count_bands(place, p, patch_table(tree, [p], split)) for p in chosen if p != "labels"}

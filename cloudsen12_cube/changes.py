@@ -41,7 +41,7 @@ def changes(product: ProductName, patch: PatchRecord, files: PatchFiles | None) 
     for path, source in was.items():
         if path not in now:
             yield Change(path, "gone", f"{source.size} bytes")
-        elif now[path] != source.size:
+        elif now[path] not in (source.size, -1):  # a web server may not tell
             yield Change(path, f"{now[path]} bytes", f"{source.size} bytes")
     for path, size in now.items():
         if path not in was:

@@ -22,7 +22,7 @@ from numcodecs import blosc
 
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import ProductLayout, shard_key
-from cloudsen12_cube.objects import Arena, Objects
+from cloudsen12_cube.ranges import Arena, Ranges
 
 ABSENT = 2**64 - 1
 _CRC = 4  # bytes of a crc32c
@@ -47,7 +47,7 @@ class Fetched:
 class Chunks:
     """Reader of one product of a cube. Its index grows by about a kilobyte a shard."""
 
-    def __init__(self, objects: Objects, layout: ProductLayout) -> None:
+    def __init__(self, objects: Ranges, layout: ProductLayout) -> None:
         self.objects, self.layout = objects, layout
         self._indices: dict[int, Future[Index]] = {}
 

@@ -6,26 +6,29 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from cloudsen12_cube import catalogue as catalogues
 from cloudsen12_cube.accept import key_of, read_choices
+from cloudsen12_cube.access import is_url
 from cloudsen12_cube.archive import open_archive
 from cloudsen12_cube.catalogue import Selection, TestMeaning
+from cloudsen12_cube.cluster import cluster
 from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
+from cloudsen12_cube.fetch import with_files
 from cloudsen12_cube.layout import record_key, shard_key
 from cloudsen12_cube.opening import open_or_create
 from cloudsen12_cube.patch import encode_patch
+from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
 from cloudsen12_cube.record import PatchRecord, ShardRecord
-from cloudsen12_cube.report import Report, failures_path, faults_of, faults_of_rows, write_failures
+from cloudsen12_cube.report import Report, faults_of, faults_of_rows, write_failures
 from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.share import Part
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import ROOT_KEY
 from cloudsen12_cube.workers import started, submitting, worker_count
 
@@ -52,7 +55,8 @@ class Options:
     """West, south, east, north in degrees."""
     rois: tuple[str, ...] = ()
     workers: int | None = None
-    """Threads; 0 converts in the calling thread. By default the cores of the machine."""
+    """Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they wait for
+    a bucket."""
     memory: int | None = None
     """Bytes that the run may use; fewer workers are started if they would need more."""
     strict: bool = False
@@ -65,6 +69,10 @@ class Options:
     """File that names failures to live with: ``CUBE.failures.json`` or an excerpt of it."""
     repair: bool = False
     """Read every shard, and make again what is damaged or has other files now."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards."""
+    break_lock: bool = False
+    """Take away the notes of other writers in a bucket: they are dead."""
 
     def __post_init__(self) -> None:
         if self.part and (self.repair or self.accept):
@@ -82,7 +90,7 @@ def plan(
 
     Parameters
     ----------
-    source : path
+    source : path, URL or `Url`
         The archive.
     products : sequence of str, optional
         Any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that the archive has.
@@ -117,12 +125,13 @@ def convert(
 
     Parameters
     ----------
-    source, cube : path
+    source, cube : path, URL or `Url`
         The archive, and the Zarr v3 store to make.
     products, where, options
         As in `plan`.
     executor : concurrent.futures.Executor, optional
-        Makes the shards; by default a pool of threads. It must give results of picklable functions.
+        Makes the shards; by default a pool of threads. It must give results of picklable functions, as
+        ``Client.get_executor()`` of dask does.
     progress : callable, optional
         Called after each shard.
 
@@ -140,11 +149,15 @@ def convert(
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     choices = read_choices(Path(options.accept)) if options.accept else []
-    workers = worker_count(made, options.workers, options.memory)
-    sink, part = Sink(os.fspath(cube)), options.part
+    sink, part = place_of(cube), options.part
+    waiting = made.archive.is_remote or is_url(sink.root)
+    workers = worker_count(made, options.workers, options.memory, waiting)
     if choices and sink.size(ROOT_KEY) is None:
         raise SelectionError(f"{sink.root} is no cube yet: convert first, then accept what failed")
-    with sink.locked(shared=part is not None):
+    with ExitStack() as stack:
+        if options.scheduler:
+            executor = stack.enter_context(cluster(options.scheduler))
+        stack.enter_context(sink.locked(part is not None, options.break_lock))
         store = open_or_create(made, sink, options.repair)
         store = store.accepting(choices) if choices else store
         survey = store.survey(options.repair, workers)
@@ -156,7 +169,7 @@ def convert(
     shards = len(made.layouts) * len(made.catalogue.rois if mine is None else mine)
     found = [*faults_of_rows(store.plan.faults()), *faults_of(sorted(records, key=lambda r: (r.product, r.roi_id)))]
     faults = tuple(fault for fault in found if key_of(fault) not in store.accepted)
-    write_failures(faults, failures_path(cube, part))
+    write_failures(faults, cube, part)
     report = Report.of(shards, shards - len(todo), records, faults)
     return replace(report, accepted=len(store.accepted), part=part)
 
@@ -175,7 +188,7 @@ def _run(
         store = store.begun(survey.there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
     queue = (task for task in todo if not (options.part and store.is_done(task)))
-    making = submitting(partial(write_shard, sink=store.sink), *who)
+    making = submitting(partial(write_shard, sink=store.sink.portable()), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as records:
         if store.new:
             store = store.begun(survey.there)  # while the first shards are being made
@@ -193,7 +206,7 @@ class StrictError(CubeError):
     """A damaged file stopped a strict run (exit code 1)."""
 
 
-def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:
+def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     """Make one shard: read its patches, encode them one by one, commit the shard and then its record.
 
     An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
@@ -205,8 +218,8 @@ def write_shard(task: ShardTask, sink: Sink) -> ShardRecord:
     """
     chunks: list[bytes] = []
     patches: list[PatchRecord] = []
-    for patch in task.patches:
-        encoded = encode_patch(task, patch)
+    for patch, fetch in with_files(task):
+        encoded = encode_patch(task, patch, fetch)
         chunks += encoded.chunks
         patches.append(encoded.record)
     chunks += [b""] * (task.layout.times * len(task.layout.bands) - len(chunks))

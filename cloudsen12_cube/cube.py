@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,9 +14,9 @@ from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
 from cloudsen12_cube.changes import outdated
 from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.place import Place, each
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import ROOT_KEY, Contents, objects, restated
 from cloudsen12_cube.tables import Frame
 from cloudsen12_cube.tally import Tally
@@ -45,7 +44,7 @@ class Survey:
 class Cube:
     """A cube and the plan that is being carried out on it."""
 
-    sink: Sink
+    sink: Place
     plan: Plan
     """With ``order`` as the ROIs lie on disk."""
     table: pd.DataFrame
@@ -60,7 +59,9 @@ class Cube:
 
     def accepting(self, choices: Sequence[accept.Key]) -> Cube:
         """Record decisions to keep a gap; the next metadata that are written hold them."""
-        loaded = (records.load(self.sink, p.product, roi) for p in self.plan.layouts for roi in self.plan.order)
+        pairs = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order]
+        listed = self.sink.listed()
+        loaded = each(listed, lambda pair: records.load(listed, *pair), pairs)
         known = {accept.key_of(fault) for record in loaded if record for fault in record.faults}
         known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
         gaps = accept.decide(choices, known, accept.in_settings(self.settings), self.plan.archive)
@@ -80,14 +81,15 @@ class Cube:
         workers : int
             Threads that read.
         """
-        tasks, look = list(self.plan.tasks()), partial(self._looked_at, check=self._right if repair else self._done)
-        with ThreadPoolExecutor(max(workers, 1) if repair else 1) as pool:
-            found = list(pool.map(look, tasks))
+        listed = replace(self, sink=self.sink.listed())
+        look = partial(listed._looked_at, check=listed._right if repair else listed._done)
+        tasks = list(self.plan.tasks())
+        found = list(each(listed.sink, look, tasks, workers if repair else 1))
         there = Tally.empty(self.plan.layouts, len(self.plan.order))
         for task, (record, right) in zip(tasks, found, strict=True):
             if record and record.index == task.index:
                 there.add(record, shown=right)
-        for record in self._others():
+        for record in listed._others():
             there.add(record)
         return Survey([task for task, (_, right) in zip(tasks, found, strict=True) if not right], there)
 
@@ -122,11 +124,9 @@ class Cube:
 
     def _others(self) -> Iterator[ShardRecord]:
         """Yield the records of the ROIs that the plan leaves alone."""
-        for layout in self.plan.layouts:
-            for roi in self.plan.order:
-                record = None if roi in self.plan.groups else records.load(self.sink, layout.product, roi)
-                if record:
-                    yield record
+        rest = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order if roi not in self.plan.groups]
+        found = each(self.sink, lambda pair: records.load(self.sink, *pair), rest)
+        yield from (record for record in found if record)
 
     def begun(self, there: Tally) -> Cube:
         """Write the metadata of a cube that changes, before a shard that a reader can see is written again."""
@@ -153,9 +153,15 @@ class Cube:
         about = _ABOUT | _history(settings)
         contents = Contents(frame, self.plan.layouts, tally.status, settings, about, tally.scale)
         made = restated(self.made, contents) if self.made else objects(contents)
-        for key, data in made.items():
-            if self.made.get(key) != data and self.sink.get(key) != data:
-                self.sink.put(key, data, durable=key == ROOT_KEY)
+        there = self.sink.listed() if self.new else self.sink
+
+        def write(item: tuple[str, bytes]) -> None:
+            if self.made.get(item[0]) != item[1] and there.get(item[0]) != item[1]:
+                self.sink.put(*item, durable=item[0] == ROOT_KEY)
+
+        *others, root = made.items()
+        list(each(self.sink, write, others))
+        write(root)
         return made
 
 

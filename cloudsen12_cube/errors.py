@@ -23,6 +23,14 @@ class StoreError(CubeError):
     """A cube that cannot be read as one."""
 
 
+class RemoteError(CubeError):
+    """A bucket or a server did not do what it was asked for, however often it was asked."""
+
+
+class ClusterError(CubeError):
+    """There is no cluster, or it went away."""
+
+
 class PatchError(Exception):
     """One asset of one patch cannot go into the cube.
 

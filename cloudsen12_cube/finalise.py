@@ -6,8 +6,8 @@ import os
 
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import layout_of
-from cloudsen12_cube.report import failures_path, write_failures
-from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.place import place_of
+from cloudsen12_cube.report import write_failures
 from cloudsen12_cube.status import Ledger, Status, look, open_ledger
 from cloudsen12_cube.store import ROOT_KEY, Contents, told
 from cloudsen12_cube.tables import Frame
@@ -32,20 +32,19 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
     DestinationError
         If another process is writing the cube.
     """
-    place = os.fspath(cube)
-    open_ledger(place)  # no lock makes a folder where there is no cube
-    sink = Sink(place)
+    open_ledger(cube)  # no lock makes a folder where there is no cube
+    sink = place_of(cube)
     with sink.locked():
-        ledger = open_ledger(place)
+        ledger = open_ledger(cube)
         root = sink.get(ROOT_KEY)
         if root is None or not ledger.order:
-            raise StoreError(f"the creation of {place} was cut short: run any of its parts again")
+            raise StoreError(f"the creation of {sink.root} was cut short: run any of its parts again")
         found = look(ledger)
         for key, data in told(root, _contents(ledger, "converting" if found.missing else "final")).items():
             if sink.get(key) != data:
                 sink.put(key, data)
-    write_failures(found.failures, failures_path(place))
-    return look(open_ledger(place))
+    write_failures(found.failures, cube)
+    return look(open_ledger(cube))
 
 
 def _contents(ledger: Ledger, state: str) -> Contents:

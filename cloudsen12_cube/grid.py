@@ -18,6 +18,7 @@ from cloudsen12_cube.raster import directory_inside, read_header
 
 _HEAD = 32 * 1024
 _MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
+_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
 Affine = tuple[float, float, float, float, float, float]
@@ -105,8 +106,9 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     for length in (_HEAD, _MOST):  # most have their header in front; the others are read whole
         try:
             data = archive.read(path, length)
-            if length == _MOST or directory_inside(data):
-                return read_header(data, path, files.sizes[name])
+            if length == _MOST or len(data) < length or directory_inside(data):
+                told = files.sizes[name]
+                return read_header(data, path, told if told >= 0 else _UNTOLD)
         except PatchError:
             continue
         except OSError:

@@ -15,9 +15,9 @@ from cloudsen12_cube import record as records
 from cloudsen12_cube.cube import Cube
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.layout import LAYOUT_VERSION, records_path
+from cloudsen12_cube.place import Place
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.redact import without_secrets
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 
 _FIXED = ("layout_version", "products", "test_meaning")
@@ -27,13 +27,13 @@ _KEPT = ("created", "tool", "source", "accepted")
 """Settings of the first run, or of an earlier one, that a later run keeps."""
 
 
-def open_or_create(plan: Plan, sink: Sink, repair: bool = False) -> Cube:
+def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     """Create the cube that a plan asks for, or find it and check that the plan continues it.
 
     Parameters
     ----------
     plan : Plan
-    sink : Sink
+    sink : Place
     repair : bool
         Go on even if the cube's catalogue cannot be read.
 
@@ -84,7 +84,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create(plan: Plan, sink: Sink) -> Cube:
+def _create(plan: Plan, sink: Place) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
     settings = _settings(plan)
     mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
@@ -93,7 +93,7 @@ def _create(plan: Plan, sink: Sink) -> Cube:
     return _cube(plan, sink, plan.catalogue.table, settings, new=True)
 
 
-def _cube(plan: Plan, sink: Sink, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
+def _cube(plan: Plan, sink: Place, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
     accepted = accept.holding(accept.in_settings(settings), plan.archive)
     return Cube(sink, plan, table, settings, accepted, new)
 
@@ -118,10 +118,10 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
     return f"{name} {has}", f"{name} {asks}"
 
 
-def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) -> Cube:
+def _continue(plan: Plan, sink: Place, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
     try:
-        order, before = read_table(sink.root)
+        order, before = read_table(sink.root, sink.access)
     except StoreError:
         if not repair:
             raise
@@ -135,7 +135,7 @@ def _continue(plan: Plan, sink: Sink, settings: dict[str, Any], repair: bool) ->
     return _cube(replace(plan, order=whole), sink, table, settings)
 
 
-def _places(plan: Plan, sink: Sink) -> tuple[str, ...]:
+def _places(plan: Plan, sink: Place) -> tuple[str, ...]:
     """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
     found: dict[int, str] = {}
     for layout in plan.layouts:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from cloudsen12_cube.archive import PatchFiles
 from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.classes import layer
 from cloudsen12_cube.errors import PatchError
+from cloudsen12_cube.fetch import Fetch, most_bytes, read_file
 from cloudsen12_cube.grid import difference
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.layout import ProductLayout
@@ -29,7 +28,6 @@ from cloudsen12_cube.shard import encode_chunk
 Planes = npt.NDArray[Any]
 _PROBABILITY_MAX = {"s2cloudless": 100}  # CD-FCNN is published in per cent and in hundredths of it
 _LABEL_MAX = 10_000
-_LEAST = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,15 @@ class EncodedPatch:
     record: PatchRecord
 
 
-def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
+def encode_patch(task: ShardTask, patch: PatchTask, fetch: Fetch | None = None) -> EncodedPatch:
     """Read, check and encode one patch of a shard.
+
+    Parameters
+    ----------
+    task : ShardTask
+    patch : PatchTask
+    fetch : callable, optional
+        Gives the bytes of a file by its name; by default it is read when it is asked for.
 
     Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
     """
@@ -51,9 +56,10 @@ def encode_patch(task: ShardTask, patch: PatchTask) -> EncodedPatch:
     sources: list[Source] = []
     faults: list[Fault] = []
     maxima: dict[str, int] = {}
+    fetch = fetch or partial(read_file, task, patch)
     for name in files_of(task.layout.product):
         try:
-            for band, stored in _planes(task, patch, patch.files, name, sources):
+            for band, stored in _planes(task, patch, name, fetch, sources):
                 chunks[band] = encode_chunk(stored, task.layout)
                 if task.layout.product == "labels" and layer(band).probability:
                     maxima[band] = _maximum(stored)
@@ -77,19 +83,17 @@ def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> 
 
 
 def _planes(
-    task: ShardTask, patch: PatchTask, files: PatchFiles, name: str, sources: list[Source]
+    task: ShardTask, patch: PatchTask, name: str, fetch: Fetch, sources: list[Source]
 ) -> Iterator[tuple[str, Planes]]:
     """Yield band and checked pixels of one file; nothing where the archive rightly has none."""
+    files = patch.files or PatchFiles("", "")
     if name not in files.names:
         if name in task.required:
             raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
         return
     path = f"{files.folder}/{files.names[name]}"
-    if name in files.outside:
-        raise PatchError(path, "a link that leads out of the archive", "a file inside it")
-    limit = most_bytes(task.layout, len(files_of(task.layout.product)[name]))
-    data = _bytes(task.root, path, limit)
-    header, pixels = read(data, path, limit)
+    data = fetch(name)
+    header, pixels = read(data, path, most_bytes(task.layout, name))
     check(header, pixels, task.layout, patch, path)
     sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
     del data
@@ -105,28 +109,6 @@ def _planes(
 def _maximum(stored: Planes) -> int:
     """Largest value of a label plane that is not the fill, 65535 in the 16 bits of either sign; 0 if there is none."""
     return max(int((stored.view("uint16") + np.uint16(1)).max()) - 1, 0)  # the fill, plus one, is 0
-
-
-def most_bytes(layout: ProductLayout, bands: int) -> int:
-    """Bytes that a file may have, and its pixels: 64 bits a pixel, or what a little patch and a large tile take.
-
-    A sound file has a quarter of that, overviews included. More is refused before it is read, or decoded.
-    """
-    return max(_LEAST, 8 * bands * layout.height * layout.width)
-
-
-def _bytes(root: str, path: str, limit: int) -> bytes:
-    place = os.path.join(root, path)
-    try:
-        found = os.stat(place)
-        if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
-            raise PatchError(path, "no regular file", "a file")
-        if found.st_size > limit:
-            raise PatchError(path, f"a file of {found.st_size} bytes", f"at most {limit} bytes")
-        with open(place, "rb") as file:
-            return file.read(limit)
-    except OSError as error:
-        raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
 
 
 def check(header: Header, pixels: Planes, layout: ProductLayout, patch: PatchTask, path: str) -> None:

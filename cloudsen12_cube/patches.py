@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from cloudsen12_cube.access import Access
 from cloudsen12_cube.assets import ProductName
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import ProductLayout, layout_of
-from cloudsen12_cube.objects import Objects, open_objects
+from cloudsen12_cube.ranges import Ranges, open_ranges
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.store import KEY, read_order
 
@@ -27,13 +28,13 @@ class Place:
     """Where an opened cube's pixels lie."""
 
     url: str
-    storage_options: dict[str, Any] | None
+    access: Access
     settings: dict[str, Any]
 
     @property
-    def objects(self) -> Objects:
+    def objects(self) -> Ranges:
         """Reader of the cube's objects."""
-        return open_objects(self.url, self.storage_options)
+        return open_ranges(self.url, self.access)
 
     def layout(self, product: ProductName) -> ProductLayout:
         """Array of a product as the store has it."""
@@ -41,7 +42,7 @@ class Place:
 
     def order(self) -> tuple[str, ...]:
         """ROIs as they lie on disk."""
-        return read_order(self.url, self.storage_options)
+        return read_order(self.url, self.access)
 
 
 def place_of(cube: xr.DataTree) -> Place:
@@ -60,7 +61,8 @@ def place_of(cube: xr.DataTree) -> Place:
         )
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
-    return Place(str(url), cube.encoding.get("storage_options"), cube.attrs[KEY])
+    access = Access.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
+    return Place(str(url), access, cube.attrs[KEY])
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

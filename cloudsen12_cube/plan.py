@@ -6,14 +6,17 @@ machine of a cluster can derive its own share of it.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from cloudsen12_cube.access import NOTHING, Access
 from cloudsen12_cube.archive import Archive, PatchFiles
 from cloudsen12_cube.assets import ASSETS, PRODUCTS, ProductName, files_of
 from cloudsen12_cube.catalogue import Catalogue, RowFault, Selection
@@ -24,6 +27,8 @@ from cloudsen12_cube.layout import ProductLayout, stored_dtype
 
 _MANUAL = frozenset(asset.file for asset in ASSETS if asset.manual)
 _SAMPLED = 60
+_ASKING = 16
+"""Headers of a remote archive that are asked for at a time."""
 _SECONDS_PER_GB = 4.0
 """Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
 _RATIO = 0.45
@@ -53,6 +58,8 @@ class ShardTask:
     patches: tuple[PatchTask, ...]
     required: frozenset[str]
     """Files without which a patch of this product is not whole."""
+    access: Access = NOTHING
+    """How to get to the archive, if it is a URL."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,12 @@ class Plan:
     def tasks(self) -> Iterator[ShardTask]:
         """Yield the shards in the order of the catalogue."""
         position = {roi: index for index, roi in enumerate(self.order)}
+        root = self.archive.root if self.archive.is_remote else os.path.abspath(self.archive.root)
         for roi in self.catalogue.rois:
             patches = tuple(self._patches(roi))
             for layout in self.layouts:
                 required = self.required[layout.product]
-                yield ShardTask(self.archive.root, layout, roi, position[roi], patches, required)
+                yield ShardTask(root, layout, roi, position[roi], patches, required, self.archive.access)
 
     def _patches(self, roi: str) -> Iterator[PatchTask]:
         for _, row in self.groups[roi].iterrows():
@@ -116,7 +124,7 @@ class Plan:
     def _source_bytes(self) -> int:
         wanted = {file for layout in self.layouts for file in files_of(layout.product)}
         found = (self.archive.patches[key] for key in self.catalogue.keys if key in self.archive.patches)
-        return sum(size for files in found for name, size in files.sizes.items() if name in wanted)
+        return sum(max(size, 0) for files in found for name, size in files.sizes.items() if name in wanted)
 
     def lacking(self) -> list[str]:
         """Files that no patch of the archive has, of the products that are converted: their bands stay empty."""
@@ -139,10 +147,10 @@ class Plan:
 def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:
     """Bytes that a conversion needs at most, beside the catalogue.
 
-    Each worker holds one source file twice (its bytes and its pixels) and the shard, whose compressed chunks it joins
-    once: no shard is larger than its raw bytes and a little.
+    Each worker holds one source file twice (its bytes and its pixels), the files of the next patch where they come from
+    afar, and the shard, whose compressed chunks it joins once: no shard is larger than its raw bytes and a little.
     """
-    largest = max(layout.shard_bytes // layout.times * 2 + 2 * layout.shard_bytes for layout in layouts)
+    largest = max(layout.shard_bytes // layout.times * 3 + 2 * layout.shard_bytes for layout in layouts)
     return 200 * 2**20 + largest * max(workers, 1)
 
 
@@ -207,9 +215,10 @@ def _sample(archive: Archive, chosen: Catalogue, products: tuple[ProductName, ..
     found = [archive.patches[keys[i]] for i in spread if keys[i] in archive.patches]
     headers: dict[str, list[Header]] = {p: [] for p in products}
     for product in products:
-        for files in found:  # a damaged file decides nothing; the conversion will name it
-            seen = (header_of(archive, files, name) for name in files_of(product))
-            headers[product] += [header for header in seen if header]
+        asked = [(files, name) for files in found for name in files_of(product)]
+        with ThreadPoolExecutor(_ASKING if archive.is_remote else 1) as pool:
+            seen = pool.map(lambda pair: header_of(archive, *pair), asked)
+            headers[product] += [h for h in seen if h]  # a damaged file decides nothing; the conversion will name it
     return headers
 
 

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from cloudsen12_cube.access import Access, access_of, clean, is_url
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import roi_number
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import DIMS, check_version
+from cloudsen12_cube.store import zarr_store
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -32,7 +34,7 @@ def open_cube(
     Parameters
     ----------
     url : str or path
-        A local path, or a URL that fsspec knows.
+        A local path, a URL (``s3://``, ``gs://``, ``https://`` or any other that fsspec knows), or a `Url`.
     products : sequence of str, optional
         Groups to open, any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that are there.
     chunks : None, "roi" or mapping
@@ -40,7 +42,7 @@ def open_cube(
         ROI: one object of the store. A mapping gives the sizes by dim; ``{}`` means the store's inner chunks, which is
         a task per band and date: for small cubes only.
     storage_options : mapping, optional
-        Handed to fsspec.
+        fsspec's options for a URL: ``key``, ``secret``, ``anon``, ``endpoint_url``, ``profile`` ...
 
     Returns
     -------
@@ -52,30 +54,31 @@ def open_cube(
     ------
     StoreError
         If there is no cube at the place.
+    RemoteError
+        If a bucket does not answer, or does not let you in.
     KeyError
         If a product is not in the cube; the message lists those that are.
     """
-    place = os.fspath(url)
-    options = dict(storage_options or {}) or None
-    tree = _chosen(_tree(place, options), products, place)
+    place, access = clean(url), Access.of(storage_options) if storage_options else access_of(url)
+    tree = _chosen(_tree(place, access), products, place)
     tree = _chunked(_in_order(tree), chunks)
-    tree.encoding = {"source": place, "storage_options": options}  # what reads past xarray must know; never written
+    # What reads past xarray must know; never written.
+    tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree
 
 
-def _tree(place: str, storage_options: dict[str, Any] | None) -> xr.DataTree:
-    if "://" not in place and not os.path.isdir(place):
+def _tree(place: str, access: Access) -> xr.DataTree:
+    if not is_url(place) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
     try:
         with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
             tree = xr.open_datatree(
-                place,
+                zarr_store(place, access),
                 engine="zarr",
                 chunks=None,
                 consolidated=True,
                 decode_times=False,
-                storage_options=storage_options,
             )
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cloudsen12_cube.chunks import Chunks, Fetched
 from cloudsen12_cube.classes import UNLABELLED
 from cloudsen12_cube.cutout import TRANSPOSE, Cutout, Lot, Scaling
-from cloudsen12_cube.objects import Arena
+from cloudsen12_cube.ranges import Arena
 
 Plane = npt.NDArray[Any]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cloudsen12_cube.layout import record_key
-from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.place import Place
 
 ABSENT, DONE, FAILED = 0, 1, 2
 
@@ -95,7 +95,7 @@ def _patch(document: dict[str, Any]) -> PatchRecord:
     return PatchRecord(**document, sources=sources, faults=faults)
 
 
-def load(sink: Sink, product: str, roi_id: str) -> ShardRecord | None:
+def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from cloudsen12_cube.access import access_of, clean, is_url
 from cloudsen12_cube.catalogue import RowFault
+from cloudsen12_cube.patient import open_patient
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, ShardRecord
 from cloudsen12_cube.share import Part
 
@@ -66,19 +68,26 @@ def faults_of(records: Iterable[ShardRecord]) -> list[Fault]:
     return list(dict.fromkeys(f if f.asset else replace(f, product="") for f in found))
 
 
-def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> Path:
-    """Place of the list of failures: beside the cube, one for each part."""
+def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> str:
+    """Path or URL of the list of failures: beside the cube, one for each part."""
     share = f".part-{part.number}-of-{part.count}" if part else ""
-    return Path(os.fspath(cube).rstrip("/") + f"{share}.failures.json")
+    return clean(cube).rstrip("/") + f"{share}.failures.json"
 
 
-def write_failures(faults: Sequence[Fault], path: Path) -> None:
-    """Write a list of failures; take an old one away where there are none."""
+def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: Part | None = None) -> None:
+    """Write the list of failures beside a cube; take an old one away where there are none."""
+    document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
+    data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)
+    if is_url(place):
+        beside, _, name = place.rpartition("/")
+        store = open_patient(beside, access_of(cube))
+        store.put(name, data) if faults else store.delete(name)
+        return
+    path = Path(place)
     if not faults:
         if path.exists():  # or a disk that may only be read would mind
             path.unlink()
         return
-    document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    partial.write_bytes(data)
     partial.replace(path)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudsen12_cube.access import Access
 from cloudsen12_cube.errors import DestinationError
 
 _PARTIAL = ".partial"
@@ -26,6 +27,24 @@ class Sink:
     """A cube's folder on a disk."""
 
     root: str
+
+    @property
+    def access(self) -> Access:
+        """Nothing is needed to get to a disk."""
+        return Access()
+
+    @property
+    def readers(self) -> int:
+        """One read after another is as fast as several."""
+        return 1
+
+    def listed(self) -> Sink:
+        """Give itself: to ask a disk for an object costs nothing."""
+        return self
+
+    def portable(self) -> Sink:
+        """Give what a worker needs that has another working directory."""
+        return Sink(os.path.abspath(self.root))
 
     def put(self, key: str, data: bytes, durable: bool = True) -> None:
         """Write one object.
@@ -98,7 +117,7 @@ class Sink:
             return False
 
     @contextmanager
-    def locked(self, shared: bool = False) -> Iterator[None]:
+    def locked(self, shared: bool = False, force: bool = False) -> Iterator[None]:
         """Keep other writers out for as long as this one runs, or dies.
 
         Machines that do not share their locks cannot be kept out so. They do no harm: objects are whole, and equal
@@ -108,12 +127,15 @@ class Sink:
         ----------
         shared : bool
             Let in others that ask for a share, too, as the parts of one conversion do.
+        force : bool
+            Without meaning here: the lock of a process that died is free.
 
         Raises
         ------
         DestinationError
             If another process holds the cube.
         """
+        del force
         try:
             os.makedirs(self.root, exist_ok=True)
             handle = os.open(self.root, os.O_RDONLY)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.layout import array_path
-from cloudsen12_cube.objects import Objects
-from cloudsen12_cube.sink import Sink
+from cloudsen12_cube.place import Place
+from cloudsen12_cube.ranges import Ranges
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 COUNTED = (0, 1, 2, 3, 255)
@@ -102,13 +102,13 @@ class Histogram:
         )
 
 
-def write_bands(sink: Sink, product: str, bands: list[BandStatistics], origin: Origin) -> None:
+def write_bands(sink: Place, product: str, bands: list[BandStatistics], origin: Origin) -> None:
     """Store the statistics of a product's bands."""
     document = {"product": product, "from": asdict(origin), "bands": [asdict(band) for band in bands]}
     sink.put(statistics_key(product), json.dumps(document, indent=1).encode())
 
 
-def read_bands(objects: Objects, product: str) -> tuple[dict[str, BandStatistics], Origin] | None:
+def read_bands(objects: Ranges, product: str) -> tuple[dict[str, BandStatistics], Origin] | None:
     """Read the statistics of a product's bands, or None if none were computed."""
     data = objects.get(statistics_key(product))
     if data is None:
@@ -141,7 +141,7 @@ class ClassCounts:
         return self.counts[rows, self.layers.index(layer)].astype(np.int64)
 
 
-def write_counts(sink: Sink, counts: ClassCounts) -> None:
+def write_counts(sink: Place, counts: ClassCounts) -> None:
     """Store the class counts."""
     buffer = io.BytesIO()
     columns = {name: np.array([str(v) for v in counts.patches[name]]) for name in ("roi", "s2_id_gee")}
@@ -151,7 +151,7 @@ def write_counts(sink: Sink, counts: ClassCounts) -> None:
     sink.put(COUNTS_KEY, buffer.getvalue())
 
 
-def read_counts(objects: Objects) -> ClassCounts | None:
+def read_counts(objects: Ranges) -> ClassCounts | None:
     """Read the class counts, or None if none were computed."""
     data = objects.get(COUNTS_KEY)
     if data is None:

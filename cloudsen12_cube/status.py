@@ -18,9 +18,9 @@ from cloudsen12_cube.catalogue import Selection
 from cloudsen12_cube.changes import Change, changes
 from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
 from cloudsen12_cube.layout import records_path, shard_key
+from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED, Fault, PatchRecord, ShardRecord
 from cloudsen12_cube.report import faults_of
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import ROOT_KEY, read_settings, read_table
 
 
@@ -70,7 +70,7 @@ class Status:
 class Ledger:
     """Everything that the records of a cube say, and what they should speak of."""
 
-    sink: Sink
+    sink: Place
     settings: dict[str, Any]
     order: tuple[str, ...]
     """ROIs as they lie on disk; none as long as the cube is being created."""
@@ -81,16 +81,19 @@ class Ledger:
 
     def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
         """Yield each ROI and its record, None where there is none or its shard is not what it says."""
-        for roi in self.order or self._found(product):
-            record = records.load(self.sink, product, roi)
-            whole = record and (self.sink.size(shard_key(product, record.index)) or 0) == record.size
-            yield roi, record if whole else None
+        rois = list(self.order or self._found(product))
+        yield from zip(rois, each(self.sink, lambda roi: self._whole(product, roi), rois), strict=True)
+
+    def _whole(self, product: str, roi: str) -> ShardRecord | None:
+        record = records.load(self.sink, product, roi)
+        whole = record and (self.sink.size(shard_key(product, record.index)) or 0) == record.size
+        return record if whole else None
 
     def _found(self, product: str) -> list[str]:
         return [name.removesuffix(".json") for name in self.sink.names(records_path(product))]
 
 
-def open_ledger(place: str) -> Ledger:
+def open_ledger(cube: str | os.PathLike[str]) -> Ledger:
     """Open the records of a cube; one that is being created has them, too.
 
     Raises
@@ -98,15 +101,15 @@ def open_ledger(place: str) -> Ledger:
     StoreError
         If there is no cube at the place.
     """
-    sink = Sink(place)
+    sink = place_of(cube)
     root = sink.get(ROOT_KEY)
     if root is None:
-        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root, place)
+        raise StoreError(f"{sink.root} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root, sink.root)
     if settings.get("state") == "creating":
-        return Ledger(sink, settings, (), int(settings.get("patches", 0)))
-    order, table = read_table(place)
-    return Ledger(sink, settings, order, len(table), table)
+        return Ledger(sink.listed(), settings, (), int(settings.get("patches", 0)))
+    order, table = read_table(sink.root, sink.access)
+    return Ledger(sink.listed(), settings, order, len(table), table)
 
 
 def status(
@@ -129,7 +132,7 @@ def status(
     """
     if checksum and source is None:
         raise CubeError("checksums are compared with an archive: give a source, too")
-    ledger = open_ledger(os.fspath(cube))
+    ledger = open_ledger(cube)
     found = look(ledger)
     if source is None:
         return found

@@ -19,9 +19,11 @@ import zarr_cm
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from cloudsen12_cube import tables
-from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.access import NOTHING, Access, is_url
+from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.remote_store import RemoteStore
 from cloudsen12_cube.tables import Column, Frame
 
 _LICENSE: Any = zarr_cm.license.create_convention_attrs(spdx="CC-BY-4.0")
@@ -274,7 +276,12 @@ def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
     return settings
 
 
-def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tuple[tuple[str, ...], pd.DataFrame]:
+def zarr_store(root: str, access: Access = NOTHING) -> Any:
+    """Give what zarr and xarray open: the path of a folder, or a store for what lies behind a URL."""
+    return RemoteStore(root, access) if is_url(root) else root
+
+
+def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 
     Returns
@@ -284,7 +291,7 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
     table : pandas.DataFrame
         One row a patch, in the order of the disk: ``roi_id``, ``time`` and every column of ``PROPERTIES``.
     """
-    root = zarr.open_group(place, mode="r", storage_options=storage_options)
+    root = zarr.open_group(zarr_store(place, access), mode="r")
     order = tuple(str(roi) for roi in _values(root, "roi"))
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
@@ -296,27 +303,31 @@ def read_table(place: str, storage_options: dict[str, Any] | None = None) -> tup
     return order, pd.DataFrame(columns)
 
 
-def read_order(place: str, storage_options: dict[str, Any] | None = None) -> tuple[str, ...]:
+def read_order(place: str, access: Access = NOTHING) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
-    root = zarr.open_group(place, mode="r", storage_options=storage_options)
+    root = zarr.open_group(zarr_store(place, access), mode="r")
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(root[name][...])
+    except RemoteError:
+        raise
     except Exception as error:  # whatever a damaged chunk makes a codec raise
         place = str(root.store_path).removeprefix("file://")
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
-def damaged_tables(place: str) -> list[str]:
+def damaged_tables(place: str, access: Access = NOTHING) -> list[str]:
     """Read every array but the pixels; give a line for each that cannot be read."""
     found = []
-    for name, array in zarr.open_group(place, mode="r").members(max_depth=None):
+    for name, array in zarr.open_group(zarr_store(place, access), mode="r").members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
             try:
                 array[...]
+            except RemoteError:
+                raise
             except Exception as error:  # whatever a damaged chunk makes a codec raise
                 found.append(f"{name}: cannot be read ({error})")
     return sorted(found)
@@ -330,12 +341,12 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     return values.astype(object) if kind == "text" else values
 
 
-def read_shard(place: str, product: str, index: int) -> npt.NDArray[Any]:
+def read_shard(place: str, product: str, index: int, access: Access = NOTHING) -> npt.NDArray[Any]:
     """Read all pixels of one ROI through zarr-python's own reader.
 
     Returns
     -------
     numpy.ndarray, shape (time, band, y, x)
     """
-    array = zarr.open_array(f"{place}/{array_path(product)}", mode="r")
+    array = zarr.open_array(zarr_store(place, access), path=array_path(product), mode="r")
     return np.asarray(array[index])

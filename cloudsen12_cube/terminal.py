@@ -163,9 +163,22 @@ def show_info(console: Console, info: Info) -> None:
         cells += [str(row.done), str(row.failed), str(row.missing), size(row.bytes), share]
         table.add_row(*cells)
     console.print(table)
+    _show_costs(console, info)
     for name, counts in info.counts.items():
         told = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts.items())
         console.print(f"{name}: {told}", markup=False)
+
+
+def _show_costs(console: Console, info: Info) -> None:
+    """Print what reading from afar costs."""
+    if not info.costs:
+        return
+    objects = sum(row.objects for row in info.products)
+    console.print(f"{objects} shards and records; reading costs, on average:")
+    table = Table("read", "requests", "bytes", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for cost in info.costs:
+        table.add_row(cost.what, str(cost.requests), size(cost.bytes))
+    console.print(table)
 
 
 def show_verification(console: Console, result: Verification) -> None:

@@ -8,6 +8,7 @@ against the sha256 of every shard.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -23,10 +24,10 @@ from cloudsen12_cube import record as records
 from cloudsen12_cube.accept import in_settings, key_of
 from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.assets import band_name, files_of
-from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.errors import CubeError, RemoteError
 from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
-from cloudsen12_cube.sink import Sink
 from cloudsen12_cube.store import ROOT_KEY, damaged_tables, read_shard, read_table, settings_of
 from cloudsen12_cube.verify_metadata import compare_metadata
 
@@ -76,12 +77,11 @@ def verify(
     """
     if level not in get_args(Level):
         raise CubeError(f"level is {level!r}: give one of {', '.join(get_args(Level))}")
-    place = os.fspath(cube)
-    sink = Sink(place)
-    settings = settings_of(sink.get(ROOT_KEY), place)
-    order, table = read_table(place)
+    sink = place_of(cube)
+    settings = settings_of(sink.get(ROOT_KEY), sink.root)
+    order, table = read_table(sink.root, sink.access)
     every = _SAMPLE if level == "sample" else 1
-    check = _Check(place, sink, level == "index", open_archive(source) if source is not None else None, settings)
+    check = _Check(sink.listed(), level == "index", open_archive(source) if source is not None else None, settings)
     results = [check.shard(p, i, roi) for p in settings["products"] for i, roi in list(enumerate(order))[::every]]
     values, differences = compare_metadata(check.archive, table, settings) if check.archive else (0, [])
     return Verification(
@@ -90,14 +90,17 @@ def verify(
         pixels=sum(r.pixels for r in results),
         values=values,
         unfinished=sum(r.unfinished for r in results),
-        differences=(*damaged_tables(place), *(d for r in results for d in r.differences), *differences),
+        differences=(
+            *damaged_tables(sink.root, sink.access),
+            *(d for r in results for d in r.differences),
+            *differences,
+        ),
     )
 
 
 @dataclass(frozen=True)
 class _Check:
-    place: str
-    sink: Sink
+    sink: Place
     index_only: bool
     archive: Archive | None
     settings: dict[str, Any]
@@ -133,7 +136,9 @@ class _Check:
 
     def _pixels(self, archive: Archive, record: ShardRecord, index: int) -> tuple[int, list[str]]:
         try:
-            shard = read_shard(self.place, record.product, index)
+            shard = read_shard(self.sink.root, record.product, index, self.sink.access)
+        except RemoteError:
+            raise
         except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
             return 0, [f"{record.product} of {record.roi_id}: cannot be read ({error})"]
         fill = _fill(self.settings["products"][record.product])
@@ -168,8 +173,8 @@ def _patch(
         else:
             path = f"{files.folder}/{files.names[file]}"
             try:
-                expected = _read(os.path.join(archive.root, path), wanted, record.product, fill)
-            except (RasterioError, ValueError) as error:
+                expected = _read(archive, path, wanted, record.product, fill)
+            except (RasterioError, ValueError, OSError) as error:
                 yield f"{name}: {path} cannot be read ({error})"
                 continue
         for band, plane, source in zip(wanted, planes, expected, strict=True):
@@ -177,10 +182,11 @@ def _patch(
                 yield f"{name}: {band} differs from {path} in {_count(plane, source)} pixels"
 
 
-def _read(path: str, wanted: tuple[str, ...], product: str, fill: float) -> list[npt.NDArray[Any]]:
+def _read(archive: Archive, path: str, wanted: tuple[str, ...], product: str, fill: float) -> list[npt.NDArray[Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
-        with rasterio.open(path) as file:
+        source = io.BytesIO(archive.read(path)) if archive.is_remote else os.path.join(archive.root, path)
+        with rasterio.open(source) as file:
             pixels = file.read()
             names = [band_name(text or "") for text in file.descriptions]
             nodata = file.nodata

@@ -6,9 +6,9 @@ The texts are read by the csv and json modules and compared value by value; the 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -66,13 +66,12 @@ def _rows(archive: Archive) -> dict[tuple[str, str], Row]:
 
 def _texts(archive: Archive) -> Iterator[Row]:
     if archive.tables:
-        with open(os.path.join(archive.root, archive.tables[0]), newline="", encoding="utf-8-sig") as file:
-            yield from csv.DictReader(file)
+        text = archive.read(archive.tables[0]).decode("utf-8-sig")
+        yield from csv.DictReader(io.StringIO(text, newline=""))
         return
     found = False
     for path in archive.documents:
-        with open(os.path.join(archive.root, path), encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(archive.read(path))
         if isinstance(document, dict) and "roi_id" in document.get("properties", {}):
             found = True
             yield document["properties"]

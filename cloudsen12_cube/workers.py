@@ -16,11 +16,11 @@ Make = Callable[[ShardTask], ShardRecord]
 Submit = Callable[[ShardTask], Future[ShardRecord]]
 Records = Generator[ShardRecord, None, None]
 
-_AHEAD = 64
+_AHEAD = 512
 """Shards that are handed to somebody's executor at a time."""
 
 
-def worker_count(made: Plan, wanted: int | None, memory: int | None) -> int:
+def worker_count(made: Plan, wanted: int | None, memory: int | None, waiting: bool = False) -> int:
     """Threads that a run may use: those asked for, as far as the memory allows.
 
     Parameters
@@ -30,6 +30,8 @@ def worker_count(made: Plan, wanted: int | None, memory: int | None) -> int:
         By default the cores of the machine.
     memory : int, optional
         Bytes that may be used.
+    waiting : bool
+        Whether they wait for a bucket at times: then twice as many keep the cores busy.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def worker_count(made: Plan, wanted: int | None, memory: int | None) -> int:
         If not even one fits.
     """
     if wanted is None:
-        wanted = os.cpu_count() or 1
+        wanted = (os.cpu_count() or 1) * (2 if waiting else 1)
     if memory is None:
         return wanted
     for workers in range(max(wanted, 1), 0, -1):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from s3server import seaweed
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
@@ -66,3 +68,10 @@ def cube(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("cube") / "cube.zarr"
     assert c12.convert(archive, place).exit_code == 0
     return place
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Endpoint of a real S3 server."""
+    with seaweed(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint

@@ -15,32 +15,26 @@ PACKAGE = ROOT / "cloudsen12_cube"
 
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header", "redact"),
+    ("access",),
+    ("objects", "cluster"),
+    ("objects_obstore", "objects_fsspec"),
+    ("patient",),
+    ("lease", "bucket", "remote_store", "ranges"),
     (
-        *("metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
+        *("costs", "metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
         *("rowwise", "evaluation", "split"),
     ),
     (
-        *("archive", "catalogue", "shard", "sink", "counting", "table_six", "tif_folder"),
-        *("objects", "samples", "cutout"),
+        *("archive", "catalogue", "shard", "sink", "place", "counting", "table_six", "tif_folder"),
+        *("samples", "cutout"),
     ),
     ("grid", "record", "testing_metadata"),
     ("testing", "accept", "changes", "tally"),
     ("plan", "tables"),
-    ("patch", "store", "report", "plan_document", "workers"),
+    ("fetch", "patch", "store", "report", "plan_document", "workers"),
     (
-        "cube",
-        "reader",
-        "info",
-        "status",
-        "verify_metadata",
-        "class_view",
-        "query",
-        "reflectance",
-        "patch_view",
-        "cog",
-        "footprints",
-        "chunks",
-        "statistics",
+        *("cube", "reader", "info", "status", "verify_metadata", "chunks", "statistics"),
+        *("class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
     ),
     ("opening",),
     ("convert", "finalise", "verify", "picture", "confusion", "patches", "recipe"),
@@ -51,14 +45,17 @@ FLOORS = (
     ("plot", "html", "accuracy", "plot_evaluation", "stac", "gallery"),
     ("stac_items", "browse"),
     ("accessor", "array_accessor", "backend"),
-    ("terminal",),
+    ("terminal", "arguments"),
     ("demo",),
     ("cli", "__init__"),
 )
 """A file imports from floors above its own place in this list, or its own, but never from one below."""
 
 ONLY_IN = {
-    "zarr": {"store"},
+    "zarr": {"store", "remote_store"},
+    "fsspec": {"objects_fsspec"},
+    "obstore": {"objects_obstore"},
+    "distributed": {"cluster"},
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},
     "rasterio": {"raster", "verify", "testing", "cog"},
@@ -76,8 +73,6 @@ ONLY_IN = {
         *("patches", "stream", "stream_inputs", "prediction"),
     },
     "torch": {"torch_stream"},
-    "fsspec": {"objects"},
-    "obstore": {"objects"},
 }
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.access import NOTHING
 from cloudsen12_cube.census import stats
 from cloudsen12_cube.cli import main
-from cloudsen12_cube.errors import CubeError, StoreError
-from cloudsen12_cube.objects import open_objects
+from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.ranges import open_ranges
 from cloudsen12_cube.statistics import COUNTED, PERCENTILES, Histogram, balanced, even, read_bands, read_counts
 from cloudsen12_cube.stream import StreamOptions
 
@@ -51,7 +53,7 @@ def test_bands_are_numpys(cube: Path, tmp_path: Path, split: str | None) -> None
             expected = np.percentile(band, PERCENTILES, method="inverted_cdf")
             tolerance = 0 if product == "s2l1c" else 0.005001
             np.testing.assert_allclose(list(row.percentiles.values()), expected, rtol=0, atol=tolerance)
-    stored, origin = read_bands(open_objects(str(copy)), "s2l1c") or ({}, None)
+    stored, origin = read_bands(open_ranges(str(copy), NOTHING), "s2l1c") or ({}, None)
     assert list(stored.values()) == found.bands["s2l1c"]
     assert origin is not None
     assert (origin.split, origin.rois) == (split, len(np.unique(pixels(tree, "s1", split).roi)))
@@ -80,7 +82,7 @@ def test_no_data_is_no_measurement() -> None:
 
 def test_classes_are_counted_in_every_patch_and_layer(counted: Path) -> None:
     tree = c12.open_cube(counted)
-    counts = read_counts(open_objects(str(counted)))
+    counts = read_counts(open_ranges(str(counted), NOTHING))
     assert counts is not None
     assert len(counts.layers) == 10
     for number, layer in enumerate(counts.layers):
@@ -155,6 +157,10 @@ def test_the_command(cube: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["stats", str(tmp_path / "none.zarr")]) == 2
 
 
-def test_a_remote_cube_is_not_written_to() -> None:
-    with pytest.raises(CubeError, match="is remote"):
-        stats("s3://bucket/cube.zarr")
+def test_statistics_of_a_remote_cube_lie_in_it(cube: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(str(cube), "/counted.zarr", recursive=True)
+    found = stats("memory://counted.zarr", split=None)
+    local = stats(shutil.copytree(cube, cube.with_name("counted.zarr"), dirs_exist_ok=True), split=None)
+    assert (found.bands, found.classes) == (local.bands, local.classes)
+    assert fs.exists("/counted.zarr/s2l1c/s2l1c/statistics.json")

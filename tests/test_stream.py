@@ -18,12 +18,13 @@ import pytest
 import xarray as xr
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.access import NOTHING
 from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import shard_key
-from cloudsen12_cube.objects import Arena, LocalObjects, RemoteObjects, open_objects, s3_settings
 from cloudsen12_cube.patches import place_of
+from cloudsen12_cube.ranges import Arena, LocalRanges, RemoteRanges, open_ranges
 from cloudsen12_cube.stream import Stream, StreamOptions
 
 RGB = {"s2l1c": ["B4", "B3", "B2"]}
@@ -331,9 +332,9 @@ def test_explain_says_what_is_read(tree: xr.DataTree) -> None:
 
 def test_what_lies_together_is_one_request_and_each_index_one(tree: xr.DataTree, monkeypatch: Any) -> None:
     asked: list[str] = []
-    tail, read = LocalObjects.tail, LocalObjects.read
-    monkeypatch.setattr(LocalObjects, "tail", lambda o, k, n: asked.append(f"tail {k}") or tail(o, k, n))
-    monkeypatch.setattr(LocalObjects, "read", lambda *a: asked.append("read") or read(*a))
+    tail, read = LocalRanges.tail, LocalRanges.read
+    monkeypatch.setattr(LocalRanges, "tail", lambda o, k, n: asked.append(f"tail {k}") or tail(o, k, n))
+    monkeypatch.setattr(LocalRanges, "read", lambda *a: asked.append("read") or read(*a))
     made = stream(tree, None)
     for _ in range(2):
         list(made)
@@ -357,8 +358,8 @@ def test_a_remote_cube_gives_the_same(cube: Path, tree: xr.DataTree) -> None:
 
 
 def test_a_forked_connection_is_refused(monkeypatch: Any) -> None:
-    objects = open_objects("memory://nothing.zarr")
-    assert isinstance(objects, RemoteObjects)
+    objects = open_ranges("memory://nothing.zarr", NOTHING)
+    assert isinstance(objects, RemoteRanges)
     assert objects.get("no") is None
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
@@ -376,17 +377,3 @@ def test_an_arena_gives_nothing_twice_before_it_is_reset() -> None:
     again = arena.take(7)
     again[:] = b"again.."
     assert bytes(parts[0]) == bytes(10)
-
-
-def test_the_options_of_s3fs_mean_the_same_to_obstore() -> None:
-    given = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "http://localhost:1", "region_name": "eu"}}
-    assert s3_settings(given) == {
-        "access_key_id": "k",
-        "secret_access_key": "s",
-        "endpoint": "http://localhost:1",
-        "region": "eu",
-        "client_options": {"allow_http": True},
-    }
-    assert s3_settings({"anon": True, "endpoint_url": "https://s3.example"})["skip_signature"] is True
-    unknown = open_objects("s3://bucket/cube.zarr", {"key": "k", "use_listings_cache": False})
-    assert type(unknown) is RemoteObjects  # what obstore may not understand is left to s3fs
