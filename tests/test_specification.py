@@ -1,6 +1,6 @@
 """The specification suffices: a reader made from its page alone sees what the package sees.
 
-``Reader`` uses JSON, struct, two decompressors and a checksum: no Zarr library and nothing of the package. The tables of
+``Reader`` uses JSON, struct, two decompressors and a checksum: no Zarr library, nothing of the package. The tables of
 the page are compared with the code's.
 """
 
