@@ -124,7 +124,11 @@ def classes(patch: xr.Dataset, of: str) -> Tile:
         raise KeyError(f"no layer {of!r} in the cube; it has {', '.join(patch.indexes['band'])}")
     if int(patch["status"]) != DONE:
         return _nothing(patch)
-    codes = class_view.classes(patch["labels"], of).values
+    return coded(class_view.classes(patch["labels"], of).values)
+
+
+def coded(codes: npt.NDArray[np.uint8]) -> Tile:
+    """Give class codes (y, x) their colours; what is not labelled is grey."""
     return Tile(_PALETTE[codes], "unlabelled" if (codes == UNLABELLED).all() else "")
 
 
