@@ -3,6 +3,7 @@
 from cloudsen12_cube import evaluation, split, testing
 from cloudsen12_cube.accessor import CubeAccessor
 from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
+from cloudsen12_cube.census import stats
 from cloudsen12_cube.classes import Threshold
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
@@ -11,6 +12,7 @@ from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.share import Part
 from cloudsen12_cube.status import Status, status
+from cloudsen12_cube.stream import StreamOptions
 from cloudsen12_cube.verify import verify
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Part",
     "Report",
     "Status",
+    "StreamOptions",
     "Threshold",
     "convert",
     "evaluation",
@@ -29,6 +32,7 @@ __all__ = [
     "open_cube",
     "plan",
     "split",
+    "stats",
     "status",
     "testing",
     "verify",

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube import class_view, html, patch_view, prediction, query
-from cloudsen12_cube.accuracy import Predictions, evaluate
+from cloudsen12_cube.accuracy import Predictions, evaluate, per_patch
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.classes import ClassName, Scheme, Superclass, Threshold
 from cloudsen12_cube.confusion import Source, confusion
@@ -28,6 +29,7 @@ from cloudsen12_cube.table_six import Table
 if TYPE_CHECKING:
     import geopandas
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from cloudsen12_cube.torch_stream import TorchStream
 
@@ -266,6 +268,16 @@ class CubeAccessor:
         """
         return evaluate(self._cube, reference, split, predicted, by)
 
+    def per_patch(
+        self,
+        reference: Source = "manual_hq",
+        split: str | None = "test",
+        predicted: Predictions = None,
+        columns: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Make the table behind table 6, a row a patch, scheme and layer; as `cloudsen12_cube.accuracy.per_patch`."""
+        return per_patch(self._cube, reference, split, predicted, columns)
+
     def stream(
         self,
         inputs: Inputs,
@@ -366,3 +378,15 @@ class Plot:
         from cloudsen12_cube import plot
 
         return plot.overview(self.cube, roi, of, product)
+
+    def confusion(self, counts: xr.Dataset) -> Figure:
+        """Draw a confusion matrix, the paper's figure 7; see `cloudsen12_cube.plot_evaluation.confusion_figure`."""
+        from cloudsen12_cube import plot_evaluation
+
+        return plot_evaluation.confusion_figure(counts)
+
+    def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
+        """Draw how accuracies spread, the paper's figure 9; see `cloudsen12_cube.plot_evaluation.accuracy_figure`."""
+        from cloudsen12_cube import plot_evaluation
+
+        return plot_evaluation.accuracy_figure(per_patch, scheme)

@@ -3,8 +3,8 @@
 The format is Zarr v3's ``sharding_indexed`` as ``shard`` writes it; zarr-python is the oracle of the tests. A crc32c
 that does not fit is an error which names the shard: a flipped bit never becomes a pixel.
 
-Why not TensorStore: reading into an array it is as fast on a local disk and half as fast from an object store with
-30 ms a request (``benchmarks/README.md``, ``stream``), and it would be one more dependency of 20 MB.
+Why not TensorStore: measured side by side (``benchmarks/README.md``), it takes a tenth less CPU a patch on a local
+disk, 3.3 against 3.7 ms, and gives half the patches a second, 98 against 188, from an S3 server with 30 ms a request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numcodecs import blosc
 
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import ProductLayout, shard_key
-from cloudsen12_cube.objects import Objects
+from cloudsen12_cube.objects import Arena, Objects
 
 ABSENT = 2**64 - 1
 _CRC = 4  # bytes of a crc32c
@@ -89,7 +89,7 @@ class Chunks:
             raise StoreError(f"{key} is damaged: the checksum of its index does not fit. Convert it again")
         return np.frombuffer(data, dtype="<u8", count=size // 8).reshape(shape).astype(np.uint64)
 
-    def fetch(self, disk: int, time: int, bands: Sequence[int]) -> Fetched:
+    def fetch(self, disk: int, time: int, bands: Sequence[int], arena: Arena | None = None) -> Fetched:
         """Read the chunks of some bands of a patch; what lies together is one request.
 
         Parameters
@@ -99,6 +99,8 @@ class Chunks:
         time : int
         bands : sequence of int
             Positions in the product.
+        arena : Arena, optional
+            Memory for what is read, if all of it is decoded before the arena is reset.
         """
         rows = self.index(disk)[time]
         places = {band: (int(rows[band][0]), int(rows[band][1])) for band in bands if rows[band][0] != ABSENT}
@@ -106,7 +108,7 @@ class Chunks:
         total = requests = 0
         for run in _runs(places, _GAP[self.objects.remote]):
             start, end = places[run[0]][0], max(sum(places[band]) for band in run)
-            data = memoryview(self.objects.read(shard_key(self.layout.product, disk), start, end - start))
+            data = memoryview(self.objects.read(shard_key(self.layout.product, disk), start, end - start, arena))
             found |= {band: data[places[band][0] - start : sum(places[band]) - start] for band in run}
             total, requests = total + len(data), requests + 1
         return Fetched(disk, time, tuple(bands), tuple(found.get(band) for band in bands), requests, total)

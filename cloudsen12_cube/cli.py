@@ -10,13 +10,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
-from cloudsen12_cube import terminal
+from cloudsen12_cube import browse, stac_items, terminal
 from cloudsen12_cube.accuracy import per_patch, save
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
@@ -109,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("cube", metavar="CUBE")
     sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
     sub.add_argument("--json", action="store_true", help="print them as JSON")
+    sub = command("stac", _stac, "write a STAC Collection and a stac-geoparquet table of the patches")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: CUBE.stac)")
+    sub = command("browse", _browse, "look at a cube in a browser: a map, and the pictures of each ROI")
+    sub.add_argument("cube", metavar="CUBE")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write a page that needs no server, and end")
+    sub.add_argument("--pictures", type=_count, default=60, metavar="N", help="with --out: ROIs that bring pictures")
+    sub.add_argument("--port", type=_count, default=0, metavar="N", help="on 127.0.0.1 (default: a free one)")
+    sub.add_argument("--no-open", action="store_true", help="do not start a browser")
     return parser
 
 
@@ -160,7 +170,7 @@ def _bbox(text: str) -> tuple[float, float, float, float]:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give 0 or more")
     return int(text)
 
 
@@ -278,6 +288,25 @@ def _unfinished(found: Status) -> str:
         product, roi = found.missing[0]
         return f"{len(found.missing)} shards are missing, the first {product} of {roi}: run their part again"
     return f"{len(found.failures)} failures; all: {failures_path(found.place)}"
+
+
+def _stac(given: argparse.Namespace, console: Console) -> int:
+    name = without_secrets(given.cube).rstrip("/")
+    folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
+    count = stac_items.write(open_cube(given.cube), given.cube, folder)
+    console.print(f"{folder}: collection.json, and items.parquet with {count:,} patches", markup=False, soft_wrap=True)
+    return 0
+
+
+def _browse(given: argparse.Namespace, console: Console) -> int:
+    cube = open_cube(given.cube)
+    if given.out:
+        size = browse.export(cube, given.out, given.pictures)
+        console.print(f"{given.out}: {terminal.size(size)}; open it in a browser", markup=False, soft_wrap=True)
+    else:
+        tell = partial(console.print, markup=False, soft_wrap=True)
+        browse.serve(cube, given.port, not given.no_open, lambda at: tell(f"{at} (Ctrl-C ends)"))
+    return 0
 
 
 def _print_json(document: Any) -> None:

@@ -118,18 +118,25 @@ def _known(stored: npt.NDArray[Any], product: str) -> npt.NDArray[np.bool_]:
     return known
 
 
-def classes(patch: xr.Dataset, of: str) -> Tile:
-    """Read one label layer of one patch in the colours of the classes; what is not labelled is grey."""
+def codes(patch: xr.Dataset, of: str) -> tuple[npt.NDArray[np.uint8], str]:
+    """Read one label layer of one patch as class codes (y, x), and say why none is known, if none is."""
     if layer(of).band not in patch.indexes["band"]:
         raise KeyError(f"no layer {of!r} in the cube; it has {', '.join(patch.indexes['band'])}")
     if int(patch["status"]) != DONE:
-        return _nothing(patch)
-    return coded(class_view.classes(patch["labels"], of).values)
+        return np.full((patch.sizes["y"], patch.sizes["x"]), UNLABELLED, np.uint8), _NOTES[int(patch["status"])]
+    found = class_view.classes(patch["labels"], of).values
+    return found, "unlabelled" if (found == UNLABELLED).all() else ""
 
 
-def coded(codes: npt.NDArray[np.uint8]) -> Tile:
-    """Give class codes (y, x) their colours; what is not labelled is grey."""
-    return Tile(_PALETTE[codes], "unlabelled" if (codes == UNLABELLED).all() else "")
+def classes(patch: xr.Dataset, of: str) -> Tile:
+    """Read one label layer of one patch in the colours of the classes; what is not labelled is grey."""
+    found, note = codes(patch, of)
+    return Tile(_PALETTE[found], note)
+
+
+def coded(found: npt.NDArray[np.uint8]) -> Tile:
+    """Give class codes (y, x) of any origin their colours; what is not labelled is grey."""
+    return Tile(_PALETTE[found], "unlabelled" if (found == UNLABELLED).all() else "")
 
 
 def _nothing(patch: xr.Dataset) -> Tile:

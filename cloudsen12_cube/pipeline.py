@@ -192,7 +192,7 @@ class _Feeder:
             return self.decoders.submit(recipe.blank, *place)
         disk, time = int(self.work.disk[patch]), int(self.work.time[patch])
         if self.fetchers is None:
-            return self.decoders.submit(lambda: recipe.fill(recipe.fetch(disk, time), lot, *place))
+            return self.decoders.submit(recipe.make, disk, time, lot, *place)
         done: Future[None] = Future()
 
         def decode(fetched: list[Fetched]) -> None:

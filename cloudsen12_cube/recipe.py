@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cloudsen12_cube.chunks import Chunks, Fetched
 from cloudsen12_cube.classes import UNLABELLED
 from cloudsen12_cube.cutout import TRANSPOSE, Cutout, Lot, Scaling
+from cloudsen12_cube.objects import Arena
 
 Plane = npt.NDArray[Any]
 
@@ -77,12 +78,18 @@ class Recipe:
         target = self.target.chunks.layout.chunk_bytes if self.target else 0
         return target + sum(len(part.bands) * part.chunks.layout.chunk_bytes for part in self.parts)
 
-    def fetch(self, disk: int, time: int) -> list[Fetched]:
+    def fetch(self, disk: int, time: int, arena: Arena | None = None) -> list[Fetched]:
         """Read the chunks of a patch: one item a part, and the target's last."""
-        fetched = [part.chunks.fetch(disk, time, part.bands) for part in self.parts]
+        fetched = [part.chunks.fetch(disk, time, part.bands, arena) for part in self.parts]
         if self.target:
-            fetched.append(self.target.chunks.fetch(disk, time, (self.target.band,)))
+            fetched.append(self.target.chunks.fetch(disk, time, (self.target.band,), arena))
         return fetched
+
+    def make(self, disk: int, time: int, lot: Lot, pixels: Plane, target: Plane | None) -> None:
+        """Read and decode a patch in one go, in the memory of this thread; see `fetch` and `fill`."""
+        arena: Arena = self._scratch.__dict__.setdefault("arena", Arena())
+        arena.reset()
+        self.fill(self.fetch(disk, time, arena), lot, pixels, target)
 
     def fill(self, fetched: list[Fetched], lot: Lot, pixels: Plane, target: Plane | None) -> None:
         """Decode a patch into its row of the batch.

@@ -166,12 +166,12 @@ class Stream:
 
     def _named(self, batch: Batch) -> dict[str, Any]:
         known = batch.patches != FILLER
-        rois, times = self.patches["roi"].to_numpy(object), self.patches["time"].to_numpy(np.int64)
+        rows = self.patches.iloc[batch.patches]  # of a filler, any
         named = {
             "pixels": batch.pixels,
             "target": batch.target,
-            "roi": np.where(known, rois[batch.patches], "").astype(str),
-            "time": np.where(known, times[batch.patches], -1),
+            "roi": np.where(known, rows["roi"].to_numpy(object), "").astype(str),
+            "time": np.where(known, rows["time"].to_numpy(np.int64), -1),
         }
         return {name: values for name, values in named.items() if values is not None}
 

@@ -261,6 +261,23 @@ def test_footprints_and_pictures_are_reached(cube: Path) -> None:
     plt.close("all")
 
 
+def test_the_benchmark_is_reached(cube: Path) -> None:
+    from cloudsen12_cube.accuracy import evaluate
+
+    tree = c12.open_cube(cube)
+    accessor = tree.cloudsen12
+    table = accessor.evaluate(split=None)
+    xr.testing.assert_equal(table.to_xarray(), evaluate(tree, split=None).to_xarray())
+    patches = accessor.per_patch(split=None)
+    fmask = patches[(patches["scheme"] == "cloud") & (patches["layer"] == "fmask")]
+    np.testing.assert_array_equal(c12.evaluation.summarise(fmask), table.loc[("cloud", "fmask")])
+    counts = accessor.confusion("fmask", "manual_hq", scheme="cloud")
+    assert counts["counts"].dims == ("roi", "time", "reference", "predicted")
+    assert int(counts["counts"].sum()) == int((accessor.classes("manual_hq") != 255).sum())
+    assert len(accessor.plot.confusion(counts).axes) >= 1
+    assert len(accessor.plot.accuracy(patches).axes) >= 2
+
+
 @needs_shared
 def test_the_real_archive(tmp_path: Path) -> None:
     c12.convert(SHARED / "archive_a", tmp_path / "c.zarr", products=["labels", "s2l1c"])

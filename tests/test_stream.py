@@ -22,7 +22,7 @@ from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import shard_key
-from cloudsen12_cube.objects import LocalObjects, RemoteObjects, open_objects, s3_settings
+from cloudsen12_cube.objects import Arena, LocalObjects, RemoteObjects, open_objects, s3_settings
 from cloudsen12_cube.patches import place_of
 from cloudsen12_cube.stream import Stream, StreamOptions
 
@@ -333,7 +333,7 @@ def test_what_lies_together_is_one_request_and_each_index_one(tree: xr.DataTree,
     asked: list[str] = []
     tail, read = LocalObjects.tail, LocalObjects.read
     monkeypatch.setattr(LocalObjects, "tail", lambda o, k, n: asked.append(f"tail {k}") or tail(o, k, n))
-    monkeypatch.setattr(LocalObjects, "read", lambda o, k, s, n: asked.append("read") or read(o, k, s, n))
+    monkeypatch.setattr(LocalObjects, "read", lambda *a: asked.append("read") or read(*a))
     made = stream(tree, None)
     for _ in range(2):
         list(made)
@@ -364,6 +364,18 @@ def test_a_forked_connection_is_refused(monkeypatch: Any) -> None:
     with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
         objects.get("no")
     assert pickle.loads(pickle.dumps(objects)).get("no") is None  # noqa: S301  # as a spawned worker gets it
+
+
+def test_an_arena_gives_nothing_twice_before_it_is_reset() -> None:
+    arena = Arena()
+    parts = [arena.take(size) for size in (10, 5, 3000, 7, 1)]
+    for number, part in enumerate(parts):
+        part[:] = bytes([number]) * len(part)
+    assert [bytes(part) for part in parts] == [bytes([n]) * s for n, s in enumerate((10, 5, 3000, 7, 1))]
+    arena.reset()
+    again = arena.take(7)
+    again[:] = b"again.."
+    assert bytes(parts[0]) == bytes(10)
 
 
 def test_the_options_of_s3fs_mean_the_same_to_obstore() -> None:
