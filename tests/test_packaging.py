@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = '''
+PROGRAM = """
 from pathlib import Path
 
 import xarray as xr
@@ -28,7 +28,7 @@ assert_type(cube, xr.DataTree)
 asked = c12.CubeAccessor(cube)
 assert_type(asked.query(label_type="high", difficulty=(1, 3)), xr.DataTree)
 assert_type(asked.mask("thick_cloud", of="manual_hq"), xr.DataArray)
-'''
+"""
 
 
 @pytest.fixture(scope="module")
