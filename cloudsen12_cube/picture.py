@@ -134,6 +134,11 @@ def classes(patch: xr.Dataset, of: str) -> Tile:
     return Tile(_PALETTE[found], note)
 
 
+def coded(found: npt.NDArray[np.uint8]) -> Tile:
+    """Give class codes (y, x) of any origin their colours; what is not labelled is grey."""
+    return Tile(_PALETTE[found], "unlabelled" if (found == UNLABELLED).all() else "")
+
+
 def _nothing(patch: xr.Dataset) -> Tile:
     return Tile(np.tile(_GREY, (patch.sizes["y"], patch.sizes["x"], 1)), _NOTES[int(patch["status"])])
 

@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cloudsen12_cube import picture
+from cloudsen12_cube import class_view, picture
 from cloudsen12_cube.classes import CLASSES, UNLABELLED_COLOR
 from cloudsen12_cube.picture import Image, Tile
+from cloudsen12_cube.prediction import GROUP, find_layer
 
 _RGB = ("B4", "B3", "B2")
 _FRAME = "#808080"
@@ -103,8 +104,7 @@ def labels(
     ValueError
         If nothing in the cube tells the full scale of a CD-FCNN layer.
     """
-    patch = picture.select(cube, "labels", roi, time)
-    tile = picture.classes(patch, of)
+    patch, tile = _labelled(cube, roi, time, of)
     axes = _new_axes() if ax is None else ax
     _show(axes, tile)
     _title(axes, f"{roi}, {_when(patch)}\n" + ", ".join(filter(None, (of, _what(patch)))))
@@ -195,7 +195,17 @@ def _overview(
 
 def _row(cube: xr.DataTree, images: list[xr.Dataset], layer: str) -> list[Tile]:
     roi = str(images[0]["roi"].item())
-    return [picture.classes(picture.select(cube, "labels", roi, int(i["time"])), layer) for i in images]
+    return [_labelled(cube, roi, int(image["time"]), layer)[1] for image in images]
+
+
+def _labelled(cube: xr.DataTree, roi: str, time: int, of: str) -> tuple[xr.Dataset, Tile]:
+    """Select a patch, and read one of its layers, stored or predicted."""
+    found = find_layer(cube, of)
+    product = "labels" if found is None else next(name for name in cube.children if name != GROUP)
+    patch = picture.select(cube, product, roi, time)
+    if found is None:
+        return patch, picture.classes(patch, of)
+    return patch, picture.coded(class_view.classes(found.sel(roi=roi, time=time), of).values)
 
 
 def _new_axes() -> Axes:

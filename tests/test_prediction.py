@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib import pyplot
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import DestinationError, StoreError
@@ -49,6 +50,18 @@ def test_a_layer_is_like_any_other(tree: xr.DataTree, tmp_path: Path, shuffle: b
     np.testing.assert_array_equal(plain, fmask.classes("fmask"))
     assert plain.attrs["flag_meanings"] == "clear thick_cloud thin_cloud cloud_shadow unlabelled"
     assert both.encoding == tree.encoding
+
+
+def test_it_is_drawn_like_any_other(tree: xr.DataTree, tmp_path: Path) -> None:
+    write_layer(tree, tmp_path / "unet.zarr", "unet", batches(tree))
+    both = tree.cloudsen12.with_layer(tmp_path / "unet.zarr").cloudsen12
+    roi = str(tree["roi"].values[0])
+    axes = both.plot.overview(roi, of=["fmask", "unet"])
+    for stored, predicted in zip(*axes[1:], strict=True):
+        np.testing.assert_array_equal(stored.images[0].get_array(), predicted.images[0].get_array())
+    alone = both.plot.labels(roi, 1, of="unet")
+    np.testing.assert_array_equal(alone.images[0].get_array(), axes[2, 1].images[0].get_array())
+    pyplot.close("all")
 
 
 def test_what_was_not_predicted_is_unlabelled(tree: xr.DataTree, tmp_path: Path) -> None:
