@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import analysis, cluster, codec, conversion, flips, full, kills, remote, scaling, steps, views
+from benchmarks import analysis, buckets, cluster, codec, conversion, flips, full, kills, scaling, steps, views
 from benchmarks.common import Settings, call
 
 _ALL: dict[str, Callable[[Settings], None]] = {
@@ -21,7 +21,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "codec": codec.run,
     "views": views.run,
     "cluster": cluster.run,
-    "remote": remote.run,
+    "buckets": buckets.run,
     "analysis": analysis.run,
     "kills": kills.run,
     "flips": flips.run,
