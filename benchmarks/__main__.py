@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     analysis,
+    buckets,
     cluster,
     codec,
     conversion,
@@ -19,7 +20,6 @@ from benchmarks import (
     flips,
     full,
     kills,
-    remote,
     scaling,
     steps,
     stream,
@@ -36,7 +36,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "codec": codec.run,
     "views": views.run,
     "cluster": cluster.run,
-    "remote": remote.run,
+    "buckets": buckets.run,
     "analysis": analysis.run,
     "kills": kills.run,
     "flips": flips.run,

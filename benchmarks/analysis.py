@@ -124,9 +124,9 @@ def _nanmedian(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def tasks(lazy: Any) -> int:
-    """Tasks of a graph as it is handed to a scheduler."""
-    (optimised,) = dask.optimize(lazy)
-    return len(dict(optimised.__dask_graph__()))
+    """Tasks of the graphs as they are handed to a scheduler together."""
+    parts = lazy if isinstance(lazy, tuple) else (lazy,)
+    return len({key for part in dask.optimize(*parts) for key in dict(part.__dask_graph__())})
 
 
 def run(settings: Settings) -> None:

@@ -17,9 +17,9 @@ from contextlib import suppress
 from functools import lru_cache
 
 from cloudsen12_cube.access import Access, uses_obstore
+from cloudsen12_cube.client_fsspec import fsspec_objects
+from cloudsen12_cube.clients import ExistsError, Objects, Span, TroubleError
 from cloudsen12_cube.errors import RemoteError
-from cloudsen12_cube.objects import ExistsError, Objects, Span, TroubleError
-from cloudsen12_cube.objects_fsspec import fsspec_objects
 from cloudsen12_cube.redact import without_secrets
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -127,7 +127,7 @@ def _begun(pages: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 def open_objects(url: str, access: Access) -> Objects:
     """Open the client that serves a place."""
     if uses_obstore(url, access):
-        from cloudsen12_cube.objects_obstore import ObstoreObjects
+        from cloudsen12_cube.client_obstore import ObstoreObjects
 
         return ObstoreObjects(url, access)
     return fsspec_objects(url, access)

@@ -91,7 +91,8 @@ class Plan:
             patches = tuple(self._patches(roi))
             for layout in self.layouts:
                 required = self.required[layout.product]
-                yield ShardTask(root, layout, roi, position[roi], patches, required, self.archive.access)
+                own = tuple(_with_files_of(layout.product, patch) for patch in patches)
+                yield ShardTask(root, layout, roi, position[roi], own, required, self.archive.access)
 
     def _patches(self, roi: str) -> Iterator[PatchTask]:
         for _, row in self.groups[roi].iterrows():
@@ -142,6 +143,16 @@ class Plan:
                 for key in unnamed
             ),
         ]
+
+
+def _with_files_of(product: ProductName, patch: PatchTask) -> PatchTask:
+    """Leave out the files of other products: a task travels, and a scheduler may hold thousands."""
+    if patch.files is None:
+        return patch
+    names = {name: patch.files.names[name] for name in files_of(product) if name in patch.files.names}
+    sizes = {name: patch.files.sizes[name] for name in names}
+    outside = patch.files.outside & names.keys()
+    return replace(patch, files=replace(patch.files, names=names, sizes=sizes, outside=frozenset(outside)))
 
 
 def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:

@@ -21,8 +21,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cloudsen12_cube.access import NOTHING, Access
+from cloudsen12_cube.clients import Span
 from cloudsen12_cube.errors import CubeError, StoreError
-from cloudsen12_cube.objects import Span
 from cloudsen12_cube.patient import open_patient
 
 _THREADS = 16

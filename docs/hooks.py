@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from cloudsen12_cube import cli
+from cloudsen12_cube.arguments import make_parser
 
 _MARK = "<!-- the commands -->"
 
@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def commands() -> str:
     """Print each command's arguments as a table."""
-    parser = cli._parser()
+    parser = make_parser()
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return "\n\n".join(_command(name, sub) for name, sub in actions[0].choices.items())
 

@@ -20,7 +20,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     (
         "open",
         "lazily, from a disk or a bucket",
-        "reader backend lazy objects objects_fsspec objects_obstore remote_store chunks patches",
+        "reader backend lazy clients client_fsspec client_obstore ranges remote_store chunks patches",
     ),
     (
         "view",
@@ -35,7 +35,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "prediction",
     ),
     ("evaluate", "counts that add, table 6", "confusion counting evaluation accuracy table_six"),
-    ("ends", "the command line, a small archive", "cli terminal demo testing testing_metadata scene"),
+    ("ends", "the command line, a small archive", "cli arguments terminal demo testing testing_metadata scene"),
 )
 """Stage, its idea, its modules, in the order of the data."""
 

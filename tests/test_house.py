@@ -16,8 +16,8 @@ PACKAGE = ROOT / "cloudsen12_cube"
 FLOORS = (
     ("errors", "assets", "classes", "properties", "header", "redact"),
     ("access",),
-    ("objects", "cluster"),
-    ("objects_obstore", "objects_fsspec"),
+    ("clients", "cluster"),
+    ("client_obstore", "client_fsspec"),
     ("patient",),
     ("lease", "bucket", "remote_store", "ranges"),
     (
@@ -53,8 +53,8 @@ FLOORS = (
 
 ONLY_IN = {
     "zarr": {"store", "remote_store"},
-    "fsspec": {"objects_fsspec"},
-    "obstore": {"objects_obstore"},
+    "fsspec": {"client_fsspec"},
+    "obstore": {"client_obstore"},
     "distributed": {"cluster"},
     "tifffile": {"raster"},
     "imagecodecs": {"raster"},

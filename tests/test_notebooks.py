@@ -8,16 +8,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import cloudsen12_cube as c12
-
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.filterwarnings("default")  # of the kernel's machinery, which is not ours
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if path.stem.startswith("03") and not hasattr(c12, "Url"):
-        pytest.skip("buckets and clusters are not merged yet")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     committed = nbformat.read(path, as_version=4)
     notebook = nbformat.read(path, as_version=4)

@@ -50,9 +50,9 @@ def url(text: str, client: str = "auto") -> Any:
 
 
 def _patch(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) -> tuple[Any, ...]:
-    call("benchmarks.remote:convert", [str(settings.archive), _at(endpoint, "patch"), client, 2])
+    call("benchmarks.buckets:convert", [str(settings.archive), _at(endpoint, "patch"), client, 2])
     seen.clear()
-    done = call("benchmarks.remote:patches", [_at(slow, "patch"), client])["result"]
+    done = call("benchmarks.buckets:patches", [_at(slow, "patch"), client])["result"]
     get = median(done["get"])
     first, then = median(done["first"]), median(done["then"])
     return client, get * 1e3, first * 1e3, 2, first / get, then * 1e3, 1, then / get
@@ -84,11 +84,11 @@ def _open(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) 
     catalogue = settings.work / "remote-catalogue"
     if not catalogue.exists():
         call("benchmarks.full:make_catalogue", [str(catalogue), settings.rois])
-        call("benchmarks.remote:write_empty", [str(catalogue), _at(endpoint, "full")])
+        call("benchmarks.buckets:write_empty", [str(catalogue), _at(endpoint, "full")])
     seconds, requests = [], 0
     for _ in range(5):
         seen.clear()
-        seconds.append(call("benchmarks.remote:open_only", [_at(slow, "full"), client])["result"])
+        seconds.append(call("benchmarks.buckets:open_only", [_at(slow, "full"), client])["result"])
         requests = sum(seen.seen.values())
     return client, median(seconds), requests
 
@@ -114,7 +114,7 @@ def open_only(place: str, client: str) -> float:
 def _conversion(settings: Settings, endpoint: str, slow: str) -> None:
     rois = len([p for p in settings.archive.glob("*/ROI_*") if p.is_dir()]) * settings.copies
     archive = lengthened(settings.archive, settings.work / "remote", rois)
-    call("benchmarks.remote:upload", [str(archive), endpoint])
+    call("benchmarks.buckets:upload", [str(archive), endpoint])
     local = str(settings.work / "remote.zarr")
     ways = {
         "disk to disk": (str(archive), lambda _: local),
@@ -125,7 +125,7 @@ def _conversion(settings: Settings, endpoint: str, slow: str) -> None:
     runs: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(settings.rounds):
         for name, (source, target) in ways.items():
-            runs[name].append(call("benchmarks.remote:convert", [source, target(number), "auto", None])["result"])
+            runs[name].append(call("benchmarks.buckets:convert", [source, target(number), "auto", None])["result"])
             shutil.rmtree(local, ignore_errors=True)
     base = runs["disk to disk"]
     rows = [

@@ -12,8 +12,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from cloudsen12_cube.access import Access, obstore_settings
-from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.objects import (
+from cloudsen12_cube.clients import (
     CONNECT_SECONDS,
     READ_SECONDS,
     ExistsError,
@@ -23,6 +22,7 @@ from cloudsen12_cube.objects import (
     TroubleError,
     trouble,
 )
+from cloudsen12_cube.errors import CubeError
 
 _PATIENCE: Any = {
     "max_retries": 4,

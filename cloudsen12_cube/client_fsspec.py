@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudsen12_cube.access import Access, s3_options, scheme_of
+from cloudsen12_cube.clients import CONNECT_SECONDS, READ_SECONDS, ExistsError, Got, Span, trouble
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.objects import CONNECT_SECONDS, READ_SECONDS, ExistsError, Got, Span, trouble
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
