@@ -16,7 +16,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "each missing shard, once",
         "convert opening cube changes accept tally workers cluster finalise report",
     ),
-    ("check", "the cube equals its archive", "verify verify_metadata status info"),
+    ("check", "the cube equals its archive", "verify verify_metadata status info costs"),
     (
         "open",
         "lazily, from a disk or a bucket",
