@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cloudsen12_cube.conditions import fulfilled, parse
+from cloudsen12_cube.conditions import fulfilled, in_box, parse
 from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.metadata import LABEL_FOLDERS, sensing_start
 from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, UNKNOWN, Property
@@ -189,22 +189,13 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
     for text in selection.where:
         keep &= fulfilled(parse(text), table)
     if selection.bbox is not None:
-        keep &= _inside(table, selection.bbox)
+        keep &= in_box(table["longitude"].to_numpy(), table["latitude"].to_numpy(), selection.bbox)
     if selection.rois:
         _known(selection.rois, table)
         keep &= np.asarray(table["roi_id"].isin(selection.rois))
     if len(table) and not keep.any():
         raise SelectionError(f"the selection is empty: no patch of {len(table)} has {_told(selection)}")
     return Catalogue(_ordered(table[keep]), catalogue.test_meaning, catalogue.faults)
-
-
-def _inside(table: pd.DataFrame, bbox: tuple[float, float, float, float]) -> Any:
-    west, south, east, north = bbox
-    if south > north or not all(np.isfinite(bbox)):
-        raise SelectionError(f"bbox {bbox} is no west, south, east, north in degrees")
-    x, y = table["longitude"], table["latitude"]
-    in_x = (x >= west) & (x <= east) if west <= east else (x >= west) | (x <= east)
-    return np.asarray(in_x & (y >= south) & (y <= north))
 
 
 def _known(rois: Sequence[str], table: pd.DataFrame) -> None:

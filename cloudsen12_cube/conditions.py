@@ -114,6 +114,37 @@ def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     return ~equal if condition.operator == "!=" else equal
 
 
+def in_box(
+    longitude: npt.NDArray[np.float64], latitude: npt.NDArray[np.float64], bbox: tuple[float, float, float, float]
+) -> Mask:
+    """Tell which places lie in a box, edges in.
+
+    Parameters
+    ----------
+    longitude, latitude : numpy.ndarray of float64
+        In degrees; NaN lies nowhere.
+    bbox : (float, float, float, float)
+        West, south, east, north in degrees; west > east crosses the antimeridian.
+
+    Returns
+    -------
+    numpy.ndarray of bool, the same shape
+
+    Raises
+    ------
+    SelectionError
+        If the box is none.
+    """
+    numbers = np.asarray(bbox, dtype=float)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
+        raise SelectionError(f"bbox {bbox} is no west, south, east, north in degrees")
+    west, south, east, north = numbers
+    after, before = longitude >= west, longitude <= east
+    across = after & before if west <= east else after | before
+    inside: Mask = across & (latitude >= south) & (latitude <= north)
+    return inside
+
+
 def _equal(column: pd.Series[Any], value: Any) -> Mask:
     if isinstance(value, str) and value.endswith("*"):
         return np.asarray(column.str.startswith(value[:-1]), dtype=bool)

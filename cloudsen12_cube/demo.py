@@ -10,7 +10,6 @@ from cloudsen12_cube import testing
 from cloudsen12_cube.convert import convert
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.info import info
-from cloudsen12_cube.plot import save_overview
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.terminal import progress_bar, show_info, show_report, show_verification
 from cloudsen12_cube.verify import verify
@@ -29,6 +28,8 @@ def demo(folder: Path, console: Console, quiet: bool = False) -> int:
     DestinationError
         If the folder holds something that no demo made.
     """
+    from cloudsen12_cube.plot import save_overview  # matplotlib, which no other command needs
+
     archive, cube = folder / "archive", folder / "cube.zarr"
     if folder.exists() and any(folder.iterdir()) and not archive.is_dir():
         raise DestinationError(f"{folder} holds something else: give the demo a folder of its own")

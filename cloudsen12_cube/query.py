@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.assets import PRODUCTS
+from cloudsen12_cube.conditions import in_box
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.layout import fill_value
 from cloudsen12_cube.lazy import Kernel, mapped
@@ -151,14 +152,7 @@ def inside_box(table: xr.Dataset, bbox: tuple[float, float, float, float]) -> Ma
     -------
     numpy.ndarray of bool, shape (roi, time)
     """
-    numbers = np.asarray(bbox, dtype=float)
-    if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
-        raise SelectionError(f"bbox {bbox} is no west, south, east, north in degrees")
-    west, south, east, north = numbers
-    x, y = (_values(table, name) for name in ("longitude", "latitude"))
-    across = (x >= west) & (x <= east) if west <= east else (x >= west) | (x <= east)
-    inside: Mask = across & (y >= south) & (y <= north)
-    return inside
+    return in_box(_values(table, "longitude"), _values(table, "latitude"), bbox)
 
 
 def selected(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
