@@ -13,7 +13,7 @@ import pandas as pd
 from cloudsen12_cube.conditions import fulfilled, in_box, parse
 from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.metadata import LABEL_FOLDERS, sensing_start
-from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, UNKNOWN, Property
+from cloudsen12_cube.properties import PLUS, PROPERTIES, ROI_WIDE, UNKNOWN, Property
 
 TestMeaning = Literal["v1.0", "v1.1"]
 _SPLITS: dict[TestMeaning, dict[int, str]] = {
@@ -40,7 +40,8 @@ class Catalogue:
     """The patches of an archive, or a selection of them."""
 
     table: pd.DataFrame
-    """One row a patch in (roi, time) order: ``roi_id``, ``time`` and every column of ``PROPERTIES``."""
+    """One row a patch in (roi, time) order: ``roi_id``, ``time``, every column of ``PROPERTIES``, and those of ``PLUS``
+    that the archive has."""
     test_meaning: TestMeaning
     """How ``test`` was read."""
     faults: tuple[RowFault, ...] = ()
@@ -83,7 +84,7 @@ def build(texts: pd.DataFrame, test_meaning: TestMeaning | None = None) -> Catal
     """
     texts, faults = _legal_rows(texts)
     table = pd.DataFrame({"roi_id": texts.get("roi_id", pd.Series(dtype=object))}, dtype=object)
-    for row in PROPERTIES:
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in texts)):
         table[row.name] = _typed(row, texts[row.name] if row.name in texts else pd.Series([""] * len(texts)))
     meaning = test_meaning or ("v1.1" if (table["test"] == 2).any() else "v1.0")
     _derive(table, meaning)
@@ -130,7 +131,11 @@ def _derive(table: pd.DataFrame, meaning: TestMeaning) -> None:
     unknown = set(table["test"]) - set(_SPLITS[meaning]) - {-1}
     if unknown:
         raise ArchiveError(f"column test holds {sorted(unknown)[0]}; {meaning} knows {sorted(_SPLITS[meaning])}")
-    table["split"] = table["test"].map(_SPLITS[meaning]).fillna("").astype(object)
+    told = table["test"].map(_SPLITS[meaning]).fillna("")
+    table["split"] = table["split"].where(table["split"] != "", told).astype(object)  # where the archive says it itself
+    strange = set(table["split"]) - {*_SPLITS["v1.1"].values(), ""}
+    if strange:
+        raise ArchiveError(f"column split holds {sorted(strange)[0]!r}; a split is train, validation or test")
     table["label_type"] = table["label_type"].map(lambda t: LABEL_FOLDERS.get(t, t)).astype(object)
     start = pd.to_datetime(table["s2_id_gee"].map(sensing_start).replace("", None), format="%Y%m%dT%H%M%S")
     table["datetime"] = table["datetime"].fillna(start.dt.as_unit("ns"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cloudsen12_cube.archive import PatchFiles
 from cloudsen12_cube.assets import ProductName, files_of
+from cloudsen12_cube.form import Decoder, PatchFiles
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord, Source
 
 
@@ -23,21 +23,21 @@ class Change:
         return f"{self.path}: {self.found}, converted was {self.expected}"
 
 
-def here(product: ProductName, files: PatchFiles | None) -> dict[str, int]:
+def here(product: ProductName, files: PatchFiles | None, decoder: Decoder) -> dict[str, int]:
     """Path -> bytes of the files that a patch has now for one product."""
     if files is None:
         return {}
-    return {f"{files.folder}/{files.names[f]}": files.sizes[f] for f in files_of(product) if f in files.names}
+    return {decoder.path(files, f): files.sizes[f] for f in files_of(product) if f in files.names}
 
 
-def changes(product: ProductName, patch: PatchRecord, files: PatchFiles | None) -> Iterator[Change]:
+def changes(product: ProductName, patch: PatchRecord, files: PatchFiles | None, decoder: Decoder) -> Iterator[Change]:
     """Compare the files that went into a finished patch with those of the archive, by name and size.
 
     The time of a file is not compared: a copy of an archive has others, and the record of a shard would not be the
     same for the same pixels. Who does not trust the size asks for the sha256.
     """
     was: dict[str, Source] = {source.path: source for source in patch.sources}
-    now = here(product, files)
+    now = here(product, files, decoder)
     for path, source in was.items():
         if path not in now:
             yield Change(path, "gone", f"{source.size} bytes")
@@ -48,7 +48,7 @@ def changes(product: ProductName, patch: PatchRecord, files: PatchFiles | None) 
             yield Change(path, f"a new file of {size} bytes", "none")
 
 
-def outdated(product: ProductName, record: ShardRecord, files: dict[int, PatchFiles | None]) -> bool:
+def outdated(product: ProductName, record: ShardRecord, files: dict[int, PatchFiles | None], decoder: Decoder) -> bool:
     """Tell whether a finished patch of a shard has other files now. Files that went are no reason to lose its pixels.
 
     Parameters
@@ -57,6 +57,9 @@ def outdated(product: ProductName, record: ShardRecord, files: dict[int, PatchFi
     record : ShardRecord
     files : dict
         By ``time``.
+    decoder : Decoder
+        Of the archive.
     """
-    found = (c for p in record.patches if p.status == DONE for c in changes(product, p, files.get(p.time)))
+    done = (patch for patch in record.patches if patch.status == DONE)
+    found = (c for patch in done for c in changes(product, patch, files.get(patch.time), decoder))
     return any(change.found != "gone" for change in found)

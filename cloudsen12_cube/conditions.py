@@ -103,6 +103,10 @@ def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     numpy.ndarray of bool, shape (rows,)
     """
     kind = _kind(condition.column)
+    if condition.column not in table:
+        raise SelectionError(
+            f"{condition.column} in '{condition}' is a property of CloudSEN12+ and not of this archive"
+        )
     column = table[condition.column]
     values = [_value(v, kind, str(condition)) for v in condition.values]
     if condition.operator in _COMPARE:

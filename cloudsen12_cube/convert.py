@@ -105,7 +105,7 @@ def plan(
     """
     archive = open_archive(source)
     kind, texts = archive.table()
-    whole = catalogues.build(texts, options.test_meaning)
+    whole = catalogues.build(texts, options.test_meaning or archive.meaning)
     if isinstance(where, str):
         where = [where]
     selection = Selection(tuple(where), options.bbox, options.rois)

@@ -117,7 +117,8 @@ class Cube:
         """Tell whether a shard needs no repair."""
         if record is None or record.faults or not self._done(task, record):
             return False
-        if outdated(task.layout.product, record, {patch.time: patch.files for patch in task.patches}):
+        files = {patch.time: patch.files for patch in task.patches}
+        if outdated(task.layout.product, record, files, task.decoder):
             return False
         data = self.sink.get(shard_key(record.product, record.index)) or b""
         return hashlib.sha256(data).hexdigest() == record.sha256

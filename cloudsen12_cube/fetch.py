@@ -12,9 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 
 from cloudsen12_cube.access import is_url
-from cloudsen12_cube.archive import PatchFiles
 from cloudsen12_cube.assets import files_of
 from cloudsen12_cube.errors import PatchError
+from cloudsen12_cube.form import PatchFiles, Piece
 from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.patient import open_patient
 from cloudsen12_cube.plan import PatchTask, ShardTask
@@ -64,44 +64,52 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def read_file(task: ShardTask, patch: PatchTask, name: str) -> bytes:
-    """Read one file of a patch.
+    """Read the bytes of one asset of a patch.
 
     Raises
     ------
     PatchError
-        If it is not there, is no file, is too large, or leads out of the archive.
+        If a file is not there, is none, is too large, or leads out of the archive.
     RemoteError
         If a bucket does not give it: that says nothing of the file.
     """
     files = patch.files or PatchFiles("", "")
-    path = f"{files.folder}/{files.names[name]}"
+    path = task.decoder.path(files, name)
     if name in files.outside:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
     limit = most_bytes(task.layout, name)
+    if files.sizes[name] > limit:
+        raise PatchError(path, f"a file of {files.sizes[name]} bytes", f"at most {limit} bytes")
+    pieces = task.decoder.pieces(files, name)
     if is_url(task.root):
-        return _from_afar(task, path, files.sizes[name], limit)
-    return _from_disk(os.path.join(task.root, path), path, limit)
+        return b"".join(_from_afar(task, piece, files.sizes[name], path) for piece in pieces)
+    return b"".join(_from_disk(os.path.join(task.root, piece.path), piece, path, limit) for piece in pieces)
 
 
-def _from_disk(place: str, path: str, limit: int) -> bytes:
+def _from_disk(place: str, piece: Piece, path: str, limit: int) -> bytes:
     try:
         found = os.stat(place)
         if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
             raise PatchError(path, "no regular file", "a file")
-        if found.st_size > limit:
+        if piece.size < 0 and found.st_size > limit:
             raise PatchError(path, f"a file of {found.st_size} bytes", f"at most {limit} bytes")
         with open(place, "rb") as file:
-            return file.read(limit)
+            file.seek(piece.start)
+            data = file.read(limit if piece.size < 0 else piece.size)
     except OSError as error:
         raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
+    return _whole(data, piece.size, path)
 
 
-def _from_afar(task: ShardTask, path: str, size: int, limit: int) -> bytes:
-    if size > limit:
-        raise PatchError(path, f"a file of {size} bytes", f"at most {limit} bytes")
-    data = open_patient(task.root, task.access).get(path)
+def _from_afar(task: ShardTask, piece: Piece, listed: int, path: str) -> bytes:
+    span = None if piece.size < 0 else (piece.start, piece.start + piece.size)
+    data = open_patient(task.root, task.access).get(piece.path, span)
     if data is None:
         raise PatchError(path, "no such file any more", "the file that was listed")
+    return _whole(data, listed if piece.size < 0 else piece.size, path)
+
+
+def _whole(data: bytes, size: int, path: str) -> bytes:
     if size not in (-1, len(data)):
         raise PatchError(path, f"{len(data)} bytes", f"the {size} bytes that were listed")
     return data

@@ -19,7 +19,7 @@ import xarray as xr
 
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.grid import to_degrees
-from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.properties import PLUS, PROPERTIES
 
 WGS84 = "EPSG:4326"
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
@@ -50,7 +50,7 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
         "roi_id": catalogue["roi"].values.astype(object)[rows],
         "time": catalogue["time"].values[columns],
     }
-    for row in PROPERTIES:
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in catalogue)):
         values = _grid_of(catalogue, row.name)[there]
         table[row.name] = _told(values) if row.name == "proj_transform" else _plain(values)
     frame = pd.DataFrame(table)

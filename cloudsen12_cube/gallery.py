@@ -18,7 +18,7 @@ from PIL import Image
 
 from cloudsen12_cube import picture
 from cloudsen12_cube.classes import CLASSES, LAYERS, UNLABELLED, UNLABELLED_COLOR
-from cloudsen12_cube.properties import PROPERTIES, Property
+from cloudsen12_cube.properties import PLUS, PROPERTIES, Property
 
 RGB = "rgb"
 """Name of the true-colour picture, beside those of the label layers."""
@@ -52,7 +52,8 @@ def catalogue(cube: xr.DataTree) -> dict[str, Any]:
     """
     root = cube.to_dataset()
     there = _grid(root, "s2_id_gee") != ""
-    columns = (_column(row, _grid(root, row.name), there) for row in PROPERTIES if row.name != "proj_transform")
+    rows = [row for row in (*PROPERTIES, *PLUS) if row.name in root and row.name != "proj_transform"]
+    columns = (_column(row, _grid(root, row.name), there) for row in rows)
     return {
         "title": str(cube.attrs.get("title", "CloudSEN12 cube")),
         "rois": [str(roi) for roi in root["roi"].values],

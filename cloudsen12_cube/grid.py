@@ -11,14 +11,11 @@ import pandas as pd
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
 
-from cloudsen12_cube.archive import Archive, PatchFiles
-from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.archive import Archive
+from cloudsen12_cube.errors import ArchiveError
+from cloudsen12_cube.form import PatchFiles
 from cloudsen12_cube.header import Header
-from cloudsen12_cube.raster import directory_inside, read_header
 
-_HEAD = 32 * 1024
-_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
-_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
 Affine = tuple[float, float, float, float, float, float]
@@ -102,18 +99,7 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     """Read the header of one file of a patch, or None if it is not there, leads outside or is damaged."""
     if name not in files.names or name in files.outside:
         return None
-    path = f"{files.folder}/{files.names[name]}"
-    for length in (_HEAD, _MOST):  # most have their header in front; the others are read whole
-        try:
-            data = archive.read(path, length)
-            if length == _MOST or len(data) < length or directory_inside(data):
-                told = files.sizes[name]
-                return read_header(data, path, told if told >= 0 else _UNTOLD)
-        except PatchError:
-            continue
-        except OSError:
-            return None
-    return None
+    return archive.decoder.header(archive.listing, files, name)
 
 
 def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:

@@ -17,6 +17,7 @@ from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.layout import LAYOUT_VERSION, records_path
 from cloudsen12_cube.place import Place
 from cloudsen12_cube.plan import Plan
+from cloudsen12_cube.properties import PLUS
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 
@@ -129,10 +130,16 @@ def _continue(plan: Plan, sink: Place, settings: dict[str, Any], repair: bool) -
     new = plan.catalogue.table
     _same_patches(before, new, sink.root)
     kept = before[~before["roi_id"].isin(new["roi_id"])]
-    table = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+    table = _joined(kept, new) if len(kept) else new
     known = set(order)
     whole = (*order, *(roi for roi in plan.catalogue.rois if roi not in known))
     return _cube(replace(plan, order=whole), sink, table, settings)
+
+
+def _joined(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Put tables one below the other; columns that one of them lacks are unknown there."""
+    table = pd.concat([kept, new], ignore_index=True)
+    return table.fillna({row.name: "" for row in PLUS if row.kind == "text" and row.name in table})
 
 
 def _places(plan: Plan, sink: Place) -> tuple[str, ...]:

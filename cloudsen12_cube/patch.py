@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloudsen12_cube.archive import PatchFiles
 from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.classes import layer
 from cloudsen12_cube.errors import PatchError
 from cloudsen12_cube.fetch import Fetch, most_bytes, read_file
+from cloudsen12_cube.form import PatchFiles
 from cloudsen12_cube.grid import difference
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.plan import PatchTask, ShardTask
-from cloudsen12_cube.raster import read
 from cloudsen12_cube.record import ABSENT, DONE, FAILED, Fault, PatchRecord, Source
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.shard import encode_chunk
@@ -91,9 +90,9 @@ def _planes(
         if name in task.required:
             raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
         return
-    path = f"{files.folder}/{files.names[name]}"
+    path = task.decoder.path(files, name)
     data = fetch(name)
-    header, pixels = read(data, path, most_bytes(task.layout, name))
+    header, pixels = task.decoder.decode(data, files, name, most_bytes(task.layout, name))
     check(header, pixels, task.layout, patch, path)
     sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
     del data

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 
 from cloudsen12_cube.access import NOTHING, Access
-from cloudsen12_cube.archive import Archive, PatchFiles
+from cloudsen12_cube.archive import Archive
 from cloudsen12_cube.assets import ASSETS, PRODUCTS, ProductName, files_of
 from cloudsen12_cube.catalogue import Catalogue, RowFault, Selection
 from cloudsen12_cube.errors import ArchiveError, SelectionError
+from cloudsen12_cube.form import Decoder, PatchFiles
+from cloudsen12_cube.form_tif import TIFS
 from cloudsen12_cube.grid import Grid, complete, grid_of, header_of
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.layout import ProductLayout, stored_dtype
@@ -60,6 +62,8 @@ class ShardTask:
     """Files without which a patch of this product is not whole."""
     access: Access = NOTHING
     """How to get to the archive, if it is a URL."""
+    decoder: Decoder = TIFS
+    """How its files become pixels."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,13 @@ class Plan:
         """Yield the shards in the order of the catalogue."""
         position = {roi: index for index, roi in enumerate(self.order)}
         root = self.archive.root if self.archive.is_remote else os.path.abspath(self.archive.root)
+        way = self.archive.access, self.archive.decoder
         for roi in self.catalogue.rois:
             patches = tuple(self._patches(roi))
             for layout in self.layouts:
                 required = self.required[layout.product]
                 own = tuple(_with_files_of(layout.product, patch) for patch in patches)
-                yield ShardTask(root, layout, roi, position[roi], own, required, self.archive.access)
+                yield ShardTask(root, layout, roi, position[roi], own, required, *way)
 
     def _patches(self, roi: str) -> Iterator[PatchTask]:
         for _, row in self.groups[roi].iterrows():
@@ -151,8 +156,9 @@ def _with_files_of(product: ProductName, patch: PatchTask) -> PatchTask:
         return patch
     names = {name: patch.files.names[name] for name in files_of(product) if name in patch.files.names}
     sizes = {name: patch.files.sizes[name] for name in names}
-    outside = patch.files.outside & names.keys()
-    return replace(patch, files=replace(patch.files, names=names, sizes=sizes, outside=frozenset(outside)))
+    starts = {name: patch.files.starts[name] for name in names if name in patch.files.starts}
+    outside = frozenset(patch.files.outside & names.keys())
+    return replace(patch, files=replace(patch.files, names=names, sizes=sizes, starts=starts, outside=outside))
 
 
 def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:

@@ -41,7 +41,11 @@ def _shard_json(task: ShardTask) -> dict[str, Any]:
         if patch.files is None
         else {
             "folder": patch.files.folder,
-            "files": {patch.files.names[f]: patch.files.sizes[f] for f in files if f in patch.files.names},
+            "files": {
+                task.decoder.path(patch.files, f).removeprefix(f"{patch.files.folder}/"): patch.files.sizes[f]
+                for f in files
+                if f in patch.files.names
+            },
         }
         for patch in task.patches
     }

@@ -63,7 +63,18 @@ PROPERTIES: tuple[Property, ...] = (
     Property("latitude", "float", "latitude of the centre, WGS 84", (), "degrees_north"),
 )
 
-BY_NAME: dict[str, Property] = {p.name: p for p in PROPERTIES}
+PLUS: tuple[Property, ...] = (
+    Property("old_roi_id", "text", "ROI id in the first release of CloudSEN12"),
+    Property("equi_id", "text", "id on the equal-area grid of CloudSEN12+"),
+    Property("equi_zone", "text", "zone of the equal-area grid of CloudSEN12+"),
+    Property("clear_percentage", "float", "share of the label that is clear", units="percent"),
+    Property("thick_percentage", "float", "share of the label that is thick cloud", units="percent"),
+    Property("thin_percentage", "float", "share of the label that is thin cloud", units="percent"),
+    Property("cloud_shadow_percentage", "float", "share of the label that is cloud shadow", units="percent"),
+)
+"""What CloudSEN12+ adds (doi:10.1016/j.dib.2024.110852): stands in a cube only where its archive has it."""
+
+BY_NAME: dict[str, Property] = {p.name: p for p in (*PROPERTIES, *PLUS)}
 
 UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
 """Texts that stand for an unknown number or time; R writes NA."""
@@ -71,7 +82,7 @@ UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
 # ROI-wide: the rows of one ROI must agree on them, else the splits would leak.
 ROI_WIDE = ("label_type", "split")
 
-_CANONICAL = {s.lower(): p.name for p in PROPERTIES for s in (p.name, *p.spellings)}
+_CANONICAL = {s.lower(): p.name for p in BY_NAME.values() for s in (p.name, *p.spellings)}
 
 
 def canonical(name: str) -> str | None:

@@ -23,7 +23,7 @@ from cloudsen12_cube.conditions import in_box
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.layout import fill_value
 from cloudsen12_cube.lazy import Kernel, mapped
-from cloudsen12_cube.properties import BY_NAME, Property
+from cloudsen12_cube.properties import BY_NAME, PLUS, Property
 
 Mask = npt.NDArray[np.bool_]
 Value = str | float | datetime | date | np.datetime64
@@ -70,6 +70,8 @@ def _column(table: xr.Dataset, name: str) -> npt.NDArray[Any]:
     if name not in NAMES:
         raise SelectionError(f"no property {name!r}; there are {', '.join(NAMES)}")
     if name not in table.variables:
+        if name in {row.name for row in PLUS}:
+            raise SelectionError(f"{name} is a property of CloudSEN12+; this cube was made of something else")
         raise SelectionError(f"{name} is not among the columns here: ask the whole cube, whose root has all of them")
     return _values(table, name)
 

@@ -19,7 +19,7 @@ import xarray as xr
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.footprints import footprints
-from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.properties import PLUS, PROPERTIES
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.stac import ID, SCHEMA, VERSION, ZARR, collection
@@ -63,7 +63,7 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
         "roi_id": places["roi_id"],
         "time": places["time"],
     }
-    for row in PROPERTIES:
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in places)):
         if row.name not in _REPLACED:
             columns[_RENAMED.get(row.name, row.name)] = _known(places[row.name], row.kind, row.missing)
     frame = pd.DataFrame(columns | _projection(places), index=places.index)

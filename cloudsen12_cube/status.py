@@ -17,6 +17,7 @@ from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.catalogue import Selection
 from cloudsen12_cube.changes import Change, changes
 from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
+from cloudsen12_cube.form import PatchFiles
 from cloudsen12_cube.layout import records_path, shard_key
 from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED, Fault, PatchRecord, ShardRecord
@@ -178,17 +179,19 @@ def _changes(ledger: Ledger, archive: Archive, checksum: bool) -> Iterator[Chang
         for roi, record in ledger.records(product):
             for patch in record.patches if record else ():
                 if patch.status == DONE:
-                    found = list(changes(product, patch, archive.patches.get((roi, patch.s2_id_gee))))
+                    files = archive.patches.get((roi, patch.s2_id_gee))
+                    found = list(changes(product, patch, files, archive.decoder))
                     yield from found
-                    if checksum and not found:
-                        yield from _read(patch, archive)
+                    if checksum and files and not found:
+                        yield from _read(patch, archive, files)
 
 
-def _read(patch: PatchRecord, archive: Archive) -> Iterator[Change]:
+def _read(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[Change]:
     """Compare the bytes of files whose names and sizes are as they were."""
+    names = {archive.decoder.path(files, name): name for name in files.names}
     for source in patch.sources:
         try:
-            digest = hashlib.sha256(archive.read(source.path)).hexdigest()
+            digest = hashlib.sha256(archive.read(files, names[source.path])).hexdigest()
         except OSError as error:
             yield Change(source.path, f"cannot be read ({error.strerror})", f"{source.size} bytes")
             continue

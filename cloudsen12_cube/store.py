@@ -22,7 +22,7 @@ from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
 from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
-from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.properties import PLUS, PROPERTIES
 from cloudsen12_cube.remote_store import RemoteStore
 from cloudsen12_cube.tables import Column, Frame
 
@@ -289,14 +289,15 @@ def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], p
     order : tuple of str
         ROIs as they lie on disk.
     table : pandas.DataFrame
-        One row a patch, in the order of the disk: ``roi_id``, ``time`` and every column of ``PROPERTIES``.
+        One row a patch, in the order of the disk: ``roi_id``, ``time``, every column of ``PROPERTIES``, and
+        those of ``PLUS`` that are there.
     """
     root = zarr.open_group(zarr_store(place, access), mode="r")
     order = tuple(str(roi) for roi in _values(root, "roi"))
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
     columns: dict[str, Any] = {"roi_id": np.array(order, dtype=object)[index], "time": time}
-    for row in PROPERTIES:
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in root)):
         values = _values(root, row.name)
         picked = values[index] if values.ndim == 1 else values[index, time]
         columns[row.name] = _typed(row.name, row.kind, picked)

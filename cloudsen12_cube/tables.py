@@ -17,7 +17,7 @@ import pandas as pd
 from cloudsen12_cube.assets import assets_of
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.grid import parse_transform
-from cloudsen12_cube.properties import PROPERTIES, ROI_WIDE, Property
+from cloudsen12_cube.properties import PLUS, PROPERTIES, ROI_WIDE, Property
 
 CORE = (
     "s2_id_gee",
@@ -78,7 +78,7 @@ def dimensions(frame: Frame) -> Iterator[Column]:
 
 def properties(frame: Frame) -> Iterator[Column]:
     """Yield the columns of the catalogue."""
-    for row in PROPERTIES:
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in frame.table)):
         yield _transform(frame, row) if row.name == "proj_transform" else _property(frame, row)
 
 

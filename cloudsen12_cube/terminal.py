@@ -87,6 +87,8 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     )
     for line in lines:
         console.print(line, markup=False)
+    for name in plan.archive.form.ignored:
+        console.print(f"! the archive has {name}: a cube has no place for it", style="yellow", markup=False)
     for name in plan.lacking():
         console.print(f"! no patch of the archive has {name}: its bands stay empty", style="yellow", markup=False)
     for fault in plan.faults()[:_SHOWN]:

@@ -1,30 +1,28 @@
 """A cube equals its archive, pixel by pixel and value by value; and a cube equals what was written.
 
-With the archive at hand, the pixels are read by rasterio (GDAL) from one side and by zarr-python from the other, and
-the metadata by the csv and json modules: nothing of the path that wrote the cube is used. Alone, the cube is checked
-against the sha256 of every shard.
+With the archive at hand, the pixels are read by rasterio (GDAL) or numpy from one side and by zarr-python from the
+other, and the metadata by the csv, json and pyarrow modules: nothing of the path that wrote the cube is used. Alone,
+the cube is checked against the sha256 of every shard.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from cloudsen12_cube import record as records
 from cloudsen12_cube.accept import in_settings, key_of
 from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.assets import band_name, files_of
-from cloudsen12_cube.errors import CubeError, RemoteError
+from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
+from cloudsen12_cube.form import PatchFiles
 from cloudsen12_cube.layout import shard_key
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
@@ -171,10 +169,10 @@ def _patch(
             expected: list[npt.NDArray[Any]] = [np.full_like(plane, fill) for plane in planes]
             path = f"{files.folder}/{file}.tif"
         else:
-            path = f"{files.folder}/{files.names[file]}"
+            path = archive.decoder.path(files, file)
             try:
-                expected = _read(archive, path, wanted, record.product, fill)
-            except (RasterioError, ValueError, OSError) as error:
+                expected = _read(archive, files, file, wanted, fill)
+            except (RasterioError, PatchError, ValueError, OSError) as error:
                 yield f"{name}: {path} cannot be read ({error})"
                 continue
         for band, plane, source in zip(wanted, planes, expected, strict=True):
@@ -182,17 +180,14 @@ def _patch(
                 yield f"{name}: {band} differs from {path} in {_count(plane, source)} pixels"
 
 
-def _read(archive: Archive, path: str, wanted: tuple[str, ...], product: str, fill: float) -> list[npt.NDArray[Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
-        source = io.BytesIO(archive.read(path)) if archive.is_remote else os.path.join(archive.root, path)
-        with rasterio.open(source) as file:
-            pixels = file.read()
-            names = [band_name(text or "") for text in file.descriptions]
-            nodata = file.nodata
+def _read(
+    archive: Archive, files: PatchFiles, file: str, wanted: tuple[str, ...], fill: float
+) -> list[npt.NDArray[Any]]:
+    seen = archive.decoder.again(archive.listing, files, file)
+    pixels, names, nodata = seen.pixels, [band_name(text) for text in seen.descriptions], seen.nodata
     if len(wanted) > 1 and set(names) & set(wanted):
         pixels = np.stack([pixels[names.index(band)] for band in wanted])
-    if product == "labels" and pixels.dtype.kind == "f" and nodata is not None:
+    if file.startswith("labels/") and pixels.dtype.kind == "f" and nodata is not None:
         pixels = np.where(np.isnan(pixels) if np.isnan(nodata) else pixels == pixels.dtype.type(nodata), fill, pixels)
     return list(pixels)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import cloudsen12_cube as c12
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.properties import BY_NAME, PROPERTIES
+from cloudsen12_cube.properties import BY_NAME, PLUS, PROPERTIES
 from cloudsen12_cube.query import NAMES
 from cloudsen12_cube.store import read_table
 
@@ -189,4 +189,4 @@ def test_a_wish_that_does_not_suit(tree: xr.DataTree, wish: dict[str, Any], text
 def test_a_name_that_is_no_property(tree: xr.DataTree) -> None:
     with pytest.raises(TypeError, match="diffculty"):
         tree.cloudsen12.query(diffculty=1)
-    assert len(PROPERTIES) == len(NAMES)
+    assert len(PROPERTIES) + len(PLUS) == len(NAMES)

@@ -1,0 +1,152 @@
+"""What every published form of the dataset is to the rest of the package: patches, their metadata, and a decoder.
+
+A form is one file, ``form_*.py``, with a `Finder`: it sees what is listed and gives a `Form` or None. Its row
+in ``archive.FORMS`` makes it known. Nothing else of the package knows how the files of a form look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.listing import Entry, Listing
+
+Pixels = npt.NDArray[Any]
+
+PatchKey = tuple[str, str]
+"""(roi_id, s2_id_gee): the image id alone repeats across ROIs."""
+
+Meaning = Literal["v1.0", "v1.1"] | None
+"""What the codes of ``test`` mean, where a form tells."""
+
+
+@dataclass(frozen=True)
+class PatchFiles:
+    """Where the assets of one patch lie."""
+
+    folder: str
+    """Path of the patch inside the archive, ``high/ROI_0001/...``, or of the folder of files that hold many patches."""
+    label_type: str
+    """What the archive says of it."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Asset file (``labels/fmask``) -> name inside the folder (``labels/fmask.tif``), as the decoder reads it."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Asset file -> bytes; -1 where a server does not tell."""
+    outside: frozenset[str] = frozenset()
+    """Asset files that are links out of the archive: known, never followed."""
+    starts: dict[str, int] = field(default_factory=dict)
+    """Asset file -> its first byte, where a file holds several."""
+    number: int = 0
+    """Position of the patch in files that hold one patch after another."""
+    rows: int = 0
+    """Rows (and columns) of a patch that lies in a larger, padded image; 0 where nothing is padded."""
+    corner: tuple[int, int] = (0, 0)
+    """Row and column of a padded image at which the patch begins."""
+
+
+class Piece(NamedTuple):
+    """Some bytes of a file."""
+
+    path: str
+    """Below the archive's root."""
+    start: int = 0
+    size: int = -1
+    """-1 for all."""
+
+
+class Decoder(Protocol):
+    """How the bytes of an asset become pixels: small, picklable, and sent with each task."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name an asset of a patch in a message and in the record of a shard."""
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Say which bytes make an asset, in order.
+
+        Raises
+        ------
+        PatchError
+            If some of them are not there.
+        """
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read what an asset says of itself, or None if it is damaged."""
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Turn the bytes of all pieces into pixels of shape (count, height, width).
+
+        Raises
+        ------
+        PatchError
+            If they are damaged, or would take more than ``limit`` bytes.
+        """
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read an asset by other libraries than `decode` does: what a verification compares with."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pixels as another reader sees them."""
+
+    pixels: Pixels
+    """(count, height, width)."""
+    descriptions: Sequence[str]
+    nodata: float | None = None
+
+
+class Form(Protocol):
+    """An archive as one of the forms."""
+
+    @property
+    def patches(self) -> dict[PatchKey, PatchFiles]:
+        """What lies where."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """How to read it."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the codes of ``test`` mean, where the form tells."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of layers that it has and a cube has no place for."""
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Give where the metadata come from, and them as texts, one row a patch, named as in ``properties``."""
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Yield the metadata of each patch as they stand in the files, read apart from `table`."""
+
+
+class Finder(Protocol):
+    """Recognise a form, from one entry of the listing after another: a full archive has 1.2 million of them."""
+
+    def add(self, entry: Entry) -> None:
+        """Take a file into account."""
+
+    def found(self, listing: Listing) -> Form | None:
+        """Give the archive as this form, or None if it is none."""
+
+
+def cropped(pixels: Pixels, files: PatchFiles) -> Pixels:
+    """Cut a patch out of a padded image, (count, height, width)."""
+    (row, column), rows = files.corner, files.rows
+    return np.ascontiguousarray(pixels[:, row : row + rows, column : column + rows])
+
+
+def surround(pixels: Pixels, files: PatchFiles) -> Pixels:
+    """Give the pixels around a patch, (count, n)."""
+    (row, column), rows = files.corner, files.rows
+    around = np.ones(pixels.shape[1:], dtype=bool)
+    around[row : row + rows, column : column + rows] = False
+    outside: Pixels = pixels[:, around]
+    return outside

@@ -1,0 +1,298 @@
+"""CloudSEN12+ as TACO v1 files: an image and its label a sample, padded to 512 or 2048 pixels, in several part files.
+
+No reader of TACO is used: `taco` reads the bytes, and a raster in the middle of a file is a tif like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any
+
+import pandas as pd
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from cloudsen12_cube.assets import ASSETS
+from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen, cropped, surround
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.listing import Entry, Listing
+from cloudsen12_cube.metadata import LABEL_FOLDERS
+from cloudsen12_cube.padding import Room, corners, room_of
+from cloudsen12_cube.raster import read, read_header
+from cloudsen12_cube.taco import Leaf, leaves, samples
+
+Row = dict[str, Any]
+
+_HEAD = 32 * 1024
+_MOST = 2**30
+_ASKING = 16
+_TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
+_FILES = {a.file.rpartition("/")[2].casefold(): a.file for a in ASSETS}
+_NEEDED = (
+    *("roi_id", "label_type", "real_proj_shape", "tortilla:data_split"),
+    *("stac:crs", "stac:geotransform", "stac:raster_shape", "stac:centroid", "stac:time_start"),
+)
+_AS_THEY_ARE = (
+    *("roi_id", "old_roi_id", "equi_id", "equi_zone", "s2_id"),
+    *("clear_percentage", "thick_percentage", "thin_percentage", "cloud_shadow_percentage"),
+)
+
+
+@dataclass(frozen=True)
+class TacoDecoder:
+    """A raster in the middle of a file is an asset."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name the bytes: ``cloudsen12-l1c.0000.part.taco[400+1248599]``."""
+        return f"{files.names[name]}[{files.starts[name]}+{files.sizes[name]}]"
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Give the bytes of the raster."""
+        return (Piece(files.names[name], files.starts[name], files.sizes[name]),)
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read the header, and give that of the patch in the image."""
+        (piece,) = self.pieces(files, name)
+        for length in (min(_HEAD, piece.size), piece.size):
+            try:
+                data = listing.read(piece.path, piece.start, length)
+                return _patch_of(read_header(data, self.path(files, name), piece.size), files)
+            except PatchError:
+                continue
+            except OSError:
+                return None
+        return None
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Decode the tif and cut its padding off, which must be zero around an image, and one value around a label."""
+        path = self.path(files, name)
+        header, pixels = read(data, path, limit)
+        if files.corner == UNKNOWN:
+            raise PatchError(path, "pixels that fit several places in the padding", "zeros on two sides, or on all")
+        if min(header.height, header.width) < files.rows:
+            raise PatchError(
+                path, f"{header.height} x {header.width} pixels", f"{files.rows} (real_proj_shape) or more"
+            )
+        around = surround(pixels, files)
+        if around.size and (around != (around.flat[0] if name.startswith("labels/") else 0)).any():
+            row, column = files.corner
+            found = f"pixels outside rows {row}:{row + files.rows} and columns {column}:{column + files.rows}"
+            raise PatchError(path, found, "padding alone, as around the other patches")
+        return _patch_of(header, files), cropped(pixels, files)
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read the raster by GDAL, out of the middle of the file."""
+        (piece,) = self.pieces(files, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            if listing.is_remote:
+                with MemoryFile(listing.read(*piece)) as memory, memory.open() as file:
+                    return _seen(file, files)
+            place = os.path.abspath(os.path.join(listing.root, piece.path))
+            with rasterio.open(f"/vsisubfile/{piece.start}_{piece.size},{place}") as file:
+                return _seen(file, files)
+
+
+UNKNOWN = (-1, -1)
+"""Corner of a patch whose pixels do not tell where it begins."""
+
+
+def _seen(file: Any, files: PatchFiles) -> Seen:
+    (row, column), rows = files.corner, files.rows
+    window = rasterio.windows.Window(column, row, rows, rows)
+    return Seen(file.read(window=window), [text or "" for text in file.descriptions], file.nodata)
+
+
+def _patch_of(header: Header, files: PatchFiles) -> Header:
+    """Move the header of an image to the patch in it."""
+    known = header.transform is not None and files.corner != UNKNOWN
+    moved = _moved(header.transform, files.corner) if known else None
+    return replace(header, height=files.rows, width=files.rows, transform=moved)
+
+
+def _moved(transform: Any, corner: tuple[int, int]) -> Any:
+    a, b, c, d, e, f = transform
+    row, column = corner
+    return a, b, c + column * a + row * b, d, e, f + column * d + row * e
+
+
+@dataclass(frozen=True)
+class TacoForm:
+    """A listed archive of TACO files."""
+
+    listing: Listing
+    parts: tuple[Entry, ...]
+    """In the order of their names."""
+    decoder: TacoDecoder = TacoDecoder()
+    meaning: Meaning = field(default="v1.1")
+
+    @cached_property
+    def rows(self) -> dict[PatchKey, tuple[str, Row]]:
+        """Patch -> the first file that has it, and its row there."""
+        found: dict[PatchKey, tuple[str, Row]] = {}
+        for part, table in self._tables.items():
+            for row in table:
+                found.setdefault(_key(row, part), (part, row))
+        return found
+
+    @cached_property
+    def _tables(self) -> dict[str, list[Row]]:
+        return {part.path: samples(self.listing, part.path, part.size) for part in self.parts}
+
+    @cached_property
+    def _leaves(self) -> list[tuple[str, Row, list[Leaf] | None]]:
+        """Look into every sample, several at a time where each look is a request."""
+        asked = [(part, row) for part, table in self._tables.items() for row in table]
+        with ThreadPoolExecutor(_ASKING if self.listing.is_remote else 1) as pool:
+            seen = pool.map(lambda pair: leaves(self.listing, *pair), asked)
+            return [(part, row, found) for (part, row), found in zip(asked, seen, strict=True)]
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Rasters that no asset of a cube is made of."""
+        names = {leaf.name for _, row, found in self._leaves for leaf in found or () if not _asset(leaf.name, row)}
+        return tuple(sorted(names))
+
+    @cached_property
+    def patches(self) -> dict[PatchKey, PatchFiles]:
+        """Where the rasters of each patch lie, and where the patch lies in them.
+
+        Raises
+        ------
+        ArchiveError
+            If an image is there twice.
+        """
+        usual = sorted({leaf.name for _, _, found in self._leaves for leaf in found or ()})
+        made: dict[PatchKey, PatchFiles] = {}
+        for part, row, found in self._leaves:
+            files = made.setdefault(_key(row, part), PatchFiles("", _label_type(row), rows=_rows_of(row)))
+            # A sample that cannot be looked into has what the others have; its bytes will tell that they are none.
+            for leaf in found or [
+                Leaf(name, row["tortilla:offset"], row["tortilla:length"], "GTiff") for name in usual
+            ]:
+                _add(files, leaf, part, row)
+        return {key: replace(made[key], corner=corner) for key, corner in self._corners(made).items()}
+
+    def _corners(self, made: dict[PatchKey, PatchFiles]) -> dict[PatchKey, tuple[int, int]]:
+        """Find where each patch begins in its padding, for the patches of one file and size together."""
+        groups: dict[tuple[str, int, int], list[PatchKey]] = defaultdict(list)
+        for key, (part, row) in self.rows.items():
+            groups[part, _rows_of(row), _side(row)].append(key)
+        found: dict[PatchKey, tuple[int, int]] = {}
+        for (_, rows, side), keys in groups.items():
+            rooms: list[Callable[[], Room | None]] = [partial(self._room, made[key]) for key in keys]
+            told = corners(rooms, side - rows) if side > rows else [(0, 0)] * len(keys)
+            found |= {key: corner or UNKNOWN for key, corner in zip(keys, told, strict=True)}
+        return {key: found[key] for key in made}
+
+    def _room(self, files: PatchFiles) -> Room | None:
+        """Look at the image of a patch: in a label, zero is a class."""
+        name = next((n for n in sorted(files.names, reverse=True) if not n.startswith("labels/")), None)
+        if name is None:
+            return None
+        try:
+            (piece,) = self.decoder.pieces(files, name)
+            pixels = read(self.listing.read(*piece), self.decoder.path(files, name), _MOST)[1]
+        except (PatchError, OSError):
+            return None
+        return room_of(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Read the metadata of all files."""
+        texts = [self._texts(key, row) for key, (_, row) in self.rows.items()]
+        return "taco", pd.DataFrame(texts, dtype=object).fillna("")
+
+    def _texts(self, key: PatchKey, row: Row) -> dict[str, str]:
+        texts = {name: _text(row.get(name)) for name in _AS_THEY_ARE}
+        c, a, b, f, d, e = row["stac:geotransform"]  # in GDAL's order
+        corner = self.patches[key].corner
+        moved = _moved((a, b, c, d, e, f), corner) if corner != UNKNOWN else ()
+        return texts | {
+            "s2_id_gee": key[1],
+            "label_type": _label_type(row),
+            "split": _text(row["tortilla:data_split"]),
+            "datetime": datetime.fromtimestamp(row["stac:time_start"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "proj_epsg": _text(row["stac:crs"]).removeprefix("EPSG:"),
+            "proj_shape": str(_rows_of(row)),
+            "proj_centroid": _text(row["stac:centroid"]),
+            "proj_transform": ", ".join(f"{v:.15g}" for v in moved),
+        }
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Give the rows of the Parquet tables: what they name as the cube does, and what only wants another name."""
+        for key, (_, row) in self.rows.items():
+            same = {name: row[name] for name in _AS_THEY_ARE if row.get(name) is not None}
+            yield same | {
+                "s2_id_gee": key[1],
+                "label_type": row["label_type"],
+                "split": row["tortilla:data_split"],
+                "proj_epsg": row["stac:crs"].split(":")[1],
+                "proj_shape": row["real_proj_shape"],
+                "proj_centroid": row["stac:centroid"],
+                "datetime": pd.Timestamp(row["stac:time_start"], unit="s").isoformat(),
+            }
+
+
+def _key(row: Row, part: str) -> PatchKey:
+    """``ROI_00827__20190123T095319_...`` holds both ids."""
+    for name in _NEEDED:
+        if row.get(name) is None:
+            raise ArchiveError(f"{part}: {row.get('tortilla:id')} has no {name}; this is no file of CloudSEN12+")
+    name = str(row["tortilla:id"])
+    return str(row["roi_id"]), name.partition("__")[2] or name
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _label_type(row: Row) -> str:
+    return LABEL_FOLDERS.get(row["label_type"], str(row["label_type"]))
+
+
+def _rows_of(row: Row) -> int:
+    return int(row["real_proj_shape"])
+
+
+def _side(row: Row) -> int:
+    return int(row["stac:raster_shape"][0])
+
+
+def _asset(name: str, row: Row) -> str | None:
+    """Asset that a raster of a sample is: ``target`` is what somebody has drawn."""
+    return _TARGETS.get(_label_type(row)) if name == "target" else _FILES.get(name.casefold())
+
+
+def _add(files: PatchFiles, leaf: Leaf, part: str, row: Row) -> None:
+    asset = _asset(leaf.name, row)
+    if asset is None:
+        return
+    if asset in files.names and leaf.name != "target":  # each collection repeats the label
+        raise ArchiveError(f"{row['tortilla:id']} has its {leaf.name} twice, in {files.names[asset]} and {part}")
+    if asset not in files.names:
+        files.names[asset], files.starts[asset], files.sizes[asset] = part, leaf.start, leaf.size
+
+
+class TacoFinder:
+    """Gathers part files."""
+
+    def __init__(self) -> None:
+        self.parts: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Keep a TACO file."""
+        if entry.path.endswith(".taco") and not entry.outside:
+            self.parts.append(entry)
+
+    def found(self, listing: Listing) -> TacoForm | None:
+        """Give the files as one archive."""
+        return TacoForm(listing, tuple(sorted(self.parts, key=lambda e: e.path))) if self.parts else None

@@ -1,0 +1,172 @@
+"""The published layout: a folder a patch, with a tif for each of its assets.
+
+``{high|scribble|nolabel}/ROI_*/<s2_id_gee>/[extra/|labels/]<asset>.tif``; copies spell the third folder in other ways
+or put everything one level deeper.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from cloudsen12_cube import metadata
+from cloudsen12_cube.assets import ASSETS, SPELLINGS
+from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen
+from cloudsen12_cube.header import Header
+from cloudsen12_cube.listing import Entry, Listing
+from cloudsen12_cube.metadata import LABEL_FOLDERS
+from cloudsen12_cube.raster import directory_inside, read, read_header
+
+_FOLDERS = "|".join(LABEL_FOLDERS)
+_PATCH = re.compile(rf"(?:[^/]+/)?({_FOLDERS})/(ROI_\d+)/([\w.-]+)/((?:extra/|labels/)?[\w-]+)\.tif")
+_STEMS = frozenset(asset.file for asset in ASSETS)
+_TABLES = ("cloudsen12_metadata.csv", "metadata.csv")
+_HEAD = 32 * 1024
+_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
+_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
+
+
+@dataclass(frozen=True)
+class TifDecoder:
+    """A whole file is an asset."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name the file."""
+        return f"{files.folder}/{files.names[name]}"
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Give the whole file."""
+        return (Piece(self.path(files, name)),)
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read the header; most files have it in front, the others are read whole."""
+        path = self.path(files, name)
+        for length in (_HEAD, _MOST):
+            try:
+                data = listing.read(path, 0, length)
+                if length == _MOST or len(data) < length or directory_inside(data):
+                    told = files.sizes[name]
+                    return read_header(data, path, told if told >= 0 else _UNTOLD)
+            except PatchError:
+                continue
+            except OSError:
+                return None
+        return None
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Decode the file."""
+        return read(data, self.path(files, name), limit)
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read the file by GDAL."""
+        path = self.path(files, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
+            source = io.BytesIO(listing.read(path)) if listing.is_remote else os.path.join(listing.root, path)
+            with rasterio.open(source) as file:
+                return Seen(file.read(), [text or "" for text in file.descriptions], file.nodata)
+
+
+TIFS = TifDecoder()
+
+
+@dataclass(frozen=True)
+class TifForm:
+    """A listed archive of tifs."""
+
+    listing: Listing
+    patches: dict[PatchKey, PatchFiles]
+    tables: tuple[str, ...]
+    """CSV files with metadata, the shallowest first."""
+    documents: tuple[str, ...]
+    """JSON files, any of which may be a STAC item."""
+    decoder: TifDecoder = TIFS
+    meaning: Meaning = None
+    ignored: tuple[str, ...] = field(default=())
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Read the metadata: from the CSV, else from STAC items, else from the folders."""
+        if self.tables:
+            path = self.tables[0]
+            return "csv", metadata.from_csv(_text(self.listing, path), path)
+        items = metadata.from_stac((p, metadata.parse_json(_text(self.listing, p), p)) for p in self.documents)
+        if len(items):
+            return "stac", items
+        keys = [(files.label_type, *key) for key, files in sorted(self.patches.items())]
+        return "folders", metadata.from_folders(keys)
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Read the metadata by the csv and json modules alone."""
+        if self.tables:
+            yield from csv.DictReader(io.StringIO(self.listing.read(self.tables[0]).decode("utf-8-sig"), newline=""))
+            return
+        found = False
+        for path in self.documents:
+            document = json.loads(self.listing.read(path))
+            if isinstance(document, dict) and "roi_id" in document.get("properties", {}):
+                found = True
+                yield document["properties"]
+        if not found:
+            for (roi, image), files in self.patches.items():
+                yield {"roi_id": roi, "s2_id_gee": image, "label_type": files.label_type}
+
+
+def _text(listing: Listing, path: str) -> str:
+    try:
+        return listing.read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
+
+
+class TifFinder:
+    """Tells patches from metadata."""
+
+    def __init__(self) -> None:
+        self.patches: dict[PatchKey, PatchFiles] = {}
+        self.tables: list[str] = []
+        self.documents: list[str] = []
+        self.others = False
+
+    def add(self, entry: Entry) -> None:
+        """Sort a file in."""
+        match = _PATCH.fullmatch(entry.path)
+        stem = SPELLINGS.get(match[4], match[4]) if match else ""
+        if match and stem in _STEMS:
+            self._add(match, sys.intern(stem), entry)
+        elif os.path.basename(entry.path) in _TABLES and not entry.outside:
+            self.tables.append(entry.path)
+        elif entry.path.endswith(".json") and not entry.outside:
+            self.documents.append(entry.path)
+        elif entry.path.endswith((".dat", ".taco")):
+            self.others = True
+
+    def _add(self, match: re.Match[str], stem: str, entry: Entry) -> None:
+        label_type, roi, image = LABEL_FOLDERS[match[1]], match[2], match[3]
+        folder = entry.path[: match.end(3)]
+        files = self.patches.setdefault((roi, image), PatchFiles(folder, label_type))
+        if files.folder != folder:
+            raise ArchiveError(f"{roi}/{image} is there twice, as {files.folder} and {folder}: move one of them away")
+        files.names[stem] = sys.intern(entry.path[len(folder) + 1 :])
+        files.sizes[stem] = entry.size
+        if entry.outside:
+            self.patches[roi, image] = replace(files, outside=files.outside | {stem})
+
+    def found(self, listing: Listing) -> TifForm | None:
+        """Give the archive; metadata alone are one, too, unless they belong to another form."""
+        if not self.patches and (self.others or not (self.tables or self.documents)):
+            return None
+        by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
+        return TifForm(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))
