@@ -103,6 +103,13 @@ class CubeAccessor:
         proj_centroid: Wanted = None,
         longitude: Wanted = None,
         latitude: Wanted = None,
+        old_roi_id: Wanted = None,
+        equi_id: Wanted = None,
+        equi_zone: Wanted = None,
+        clear_percentage: Wanted = None,
+        thick_percentage: Wanted = None,
+        thin_percentage: Wanted = None,
+        cloud_shadow_percentage: Wanted = None,
     ) -> xr.DataTree:
         """Choose patches; all wishes must be fulfilled.
 
@@ -112,9 +119,10 @@ class CubeAccessor:
             West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
         geometry : shapely geometry, optional
             In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
-        roi, s2_id_gee, ..., latitude : optional
-            Every property of the catalogue: a value; a list of values, any of which will do; for numbers and times a
-            tuple (low, high), both ends in, None for an open end; a text with ``*`` behind it for all that begin so.
+        roi, s2_id_gee, ..., cloud_shadow_percentage : optional
+            Every property of the catalogue (the last seven: of CloudSEN12+): a value; a list of values, any of which
+            will do; for numbers and times a tuple (low, high), both ends in, None for an open end; a text with ``*``
+            behind it for all that begin so.
 
         Returns
         -------

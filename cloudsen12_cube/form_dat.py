@@ -96,9 +96,10 @@ class DatDecoder:
 
 
 def _dtype(files: PatchFiles, name: str) -> np.dtype[Any]:
-    """Bytes of a pixel and the product tell the type."""
-    width = files.sizes[name] // len(_WANTED[name][1]) // _PLANE
-    kind = "f" if _WANTED[name][0] == "s1" else "u" if width == 1 else "i"
+    """Bytes of a pixel and the product tell the type. No label is negative: its 16 bits are read as the COGs' are."""
+    product, bands = _WANTED[name]
+    width = files.sizes[name] // len(bands) // _PLANE
+    kind = "f" if product == "s1" else "u" if width == 1 or product == "labels" else "i"
     return np.dtype(f"{kind}{width}")
 
 
@@ -133,18 +134,23 @@ class DatForm:
 
     def _told(self, folder: str, texts: pd.DataFrame) -> pd.DataFrame:
         """Add what the folders' names tell."""
-        parts = folder.split("/")
-        split, kind = _SPLITS.get(parts[-1], ""), next((LABEL_FOLDERS[p] for p in parts if p in LABEL_FOLDERS), "")
+        kind = next((LABEL_FOLDERS[part] for part in folder.split("/") if part in LABEL_FOLDERS), "")
+        split = self._split(folder)
         if split:
             texts = texts.assign(split=split)
         if kind and "label_type" not in texts:
             texts = texts.assign(label_type=kind)
         return texts
 
+    def _split(self, folder: str) -> str:
+        """Say which split a folder is, by its name; the source itself may be that folder."""
+        whole = self.listing.root if self.listing.is_remote else os.path.abspath(self.listing.root)
+        return _SPLITS.get(os.path.basename(folder or whole.rstrip("/")), "")
+
     @property
     def meaning(self) -> Meaning:
         """Validation patches are there in v1.1 alone."""
-        return "v1.1" if any(_SPLITS.get(f.split("/")[-1]) == "validation" for f in self.folders) else None
+        return "v1.1" if any(self._split(f) == "validation" for f in self.folders) else None
 
     @cached_property
     def patches(self) -> dict[PatchKey, PatchFiles]:
@@ -176,7 +182,7 @@ class DatForm:
         """Read the metadata by the csv module alone."""
         for folder in self.folders:
             text = self.listing.read(_below(folder, _TABLE)).decode("utf-8-sig")
-            split = _SPLITS.get(os.path.basename(folder))
+            split = self._split(folder)
             for row in csv.DictReader(io.StringIO(text, newline="")):
                 yield row | ({"split": split} if split else {})
 

@@ -6,12 +6,10 @@ from pathlib import Path
 
 STAGES: tuple[tuple[str, str, str], ...] = (
     ("words", "bands, classes, properties, errors", "assets classes properties errors redact header"),
-    (
-        *("archive", "where a file lies, and its pixels"),
-        "listing form form_tif form_dat form_taco taco padding archive metadata raster grid tif_folder access place fetch",
-    ),
+    ("forms", "how each published form is read", "form form_tif form_dat form_taco taco padding"),
+    ("archive", "where a file lies, and its pixels", "listing archive metadata raster grid tif_folder access fetch"),
     ("catalogue", "one row a patch; conditions on it", "catalogue conditions split"),
-    ("plan", "the shards to make", "plan plan_document share"),
+    ("plan", "the shards to make", "plan plan_document place share"),
     ("read, encode", "a patch checked, a shard's bytes", "patch shard layout"),
     ("commit", "objects, whole or not at all", "sink record tables store bucket lease patient"),
     (
