@@ -48,8 +48,8 @@ def _planes(archive: Path) -> dict[str, list[Any]]:
         for layout in made.layouts:
             for name in files_of(layout.product):
                 if name in files.names:
-                    path = f"{files.folder}/{files.names[name]}"
-                    pixels = read(made.archive.read(path), path)[1]
+                    path = made.archive.decoder.path(files, name)
+                    pixels = read(made.archive.read(files, name), path)[1]
                     planes.setdefault(layout.product, []).extend(np.ascontiguousarray(p, layout.dtype) for p in pixels)
     return planes
 

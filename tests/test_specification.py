@@ -24,7 +24,7 @@ from cloudsen12_cube.assets import ASSETS, PRODUCTS
 from cloudsen12_cube.classes import LAYERS, UNLABELLED
 from cloudsen12_cube.labels import to_classes
 from cloudsen12_cube.layout import LAYOUT_VERSION
-from cloudsen12_cube.properties import PROPERTIES
+from cloudsen12_cube.properties import PLUS, PROPERTIES
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "specification.md").read_text()
 NOT_STORED = 2**64 - 1
@@ -174,6 +174,8 @@ def test_the_pages_bands_are_the_codes() -> None:
 def test_the_pages_properties_are_the_cubes(cube: Path) -> None:
     reader, found = Reader(cube), rows("| array | type | dims | fill |", 5)
     assert [row[0] for row in found] == [p.name for p in PROPERTIES]
+    more = [(row[0], row[4]) for row in rows("| more | type |", 5)]
+    assert more == [(p.name, p.description) for p in PLUS]
     for (name, kind, dims, fill, text), row in zip(found, PROPERTIES, strict=True):
         node = reader.nodes[name]
         assert (kind, dims) == (node["data_type"], ", ".join(node["dimension_names"]))
