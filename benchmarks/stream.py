@@ -225,10 +225,10 @@ def bare(work: dict[str, str]) -> dict[str, float]:
     import cloudsen12_cube as c12
     from cloudsen12_cube.chunks import Chunks
     from cloudsen12_cube.layout import shard_key
-    from cloudsen12_cube.patches import place_of
+    from cloudsen12_cube.patches import stored_cube
 
-    place = place_of(c12.open_cube(work["cube"]))
-    chunks = Chunks(place.objects, place.layout("s2l1c"))
+    stored = stored_cube(c12.open_cube(work["cube"]))
+    chunks = Chunks(stored.objects, stored.layout("s2l1c"))
     files = [os.open(f"{work['cube']}/{shard_key('s2l1c', disk)}", os.O_RDONLY) for disk in range(_ROIS)]
     tables = [chunks.index(disk).astype(int).tolist() for disk in range(_ROIS)]
 

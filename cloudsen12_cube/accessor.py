@@ -8,10 +8,8 @@ open (matplotlib, geopandas) is imported when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -20,7 +18,7 @@ from cloudsen12_cube.accuracy import Predictions, evaluate, per_patch
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.classes import ClassName, Scheme, Superclass, Threshold
 from cloudsen12_cube.confusion import Source, confusion
-from cloudsen12_cube.picture import Image
+from cloudsen12_cube.plot_accessor import Plot
 from cloudsen12_cube.query import Wanted
 from cloudsen12_cube.reflectance import OPTICAL, reflectance
 from cloudsen12_cube.stream import Inputs, Stream, StreamOptions, make_stream
@@ -28,8 +26,6 @@ from cloudsen12_cube.table_six import Table
 
 if TYPE_CHECKING:
     import geopandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from cloudsen12_cube.torch_stream import TorchStream
 
@@ -354,47 +350,3 @@ class CubeAccessor:
 
     def _repr_html_(self) -> str:
         return html.cube_html(self._cube)
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Pictures of a cube; each returns matplotlib axes and reads only what it draws."""
-
-    cube: xr.DataTree
-
-    def rgb(
-        self,
-        roi: str,
-        time: int,
-        ax: Axes | None = None,
-        product: Image | None = None,
-        bands: Sequence[str] = ("B4", "B3", "B2"),
-    ) -> Axes:
-        """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
-        from cloudsen12_cube import plot
-
-        return plot.rgb(self.cube, roi, time, ax, product, bands)
-
-    def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
-        """Draw one label layer of one patch; see `cloudsen12_cube.plot.labels`."""
-        from cloudsen12_cube import plot
-
-        return plot.labels(self.cube, roi, time, of, ax, legend)
-
-    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: Image | None = None) -> npt.NDArray[Any]:
-        """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
-        from cloudsen12_cube import plot
-
-        return plot.overview(self.cube, roi, of, product)
-
-    def confusion(self, counts: xr.Dataset) -> Figure:
-        """Draw a confusion matrix, the paper's figure 7; see `cloudsen12_cube.plot_evaluation.confusion_figure`."""
-        from cloudsen12_cube import plot_evaluation
-
-        return plot_evaluation.confusion_figure(counts)
-
-    def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
-        """Draw how accuracies spread, the paper's figure 9; see `cloudsen12_cube.plot_evaluation.accuracy_figure`."""
-        from cloudsen12_cube import plot_evaluation
-
-        return plot_evaluation.accuracy_figure(per_patch, scheme)

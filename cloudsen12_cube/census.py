@@ -20,8 +20,8 @@ from cloudsen12_cube.assets import ProductName, assets_of
 from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.class_view import full_scale
 from cloudsen12_cube.classes import layer
-from cloudsen12_cube.patches import Place, patch_table, place_of
-from cloudsen12_cube.place import place_of as writable
+from cloudsen12_cube.patches import StoredCube, patch_table, stored_cube
+from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.statistics import (
     COUNTED,
@@ -64,18 +64,24 @@ def stats(cube: str | os.PathLike[str], split: str | None = "train", products: S
     Raises
     ------
     CubeError
-        If the split has no patch, or the place cannot be written.
+        If the split has no patch, another process is writing the cube, or the place cannot be written.
     """
     tree = open_cube(cube, products)
-    place, sink = place_of(tree), writable(cube)
+    sink = place_of(cube)
+    with sink.locked():  # a cube that is being written is not counted, nor written while it is
+        return _counted(tree, sink, split)
+
+
+def _counted(tree: Any, sink: Place, split: str | None) -> Census:
+    stored = stored_cube(tree)
     chosen: list[Any] = list(tree.children)
     origin = _origin(patch_table(tree, [], split), split)
-    bands = {p: _count_bands(place, p, patch_table(tree, [p], split)) for p in chosen if p != "labels"}
+    bands = {p: _count_bands(stored, p, patch_table(tree, [p], split)) for p in chosen if p != "labels"}
     for product, found in bands.items():
         write_bands(sink, product, found, origin)
     classes: dict[str, list[int]] = {}
     if "labels" in chosen:
-        counts = _count_classes(tree, place, patch_table(tree, ["labels"], None))
+        counts = _count_classes(tree, stored, patch_table(tree, ["labels"], None))
         write_counts(sink, counts)
         classes = _totals(counts, split)
     return Census(origin, bands, classes)
@@ -87,9 +93,9 @@ def _origin(table: pd.DataFrame, split: str | None) -> Origin:
     return Origin(split, table["roi"].nunique(), len(table), now, tool)
 
 
-def _count_bands(place: Place, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
+def _count_bands(stored: StoredCube, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
     """Count a product; each thread has histograms of a band of its own, so none waits for another."""
-    chunks = Chunks(place.objects, place.layout(product))
+    chunks = Chunks(stored.objects, stored.layout(product))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(partial(_count_band, chunks, table), range(len(chunks.layout.bands))))
 
@@ -113,8 +119,8 @@ def _planes(chunks: Chunks, table: pd.DataFrame, band: int) -> Iterator[npt.NDAr
             yield plane
 
 
-def _count_classes(tree: Any, place: Place, table: pd.DataFrame) -> ClassCounts:
-    chunks = Chunks(place.objects, place.layout("labels"))
+def _count_classes(tree: Any, stored: StoredCube, table: pd.DataFrame) -> ClassCounts:
+    chunks = Chunks(stored.objects, stored.layout("labels"))
     layers, scales = _layers(tree)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         count = partial(_count_patch, chunks, layers, scales)

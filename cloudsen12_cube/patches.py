@@ -24,7 +24,7 @@ _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredCube:
     """Where an opened cube's pixels lie."""
 
     url: str
@@ -45,7 +45,7 @@ class Place:
         return read_order(self.url, self.access)
 
 
-def place_of(cube: xr.DataTree) -> Place:
+def stored_cube(cube: xr.DataTree) -> StoredCube:
     """Find the store that a cube was opened from, also after a query.
 
     Raises
@@ -62,7 +62,7 @@ def place_of(cube: xr.DataTree) -> Place:
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
     access = Access.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return Place(str(url), access, cube.attrs[KEY])
+    return StoredCube(str(url), access, cube.attrs[KEY])
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     for product in products:
         there = there & (cube[product]["status"].values == DONE)
     index, time = np.nonzero(there)
-    position = {roi: number for number, roi in enumerate(place_of(cube).order())}
+    position = {roi: number for number, roi in enumerate(stored_cube(cube).order())}
     rois = np.array([str(roi) for roi in root["roi"].values], dtype=object)[index]
     columns: dict[str, Any] = {"roi": rois, "time": root["time"].values[time]}
     columns["disk"] = np.array([position[roi] for roi in rois], dtype=np.int64)

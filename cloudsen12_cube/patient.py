@@ -27,7 +27,10 @@ _ATTEMPTS = 5
 _FIRST_WAIT = 0.2
 _LAST_START = 60.0
 """Seconds after which nothing is tried again: an attempt may itself have waited for a silent server."""
-_HOPELESS = ("NoSuchBucket", "bucket does not exist", "SignatureDoesNotMatch", "InvalidAccessKeyId")
+_HOPELESS = (
+    *("NoSuchBucket", "bucket does not exist", "SignatureDoesNotMatch", "InvalidAccessKeyId"),
+    "CERTIFICATE_VERIFY_FAILED",
+)
 
 
 class Patient:

@@ -21,6 +21,8 @@ from cloudsen12_cube.table_six import in_order, layer_title, scheme_title
 _BINS = 100
 _FULL = 0.05
 """Share of the patches in one bin of a heat line that gets the darkest colour, as in the paper."""
+_FEWEST = 4
+"""Patches that the darkest colour stands for at least: where there are few, one of them is not the most."""
 _HEAT = colormaps["YlGnBu"].with_extremes(under="white")
 _NONE = 1e-6
 """Below this share a bin is white: nothing is told from little."""
@@ -94,7 +96,8 @@ def accuracy_figure(per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure
     -------
     matplotlib.figure.Figure
         Above, a curve a layer with lines at the quartiles. Below, a line a layer: the darker, the more patches have
-        this accuracy, a hundred bins, darkest at 5 % of the patches; a star at the median, whiskers at the quartiles.
+        this accuracy, a hundred bins, darkest at 5 % of the patches, or at four of them if that is more; a star at the
+        median, whiskers at the quartiles.
 
     Raises
     ------
@@ -149,10 +152,12 @@ def _density(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def _heat_lines(figure: Figure, axes: Any, groups: dict[str, pd.DataFrame], metric: str) -> None:
     edges = np.linspace(0, 1, _BINS + 1)
+    fewest = min((count for count in (rows[metric].count() for rows in groups.values()) if count), default=1)
+    full = 100 * max(_FULL, min(_FEWEST / fewest, 1))
     for place, rows in enumerate(groups.values()):
         values = rows[metric].dropna()
         heat = 100 * _shares(values.to_numpy())[None]
-        image = axes.pcolormesh(edges, [place - 0.3, place + 0.3], heat, cmap=_HEAT, vmin=_NONE, vmax=100 * _FULL)
+        image = axes.pcolormesh(edges, [place - 0.3, place + 0.3], heat, cmap=_HEAT, vmin=_NONE, vmax=full)
         if len(values):
             low, middle, high = values.quantile(list(_QUARTILES))
             axes.plot([low, high], [place, place], color=_LINE, linewidth=1, marker="|")

@@ -21,7 +21,7 @@ import xarray as xr
 
 from cloudsen12_cube.classes import CLASSES, LAYERS, UNLABELLED
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.patches import place_of
+from cloudsen12_cube.patches import stored_cube
 from cloudsen12_cube.store import prediction_encoding
 
 GROUP = "predictions"
@@ -63,7 +63,7 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
     place = os.fspath(path)
     if Path(place).exists():
         raise DestinationError(f"{place} is there already: give the layer another place, or delete it")
-    layout = place_of(cube).layout("labels" if "labels" in cube.children else next(iter(cube.children)))  # type: ignore[arg-type]  # a cube's children are products
+    layout = stored_cube(cube).layout("labels" if "labels" in cube.children else next(iter(cube.children)))  # type: ignore[arg-type]  # a cube's children are products
     template = _template(cube, name, (layout.height, layout.width))
     encoding = prediction_encoding(template.sizes["time"], layout.height, layout.width)
     with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
@@ -101,7 +101,7 @@ def _template(cube: xr.DataTree, name: str, size: tuple[int, int]) -> xr.Dataset
         "layer": name,
         "missing_label": UNLABELLED,
     }
-    about = {"predicted_from": place_of(cube).url, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
+    about = {"predicted_from": stored_cube(cube).url, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
     coords = {
         "roi": root["roi"].values.astype(object),
         "time": root["time"].values,

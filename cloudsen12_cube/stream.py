@@ -23,7 +23,7 @@ from cloudsen12_cube.assets import ProductName
 from cloudsen12_cube.classes import Superclass, Threshold, layer
 from cloudsen12_cube.cutout import CropAt, Cutout, PadMode
 from cloudsen12_cube.explain import Explanation, explain
-from cloudsen12_cube.patches import patch_table, place_of
+from cloudsen12_cube.patches import patch_table, stored_cube
 from cloudsen12_cube.pipeline import Batch, Limits, Slabs, Work, run, slab_cost
 from cloudsen12_cube.recipe import Recipe
 from cloudsen12_cube.samples import FILLER, Last, Order, make_epoch
@@ -251,19 +251,19 @@ def make_stream(
         If no patch is left, or the split is no published one.
     """
     options = options or StreamOptions()
-    place = place_of(cube)
+    stored = stored_cube(cube)
     products = _products(cube, inputs, target)
     table = patch_table(cube, products, split)
-    aim = make_target(cube, place, target, (options.superclass, options.threshold, options.scale))
+    aim = make_target(cube, stored, target, (options.superclass, options.threshold, options.scale))
     if aim and target and options.labelled_only and layer(target).band.startswith("manual"):
-        table = labelled(table, place, aim, target)
-    parts = make_parts(place, inputs, options.normalise)
-    layout = place.layout(products[0])
+        table = labelled(table, stored, aim, target)
+    parts = make_parts(stored, inputs, options.normalise)
+    layout = stored.layout(products[0])
     crop = (options.crop, options.crop) if isinstance(options.crop, int) else options.crop
     cutout = Cutout(layout.height, layout.width, crop, options.crop_at, options.pad, options.pad_mode, options.augment)
     recipe = Recipe(parts, aim, cutout, pixel_type(parts))
     order = Order(batch_size, seed, options.shuffle, options.window, options.rank, options.world_size, options.last)
-    return Stream(recipe, table, order, options, weigh(table, options.weights, place, target))
+    return Stream(recipe, table, order, options, weigh(table, options.weights, stored, target))
 
 
 def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[ProductName]:

@@ -17,40 +17,44 @@ from cloudsen12_cube.class_view import check_resolves, full_scale
 from cloudsen12_cube.classes import LAYERS, Superclass, Threshold, layer
 from cloudsen12_cube.cutout import Scaling
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.patches import Place
+from cloudsen12_cube.patches import StoredCube
 from cloudsen12_cube.recipe import Part, Target
 from cloudsen12_cube.statistics import BandStatistics, read_bands
 
 Normalise = Literal["raw", "physical", "standard"]
 
 
-def make_parts(place: Place, inputs: Mapping[str, Sequence[str] | None], normalise: Normalise) -> tuple[Part, ...]:
+def make_parts(
+    stored: StoredCube, inputs: Mapping[str, Sequence[str] | None], normalise: Normalise
+) -> tuple[Part, ...]:
     """Find the wanted bands of each product, and how they are scaled."""
     if normalise not in get_args(Normalise):
         raise ValueError(f"normalise is {normalise!r}: give one of {', '.join(get_args(Normalise))}")
-    return tuple(_part(place, product, bands, normalise) for product, bands in inputs.items())
+    return tuple(_part(stored, product, bands, normalise) for product, bands in inputs.items())
 
 
-def _part(place: Place, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> Part:
-    layout = place.layout(product)
+def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> Part:
+    layout = stored.layout(product)
     names = [bands] if isinstance(bands, str) else layout.bands if bands is None else list(bands)
     for name in names:
         if name not in layout.bands:
             raise KeyError(f"no band {name!r} in {product}; it has {', '.join(layout.bands)}")
     if not names:
         raise ValueError(f"no band of {product} is named: give some of {', '.join(layout.bands)}, or None for all")
-    scalings = None if normalise == "raw" else _scalings(place, product, names, normalise)
-    return Part(Chunks(place.objects, layout), tuple(layout.bands.index(name) for name in names), scalings)
+    scalings = None if normalise == "raw" else _scalings(stored, product, names, normalise)
+    return Part(Chunks(stored.objects, layout), tuple(layout.bands.index(name) for name in names), scalings)
 
 
-def _scalings(place: Place, product: ProductName, names: Sequence[str], normalise: Normalise) -> tuple[Scaling, ...]:
+def _scalings(
+    stored: StoredCube, product: ProductName, names: Sequence[str], normalise: Normalise
+) -> tuple[Scaling, ...]:
     assets = {asset.band: asset for asset in assets_of(product)}
     if normalise == "physical":
         return tuple(Scaling(assets[name].scale, 0.0, _nodata(assets[name])) for name in names)
-    found = read_bands(place.objects, product)
+    found = read_bands(stored.objects, product)
     if found is None:
         raise StoreError(
-            f"{place.url} has no statistics of {product}: run `cloudsen12-cube stats` on it once, "
+            f"{stored.url} has no statistics of {product}: run `cloudsen12-cube stats` on it once, "
             "or stream normalise='physical'"
         )
     return tuple(_standard(found[0][name], assets[name]) for name in names)
@@ -76,7 +80,7 @@ def pixel_type(parts: Sequence[Part]) -> np.dtype[Any]:
 
 def make_target(
     cube: xr.DataTree,
-    place: Place,
+    stored: StoredCube,
     name: str | None,
     reading: tuple[Superclass | None, Threshold | None, int | None],
 ) -> Target | None:
@@ -84,7 +88,7 @@ def make_target(
 
     Parameters
     ----------
-    cube, place
+    cube, stored
         Opened, and where it lies.
     name : str or None
         Label layer.
@@ -104,9 +108,9 @@ def make_target(
         check_resolves(row, scheme)
     unknown = row.probability and not row.full_scale
     full = full_scale(cube["labels"].to_dataset()["labels"], name, scale) if unknown else None
-    layout = place.layout("labels")
+    layout = stored.layout("labels")
     codes = partial(_codes, name=name, full=full, threshold=threshold, scheme=scheme)
-    return Target(Chunks(place.objects, layout), layout.bands.index(name), codes)
+    return Target(Chunks(stored.objects, layout), layout.bands.index(name), codes)
 
 
 def _codes(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cloudsen12_cube.chunks import ABSENT
 from cloudsen12_cube.errors import SelectionError, StoreError
-from cloudsen12_cube.patches import Place
+from cloudsen12_cube.patches import StoredCube
 from cloudsen12_cube.recipe import Target
 from cloudsen12_cube.statistics import balanced, even, read_counts
 
@@ -22,13 +22,13 @@ _PROPERTIES = ("difficulty", "cloud_coverage")
 _AT_ONCE = 32  # indices that are read at a time
 
 
-def labelled(table: pd.DataFrame, place: Place, target: Target, name: str) -> pd.DataFrame:
+def labelled(table: pd.DataFrame, stored: StoredCube, target: Target, name: str) -> pd.DataFrame:
     """Keep the patches that have a label in a layer.
 
     The stored class counts tell, if they know all patches; else the shards' indices do, of which a stream needs most
     anyway: they tell that a patch has no such layer, but not that all of it says "unlabelled".
     """
-    counts = read_counts(place.objects)
+    counts = read_counts(stored.objects)
     known = counts.of(table, name) if counts else None
     there = known[:, :4].sum(axis=1) > 0 if known is not None else _stored(table, target)
     if not there.any():
@@ -47,7 +47,9 @@ def _stored(table: pd.DataFrame, target: Target) -> npt.NDArray[np.bool_]:
     return np.array([indices[disk][time, target.band, 0] != ABSENT for disk, time in rows], dtype=bool)
 
 
-def weigh(table: pd.DataFrame, weights: Weights, place: Place, target: str | None) -> npt.NDArray[np.float64] | None:
+def weigh(
+    table: pd.DataFrame, weights: Weights, stored: StoredCube, target: str | None
+) -> npt.NDArray[np.float64] | None:
     """Find how often each patch comes, relative to the others; None if each comes once."""
     if weights is None:
         return None
@@ -59,11 +61,11 @@ def weigh(table: pd.DataFrame, weights: Weights, place: Place, target: str | Non
         raise ValueError(f"weights is {weights!r}: give class, {', '.join(_PROPERTIES)} or a mapping")
     if target is None:
         raise ValueError("weights='class' evens out the classes of a target: name one")
-    counts = read_counts(place.objects)
+    counts = read_counts(stored.objects)
     known = counts.of(table, target) if counts else None
     if known is None:
         raise StoreError(
-            f"{place.url} has no class counts of {target} for all {len(table)} patches: run `cloudsen12-cube stats`"
+            f"{stored.url} has no class counts of {target} for all {len(table)} patches: run `cloudsen12-cube stats`"
         )
     return balanced(known)
 

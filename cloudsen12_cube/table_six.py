@@ -38,7 +38,8 @@ class Table(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{note}</p>" for note in _notes(self))
-        return str(_titled(self).to_html(float_format=_two_decimals, na_rep="")) + notes
+        table = str(_titled(self).to_html(float_format=_two_decimals, na_rep=""))
+        return table.replace('halign="left"', 'style="text-align: center"') + notes  # a title over its three columns
 
 
 def tabulated(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:

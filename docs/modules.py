@@ -28,7 +28,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "classes, masks, queries, one patch",
         "accessor array_accessor labels class_view query reflectance patch_view cog footprints rowwise",
     ),
-    ("look", "pictures and pages", "picture plot plot_evaluation html gallery browse stac stac_items"),
+    ("look", "pictures and pages", "picture plot plot_accessor plot_evaluation html gallery browse stac stac_items"),
     (
         "train",
         "batches, statistics, predictions",

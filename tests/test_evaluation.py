@@ -226,6 +226,7 @@ def test_the_table_prints_two_decimals() -> None:
     assert lines[-1] == "a note"
     assert max(map(len, lines)) <= 80
     assert "Sen2Cor" in table._repr_html_()
+    assert '<th colspan="3" style="text-align: center">PA%</th>' in table._repr_html_()
 
 
 def test_a_table_by_groups() -> None:

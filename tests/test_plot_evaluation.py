@@ -93,6 +93,14 @@ def test_heat_lines_are_histograms(place: int, metric: str) -> None:
     assert stars == pytest.approx(list(table.groupby("layer", sort=False)[metric].median()))
 
 
+def test_the_darkest_colour_is_of_some_patches() -> None:
+    """5 % as in the paper; with 20 patches that would be each of them, and nothing were told apart."""
+    for count, full in ((300, 5.0), (20, 20.0), (2, 100.0)):
+        table = pd.concat([rows.head(count) for _, rows in patches().fillna(0.5).groupby("layer")])
+        axes: Any = accuracy_figure(table).axes[1]
+        assert [mesh.get_clim()[1] for mesh in axes.collections] == pytest.approx([full] * 3)
+
+
 def test_layers_without_a_value_are_drawn_empty() -> None:
     table = patches()
     table.loc[table["layer"] == "fmask", ["boa", "pa", "ua"]] = np.nan

@@ -129,7 +129,7 @@ def test_a_block_split_leaks_less_than_one_by_chance() -> None:
     rois.index = [f"ROI_{i:04d}" for i in range(len(rois))]
     rois["latitude"] += np.tile(np.linspace(-0.05, 0.05, 10), 200)
     split = block_split(rois)
-    chance = pd.Series(np.random.default_rng(0).permutation(split), index=rois.index)
+    chance = pd.Series(np.random.default_rng(0).permutation(list(split)), index=rois.index)
     assert leakage(rois, chance)["km"].median() < 2
     assert leakage(rois, split)["km"].median() > 100
     with pytest.raises(ValueError, match="no ROI is in 'exam'"):

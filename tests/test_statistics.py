@@ -18,7 +18,8 @@ import cloudsen12_cube as c12
 from cloudsen12_cube.access import NOTHING
 from cloudsen12_cube.census import stats
 from cloudsen12_cube.cli import main
-from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.errors import CubeError, DestinationError, StoreError
+from cloudsen12_cube.place import place_of
 from cloudsen12_cube.ranges import open_ranges
 from cloudsen12_cube.statistics import COUNTED, PERCENTILES, Histogram, balanced, even, read_bands, read_counts
 from cloudsen12_cube.stream import StreamOptions
@@ -164,3 +165,19 @@ def test_statistics_of_a_remote_cube_lie_in_it(cube: Path) -> None:
     local = stats(shutil.copytree(cube, cube.with_name("counted.zarr"), dirs_exist_ok=True), split=None)
     assert (found.bands, found.classes) == (local.bands, local.classes)
     assert fs.exists("/counted.zarr/s2l1c/s2l1c/statistics.json")
+
+
+def test_statistics_are_all_that_is_added(cube: Path, tmp_path: Path) -> None:
+    """No folder of the writing is left over, no other writer is disturbed, and no cube is made where none is."""
+    copy = tmp_path / "cube.zarr"
+    shutil.copytree(cube, copy)
+    before = set(copy.rglob("*"))
+    with place_of(copy).locked(), pytest.raises(DestinationError, match="another process is writing"):
+        stats(copy)
+    assert set(copy.rglob("*")) == before
+    stats(copy, products=["s1", "labels"])
+    added = {path.relative_to(copy).as_posix() for path in set(copy.rglob("*")) - before}
+    assert added == {"s1/s1/statistics.json", "labels/labels/class_counts.npz"}
+    with pytest.raises(CubeError, match="no such folder"):
+        stats(tmp_path / "none.zarr")
+    assert not (tmp_path / "none.zarr").exists()

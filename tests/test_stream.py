@@ -23,7 +23,7 @@ from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import shard_key
-from cloudsen12_cube.patches import place_of
+from cloudsen12_cube.patches import stored_cube
 from cloudsen12_cube.ranges import Arena, LocalRanges, RemoteRanges, open_ranges
 from cloudsen12_cube.stream import Stream, StreamOptions
 
@@ -224,8 +224,8 @@ def test_physical_values_are_the_accessors(tree: xr.DataTree) -> None:
 def test_a_flipped_byte_is_an_error_that_names_the_shard(cube: Path, tmp_path: Path) -> None:
     copy = tmp_path / "cube.zarr"
     shutil.copytree(cube, copy)
-    place = place_of(c12.open_cube(copy))
-    chunks = Chunks(place.objects, place.layout("s2l1c"))
+    stored = stored_cube(c12.open_cube(copy))
+    chunks = Chunks(stored.objects, stored.layout("s2l1c"))
     offset, length = map(int, chunks.index(0)[1][3])
     key = shard_key("s2l1c", 0)
     data = bytearray((copy / key).read_bytes())
