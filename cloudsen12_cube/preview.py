@@ -53,8 +53,8 @@ def preview(
     CubeError
         As `subset` does.
     """
-    apart(cube, out)
     excerpt = excerpt_for(cube, products, where, options or SubsetOptions())
+    apart(cube, out)
     rois = excerpt.catalogue.rois
     found = list(each(excerpt.source, lambda p: _look(p, excerpt), excerpt.pieces(rois, excerpt.catalogue.times)))
     rows = tuple(_sum(layout.product, found) for layout in excerpt.layouts)

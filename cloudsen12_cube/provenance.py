@@ -98,8 +98,15 @@ def _compared(found: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, 
     return [
         ("conditions", _told(found), _told(wanted)),
         ("origin", _origin(found), _origin(wanted)),
-        *((f"layout of {name}", found["products"].get(name), layout) for name, layout in layouts),
+        *((f"layout of {name}", *_differing(found["products"].get(name, {}), layout)) for name, layout in layouts),
     ]
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, str]:
+    """Write what differs, not all that is the same."""
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    has, asks = (", ".join(f"{name} {row.get(name)}" for name in names) for row in (found, wanted))
+    return has, asks
 
 
 def _told(settings: dict[str, Any]) -> str:

@@ -95,8 +95,8 @@ def subset(
     CubeError
         If nothing could be done: no such cube, nothing selected, a place that holds something else.
     """
-    apart(cube, out)
     excerpt = excerpt_for(cube, products, where, options)
+    apart(cube, out)
     sink = place_of(out)
     with sink.locked(force=options.break_lock):
         target = open_target(excerpt, sink)
