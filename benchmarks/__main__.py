@@ -25,6 +25,7 @@ from benchmarks import (
     steps,
     stream,
     stream_remote,
+    subset,
     views,
 )
 from benchmarks.common import Settings, call
@@ -45,6 +46,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "evaluation": evaluation.run,
     "stream": stream.run,
     "stream_remote": stream_remote.run,
+    "subset": subset.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

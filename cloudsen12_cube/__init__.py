@@ -14,6 +14,7 @@ from cloudsen12_cube.report import Report
 from cloudsen12_cube.share import Part
 from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.stream import StreamOptions
+from cloudsen12_cube.subset import SubsetOptions, SubsetReport, subset
 from cloudsen12_cube.verify import verify
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Report",
     "Status",
     "StreamOptions",
+    "SubsetOptions",
+    "SubsetReport",
     "Threshold",
     "Url",
     "convert",
@@ -36,6 +39,7 @@ __all__ = [
     "split",
     "stats",
     "status",
+    "subset",
     "testing",
     "verify",
 ]

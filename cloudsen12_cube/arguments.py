@@ -15,6 +15,7 @@ from cloudsen12_cube.convert import Options
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.patches import SPLITS
 from cloudsen12_cube.share import Part, parse_part
+from cloudsen12_cube.subset import SubsetOptions
 from cloudsen12_cube.table_six import Format
 from cloudsen12_cube.verify import Level
 
@@ -43,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
     _evaluation(command("evaluate", "print the paper's table 6 of a cube's algorithms"))
+    _subset(command("subset", "copy a part of a cube into a cube of its own; run again to continue"))
     _placed(command("finalise", "end a conversion that was made in parts, and name what is missing"))
     sub = command("status", "show how far a cube is")
     _placed(sub, with_source=True)
@@ -74,10 +76,7 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
     _placed(sub, with_source=True)
     sub.add_argument("--scheduler", metavar="URL", help="dask scheduler whose workers convert, tcp://HOST:PORT")
     sub.add_argument("--break-lock", action="store_true", help="another writer's note in the bucket is of a dead one")
-    sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
-    sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
-    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; write --bbox=-80,... for a minus")
-    sub.add_argument("--rois", type=_list, default=[], metavar="ROI,ROI")
+    _selection(sub)
     sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
     sub.add_argument("--memory", type=_bytes, metavar="SIZE", help="limit such as 2GiB; fewer workers if need be")
     sub.add_argument("--test-meaning", choices=get_args(TestMeaning), help="what `test` means (default: told from it)")
@@ -94,6 +93,24 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
         sub.set_defaults(json=None)
 
 
+def _subset(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="CUBE", help="the cube: a folder, s3://..., https://...")
+    sub.add_argument("cube", metavar="OUT", help="the cube to make: a folder or s3://...")
+    _reached(sub, "both cubes", "the same for CUBE alone")
+    sub.add_argument("--break-lock", action="store_true", help="another writer's note in OUT is of a dead one")
+    _selection(sub)
+    sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
+    sub.add_argument("--dry-run", action="store_true", help="show what would be copied, write nothing")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _selection(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
+    sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
+    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; write --bbox=-80,... for a minus")
+    sub.add_argument("--rois", type=_list, default=[], metavar="ROI,ROI")
+
+
 def _evaluation(sub: argparse.ArgumentParser) -> None:
     _placed(sub)
     sub.add_argument("--reference", default="manual_hq", metavar="LAYER", help="layer held for true (%(default)s)")
@@ -106,8 +123,11 @@ def _evaluation(sub: argparse.ArgumentParser) -> None:
 
 def _placed(sub: argparse.ArgumentParser, *, with_source: bool = False) -> None:
     """Add the cube, and how to get to it."""
-    both = "archive and cube" if with_source else "the cube"
     sub.add_argument("cube", metavar="CUBE", help="the cube: a folder or s3://...")
+    _reached(sub, *(("archive and cube", "the same for the archive alone") if with_source else ("the cube",)))
+
+
+def _reached(sub: argparse.ArgumentParser, both: str, alone: str = "") -> None:
     sub.add_argument(
         *("--storage-option", "-o"),
         action="append",
@@ -115,9 +135,8 @@ def _placed(sub: argparse.ArgumentParser, *, with_source: bool = False) -> None:
         metavar="K=V",
         help=f"fsspec's option for {both}, e.g. endpoint_url=..., profile=..., anon=true",
     )
-    if with_source:
-        text = "the same for the archive alone"
-        sub.add_argument("--source-option", action="append", default=[], metavar="K=V", help=text)
+    if alone:
+        sub.add_argument("--source-option", action="append", default=[], metavar="K=V", help=alone)
     sub.add_argument("--client", choices=get_args(ClientName), default="auto", help="who talks to the cube's bucket")
 
 
@@ -165,6 +184,11 @@ def _bytes(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write it like 2GiB or 500MiB")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def subset_options_of(given: argparse.Namespace) -> SubsetOptions:
+    """Give the options of a subset."""
+    return SubsetOptions(given.bbox, tuple(given.rois), given.workers, given.break_lock)
 
 
 def options_of(given: argparse.Namespace) -> Options:

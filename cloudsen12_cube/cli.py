@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cloudsen12_cube import browse, stac_items, terminal
 from cloudsen12_cube.accuracy import per_patch, save
-from cloudsen12_cube.arguments import cube_of, make_parser, options_of, source_of
+from cloudsen12_cube.arguments import cube_of, make_parser, options_of, source_of, subset_options_of
 from cloudsen12_cube.census import stats
 from cloudsen12_cube.convert import StrictError, convert, plan
 from cloudsen12_cube.demo import demo
@@ -25,10 +25,13 @@ from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
+from cloudsen12_cube.preview import preview
 from cloudsen12_cube.reader import open_cube
+from cloudsen12_cube.record import Fault
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.report import failures_path
 from cloudsen12_cube.status import Status, status
+from cloudsen12_cube.subset import subset
 from cloudsen12_cube.table_six import tabulated, written
 from cloudsen12_cube.verify import verify
 from cloudsen12_cube.workers import worker_count
@@ -90,12 +93,28 @@ def _convert(given: argparse.Namespace, console: Console) -> int:
         )
     if not given.quiet:
         terminal.show_report(console, report)
-    if report.faults:
-        place = failures_path(given.cube, report.part)
-        print(
-            f"cloudsen12-cube: {len(report.faults)} failures; the first: {report.faults[0]}; all: {place}",
-            file=sys.stderr,
-        )
+    _tell_faults(report.faults, failures_path(given.cube, report.part))
+    return report.exit_code
+
+
+def _tell_faults(faults: Sequence[Fault], place: str) -> None:
+    if faults:
+        told = without_secrets(f"{len(faults)} failures; the first: {faults[0]}; all: {place}")
+        print(f"cloudsen12-cube: {told}", file=sys.stderr)
+
+
+def _subset(given: argparse.Namespace, console: Console) -> int:
+    source, out, options = source_of(given), cube_of(given), subset_options_of(given)
+    if given.dry_run:
+        seen = preview(source, out, given.products, given.where, options)
+        if not given.quiet:
+            terminal.show_preview(console, seen)
+        return 0
+    with terminal.progress_bar(console, given.quiet) as progress:
+        report = subset(source, out, given.products, given.where, options, progress)
+    if not given.quiet:
+        terminal.show_subset(console, report)
+    _tell_faults(report.faults, failures_path(given.cube))
     return report.exit_code
 
 
@@ -187,6 +206,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "demo": _demo,
     "plan": _plan,
     "convert": _convert,
+    "subset": _subset,
     "finalise": _finalise,
     "status": _status,
     "verify": _verify,

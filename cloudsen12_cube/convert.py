@@ -20,12 +20,11 @@ from cloudsen12_cube.cluster import cluster
 from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
 from cloudsen12_cube.fetch import with_files
-from cloudsen12_cube.layout import record_key, shard_key
 from cloudsen12_cube.opening import open_or_create
 from cloudsen12_cube.patch import encode_patch
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
-from cloudsen12_cube.record import PatchRecord, ShardRecord
+from cloudsen12_cube.record import PatchRecord, ShardRecord, commit
 from cloudsen12_cube.report import Report, faults_of, faults_of_rows, write_failures
 from cloudsen12_cube.shard import assemble
 from cloudsen12_cube.share import Part
@@ -209,8 +208,6 @@ class StrictError(CubeError):
 def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     """Make one shard: read its patches, encode them one by one, commit the shard and then its record.
 
-    An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
-
     Returns
     -------
     ShardRecord
@@ -226,11 +223,5 @@ def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     data = assemble(chunks) if any(chunks) else b""
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(task.layout.product, task.roi_id, task.index, len(data), digest, tuple(patches))
-    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
-    sink.delete(note)
-    if data:
-        sink.put(key, data)
-    else:
-        sink.delete(key)
-    sink.put(note, record.as_bytes())
+    commit(sink, record, data)
     return record

@@ -85,7 +85,7 @@ class Cube:
         look = partial(listed._looked_at, check=listed._right if repair else listed._done)
         tasks = list(self.plan.tasks())
         found = list(each(listed.sink, look, tasks, workers if repair else 1))
-        there = Tally.empty(self.plan.layouts, len(self.plan.order))
+        there = Tally.empty(self.plan.layouts, len(self.plan.order), self.settings.get("full_scale"))
         for task, (record, right) in zip(tasks, found, strict=True):
             if record and record.index == task.index:
                 there.add(record, shown=right)
@@ -151,24 +151,47 @@ class Cube:
         """Write the metadata objects that changed, the root's last; return them all."""
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        about = _ABOUT | _history(settings)
-        contents = Contents(frame, self.plan.layouts, tally.status, settings, about, tally.scale)
-        made = restated(self.made, contents) if self.made else objects(contents)
-        there = self.sink.listed() if self.new else self.sink
-
-        def write(item: tuple[str, bytes]) -> None:
-            if self.made.get(item[0]) != item[1] and there.get(item[0]) != item[1]:
-                self.sink.put(*item, durable=item[0] == ROOT_KEY)
-
-        *others, root = made.items()
-        list(each(self.sink, write, others))
-        write(root)
-        return made
+        contents = Contents(frame, self.plan.layouts, tally.status, settings, about(settings), tally.scale)
+        return publish(self.sink, contents, self.made, self.new)
 
 
-def _history(settings: dict[str, Any]) -> dict[str, str]:
-    return {
+def publish(sink: Place, contents: Contents, before: dict[str, bytes], new: bool = False) -> dict[str, bytes]:
+    """Write the metadata objects of a cube that changed, the root's last.
+
+    Parameters
+    ----------
+    sink : Place
+    contents : Contents
+    before : dict of str to bytes
+        What this gave the last time, for the same frame and layouts; empty the first time.
+    new : bool
+        Whether most are not there yet: then the place is listed, not asked for each.
+
+    Returns
+    -------
+    dict of str to bytes
+        All of them.
+    """
+    made = restated(before, contents) if before else objects(contents)
+    there = sink.listed() if new else sink
+
+    def write(item: tuple[str, bytes]) -> None:
+        if before.get(item[0]) != item[1] and there.get(item[0]) != item[1]:
+            sink.put(*item, durable=item[0] == ROOT_KEY)
+
+    *others, root = made.items()
+    list(each(sink, write, others))
+    write(root)
+    return made
+
+
+def about(settings: dict[str, Any]) -> dict[str, str]:
+    """Say in the root's attributes what a cube is, and by which steps it came about."""
+    steps = settings.get("subsets", [])
+    lines = [f"{settings['created']}: converted by {settings['tool']}"]
+    lines += [f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps]
+    return _ABOUT | {
         "source": settings["source"],
-        "history": f"{settings['created']}: converted by {settings['tool']}",
-        "date_created": settings["created"],
+        "history": "\n".join(lines),
+        "date_created": steps[-1]["created"] if steps else settings["created"],
     }

@@ -49,7 +49,7 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
 
 def _contents(ledger: Ledger, state: str) -> Contents:
     layouts = tuple(layout_of(product, row) for product, row in ledger.settings["products"].items())
-    tally = Tally.empty(layouts, len(ledger.order))
+    tally = Tally.empty(layouts, len(ledger.order), ledger.settings.get("full_scale"))
     for layout in layouts:
         for _, record in ledger.records(layout.product):
             if record is not None:

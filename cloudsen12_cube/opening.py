@@ -24,7 +24,7 @@ from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 _FIXED = ("layout_version", "products", "test_meaning")
 """Settings that a cube keeps for life."""
 
-_KEPT = ("created", "tool", "source", "accepted")
+_KEPT = ("created", "tool", "source", "accepted", "subsets", "full_scale")
 """Settings of the first run, or of an earlier one, that a later run keeps."""
 
 
@@ -43,15 +43,9 @@ def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     DestinationError
         If the place holds something else, or a cube with other settings or other patches.
     """
-    root = sink.get(ROOT_KEY)
-    if root is None:
-        if not sink.empty():
-            raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
+    found = settings_at(sink)
+    if found is None:
         return _create(plan, sink)
-    try:
-        found = read_settings(root, sink.root)
-    except StoreError as error:
-        raise DestinationError(f"{error}; give the cube a place of its own") from None
     plan = _with_times(plan, found)
     settings = _settings(plan)
     _same_settings(found, settings, sink.root)
@@ -61,11 +55,35 @@ def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     return _continue(plan, sink, settings, repair)
 
 
+def settings_at(sink: Place) -> dict[str, Any] | None:
+    """Read the settings of the cube at a place where one is to be made or continued; None if the place is free.
+
+    Raises
+    ------
+    DestinationError
+        If the place holds something else.
+    """
+    root = sink.get(ROOT_KEY)
+    if root is None:
+        if not sink.empty():
+            raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
+        return None
+    try:
+        return read_settings(root, sink.root)
+    except StoreError as error:
+        raise DestinationError(f"{error}; give the cube a place of its own") from None
+
+
 def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
     """Give the plan as many dates as the cube has room for: an ROI with fewer leaves some absent."""
-    shards = [layout["shard"] for layout in found.get("products", {}).values()]
-    room = max((shard[1] for shard in shards), default=0)
+    room = room_of(found)
     return replace(plan, layouts=tuple(replace(row, times=max(row.times, room)) for row in plan.layouts))
+
+
+def room_of(found: dict[str, Any]) -> int:
+    """Dates that a cube has room for, by its settings."""
+    shards = [layout["shard"] for layout in found.get("products", {}).values()]
+    return max((shard[1] for shard in shards), default=0)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -88,10 +106,15 @@ def _settings(plan: Plan) -> dict[str, Any]:
 def _create(plan: Plan, sink: Place) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
     settings = _settings(plan)
-    mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
+    claim(sink, settings, len(plan.catalogue.table))
+    return _cube(plan, sink, plan.catalogue.table, settings, new=True)
+
+
+def claim(sink: Place, settings: dict[str, Any], patches: int) -> None:
+    """Write a root that says whose place this is, and that nothing can be read yet."""
+    mine = settings | {"state": "creating", "patches": patches}
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: mine}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
-    return _cube(plan, sink, plan.catalogue.table, settings, new=True)
 
 
 def _cube(plan: Plan, sink: Place, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:

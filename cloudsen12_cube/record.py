@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cloudsen12_cube.layout import record_key
+from cloudsen12_cube.layout import record_key, shard_key
 from cloudsen12_cube.place import Place
 
 ABSENT, DONE, FAILED = 0, 1, 2
@@ -99,3 +99,24 @@ def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)
+
+
+def commit(sink: Place, record: ShardRecord, data: bytes) -> None:
+    """Write a shard, and then its record.
+
+    An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
+
+    Parameters
+    ----------
+    sink : Place
+    record : ShardRecord
+    data : bytes
+        Empty where every pixel is the fill: then there is no object.
+    """
+    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
+    sink.delete(note)
+    if data:
+        sink.put(key, data)
+    else:
+        sink.delete(key)
+    sink.put(note, record.as_bytes())

@@ -25,11 +25,16 @@ class Tally:
     """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
     maxima: dict[int, int] = field(default_factory=dict)
     """Place of an ROI on disk -> largest value of CD-FCNN in its labels; -1 where none was read."""
+    known: int = -1
+    """Full scale that a larger cube told, from which this one was taken; -1 where none did."""
 
     @classmethod
-    def empty(cls, layouts: Sequence[ProductLayout], rois: int) -> Tally:
+    def empty(cls, layouts: Sequence[ProductLayout], rois: int, known: int | None = None) -> Tally:
         """Begin with nothing done."""
-        return cls({row.product: np.zeros((rois, row.times), dtype=np.uint8) for row in layouts})
+        status: dict[str, npt.NDArray[np.uint8]] = {
+            row.product: np.zeros((rois, row.times), dtype=np.uint8) for row in layouts
+        }
+        return cls(status, known=-1 if known is None else known)
 
     def add(self, record: ShardRecord, shown: bool = True) -> None:
         """Add a record; one of an ROI and product that was added before takes its place.
@@ -51,7 +56,7 @@ class Tally:
     @property
     def scale(self) -> int | None:
         """Full scale of CD-FCNN's probability; None as long as an ROI that is still missing may decide it."""
-        largest = max(self.maxima.values(), default=-1)
+        largest = max(self.known, *self.maxima.values(), -1)
         if largest < 0:
             return None
         scale = probability_scale(largest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
@@ -16,8 +16,11 @@ from cloudsen12_cube.classes import CLASSES
 from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.info import Info
 from cloudsen12_cube.plan import Plan
+from cloudsen12_cube.preview import Preview
+from cloudsen12_cube.record import Fault
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.status import Status
+from cloudsen12_cube.subset import SubsetReport
 from cloudsen12_cube.verify import Verification
 
 _SHOWN = 20
@@ -104,15 +107,39 @@ def show_report(console: Console, report: Report) -> None:
     )
     if report.part:
         console.print("when all parts are done: `finalise`")
-    if report.accepted:
-        console.print(f"{report.accepted} accepted failures are left as they are")
-    if not report.faults:
+    _show_faults(console, report.faults, report.accepted)
+
+
+def show_preview(console: Console, seen: Preview) -> None:
+    """Print what a subset would copy."""
+    heads = ("product", "shards", "whole", "cut", "lacking", "to read", "to write")
+    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in seen.products:
+        counts = (row.shards, row.whole, row.cut, row.lacking)
+        table.add_row(row.product, *map(str, counts), size(row.read), size(row.written))
+    console.print(table)
+    console.print(f"{seen.rois} ROIs, {seen.patches} patches; of a cut shard some dates go along", soft_wrap=True)
+
+
+def show_subset(console: Console, report: SubsetReport) -> None:
+    """Print what was copied."""
+    console.print(f"{report.rois} ROIs, {report.patches} patches")
+    copied = f"{report.whole + report.cut} of {report.shards} shards copied ({size(report.size)})"
+    console.print(f"{copied}, {report.cut} of them cut; {report.skipped} were there before")
+    _show_faults(console, report.faults, report.accepted)
+
+
+def _show_faults(console: Console, faults: Sequence[Fault], accepted: int) -> None:
+    """Print what was refused."""
+    if accepted:
+        console.print(f"{accepted} accepted failures are left as they are")
+    if not faults:
         return
     table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for fault in report.faults[:_SHOWN]:
+    for fault in faults[:_SHOWN]:
         table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
     console.print(table)
-    more = len(report.faults) - _SHOWN
+    more = len(faults) - _SHOWN
     if more > 0:
         console.print(f"... and {more} more")
 

@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.plan import Plan, ShardTask, memory_need
-from cloudsen12_cube.record import ShardRecord
-
-Make = Callable[[ShardTask], ShardRecord]
-Submit = Callable[[ShardTask], Future[ShardRecord]]
-Records = Generator[ShardRecord, None, None]
+from cloudsen12_cube.plan import Plan, memory_need
 
 _AHEAD = 512
 """Shards that are handed to somebody's executor at a time."""
@@ -50,7 +45,9 @@ def worker_count(made: Plan, wanted: int | None, memory: int | None, waiting: bo
 
 
 @contextmanager
-def submitting(make: Make, executor: Executor | None, workers: int) -> Iterator[tuple[Submit, int]]:
+def submitting[T, R](
+    make: Callable[[T], R], executor: Executor | None, workers: int
+) -> Iterator[tuple[Callable[[T], Future[R]], int]]:
     """Give a function that sets somebody to make a shard, and how many to ask for at a time.
 
     Parameters
@@ -70,23 +67,25 @@ def submitting(make: Make, executor: Executor | None, workers: int) -> Iterator[
         yield lambda task: _at_once(make, task), 1
 
 
-def _at_once(make: Make, task: ShardTask) -> Future[ShardRecord]:
-    future: Future[ShardRecord] = Future()
+def _at_once[T, R](make: Callable[[T], R], task: T) -> Future[R]:
+    future: Future[R] = Future()
     future.set_result(make(task))
     return future
 
 
-def started(tasks: Iterable[ShardTask], submit: Submit, ahead: int) -> Records:
-    """Yield records as shards are done, and keep as many under way: few, so that a stop loses little.
+def started[T, R](tasks: Iterable[T], submit: Callable[[T], Future[R]], ahead: int) -> Generator[R, None, None]:
+    """Yield results as shards are done, and keep as many under way: few, so that a stop loses little.
 
-    The first shards are set off at once, not when the first record is asked for.
+    The first shards are set off at once, not when the first result is asked for.
     """
     queue = iter(tasks)
     running = {submit(task) for task in islice(queue, ahead)}
     return _finished(running, queue, submit)
 
 
-def _finished(running: set[Future[ShardRecord]], queue: Iterator[ShardTask], submit: Submit) -> Records:
+def _finished[T, R](
+    running: set[Future[R]], queue: Iterator[T], submit: Callable[[T], Future[R]]
+) -> Generator[R, None, None]:
     try:
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)

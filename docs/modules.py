@@ -17,6 +17,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "each missing shard, once",
         "convert opening cube changes accept tally workers cluster finalise report",
     ),
+    ("subset", "shards from cube to cube", "subset excerpt preview target copying cut provenance"),
     ("check", "the cube equals its archive", "verify verify_metadata status info costs"),
     (
         "open",
