@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     _placed(sub)
     sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
     sub.add_argument("--json", action="store_true", help="print them as JSON")
+    _exporting(command("export", "write a cube's patches as folders of COGs again; run again to continue"))
     sub = command("stac", "write a STAC Collection and a stac-geoparquet table of the patches")
     _placed(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: CUBE.stac)")
@@ -92,6 +93,17 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--repair", action="store_true", help="also make again what is damaged or has changed files")
         sub.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
         sub.set_defaults(json=None)
+
+
+def _exporting(sub: argparse.ArgumentParser) -> None:
+    _placed(sub)
+    sub.add_argument("dir", metavar="DIR", help="a local folder of its own: new, empty, or of an earlier export")
+    sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
+    sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
+    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; write --bbox=-80,... for a minus")
+    sub.add_argument("--rois", type=_list, default=[], metavar="ROI,ROI")
+    sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 
 def _evaluation(sub: argparse.ArgumentParser) -> None:

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import rasterio.errors
 import rasterio.shutil
 import xarray as xr
 from rasterio.io import MemoryFile
 
 from cloudsen12_cube.assets import PRODUCTS, Asset, ProductName, assets_of, files_of
-from cloudsen12_cube.errors import DestinationError, SelectionError
+from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError
 from cloudsen12_cube.layout import fill_value, stored_dtype
 
 Pixels = npt.NDArray[Any]
+Lie = tuple[rasterio.crs.CRS | None, rasterio.Affine | None]
+"""Reference system and transform; None where nobody knows."""
 
 _BLOCK = 256  # the archive's
 _LARGE = 512  # rows or columns beyond which a COG should have overviews; a published patch has 509, and none
@@ -130,9 +133,10 @@ def encode(pixels: Pixels, planes: Planes, crs: rasterio.crs.CRS | None, transfo
         As `as_published` gives them.
     planes : Planes
         What they are.
-    crs, transform : optional
-        Where they lie; None where nobody knows.
+    lie : (CRS or None, Affine or None)
+        Where they lie.
     """
+    crs, transform = lie
     plain = {
         "driver": "GTiff",
         "count": pixels.shape[0],
@@ -201,12 +205,12 @@ def write_cogs(patch: xr.Dataset, path: str | os.PathLike[str]) -> list[Path]:
     there = [f"{name}.tif" for name in names if Path(path, f"{name}.tif").exists()]
     if there:
         raise DestinationError(f"{path} has {', '.join(there)} already: remove them or give another folder")
-    crs, transform = _grid(patch)
+    lie = _grid(patch)
     written = []
     for product, array in arrays.items():
         planes = [p for p in planes_of(product, _bands(array), array.values) if _is_there(p)]
         for file, pixels in zip(planes, as_published(planes), strict=True):
-            written.append(_put(Path(path, f"{file.name}.tif"), encode(pixels, file, crs, transform)))
+            written.append(_put(Path(path, f"{file.name}.tif"), encode(pixels, file, lie)))
     return written
 
 
@@ -225,7 +229,7 @@ def _is_there(planes: Planes) -> bool:
     return planes.assets[0].product != "labels" or not planes.absent.all()
 
 
-def _grid(patch: xr.Dataset) -> tuple[rasterio.crs.CRS, rasterio.Affine]:
+def _grid(patch: xr.Dataset) -> Lie:
     """Read where the patch lies from its coordinates, which hold after a clip too; the stated GeoTransform may not."""
     if "spatial_ref" not in patch.coords or min(patch.sizes["y"], patch.sizes["x"]) < 2:
         raise SelectionError("the Dataset does not say where it lies: it needs spatial_ref, and two rows and columns")

@@ -19,6 +19,7 @@ from cloudsen12_cube.catalogue import Selection, TestMeaning
 from cloudsen12_cube.cluster import cluster
 from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
+from cloudsen12_cube.export_note import told_meaning
 from cloudsen12_cube.fetch import with_files
 from cloudsen12_cube.layout import record_key, shard_key
 from cloudsen12_cube.opening import open_or_create
@@ -62,7 +63,7 @@ class Options:
     strict: bool = False
     """Stop at the first file that cannot be converted."""
     test_meaning: TestMeaning | None = None
-    """How to read the codes of ``test``; by default it is told from the codes."""
+    """How to read the codes of ``test``; by default as an exported folder says, else it is told from the codes."""
     part: Part | None = None
     """Make this share of the shards alone; others may make theirs at the same time, and `finalise` ends the job."""
     accept: str | os.PathLike[str] | None = None
@@ -105,7 +106,7 @@ def plan(
     """
     archive = open_archive(source)
     kind, texts = archive.table()
-    whole = catalogues.build(texts, options.test_meaning)
+    whole = catalogues.build(texts, options.test_meaning or told_meaning(archive))
     if isinstance(where, str):
         where = [where]
     selection = Selection(tuple(where), options.bbox, options.rois)

@@ -27,6 +27,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "classes, masks, queries, one patch",
         "accessor array_accessor labels class_view query reflectance patch_view cog footprints rowwise",
     ),
+    ("leave", "a cube as an archive again", "export export_shard export_folder export_note metadata_csv"),
     ("look", "pictures and pages", "picture plot plot_evaluation html gallery browse stac stac_items"),
     (
         "train",
