@@ -26,7 +26,7 @@ from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError
 from cloudsen12_cube.layout import fill_value, stored_dtype
 
 Pixels = npt.NDArray[Any]
-Lie = tuple[rasterio.crs.CRS | None, rasterio.Affine | None]
+Georeference = tuple[rasterio.crs.CRS | None, rasterio.Affine | None]
 """Reference system and transform; None where nobody knows."""
 
 _BLOCK = 256  # the archive's
@@ -124,7 +124,22 @@ def _narrowed(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return narrow if np.array_equal(narrow, pixels, equal_nan=dtype.kind == "f") else pixels
 
 
-def encode(pixels: Pixels, planes: Planes, crs: rasterio.crs.CRS | None, transform: rasterio.Affine | None) -> bytes:
+def georeference(epsg: int, transform: Sequence[float] | None) -> Georeference:
+    """Say where a patch lies in rasterio's words; nothing where the code is 0 or there is no transform.
+
+    Raises
+    ------
+    StoreError
+        If there is no such code.
+    """
+    try:
+        crs = rasterio.crs.CRS.from_epsg(epsg) if epsg else None
+    except rasterio.errors.CRSError:
+        raise StoreError(f"EPSG:{epsg} is no reference system that PROJ knows") from None
+    return crs, rasterio.Affine(*transform) if transform else None
+
+
+def encode(pixels: Pixels, planes: Planes, where: Georeference) -> bytes:
     """Make the bytes of one COG: LZW, tiled, with band descriptions, and overviews if it is larger than 512 pixels.
 
     Parameters
@@ -133,10 +148,10 @@ def encode(pixels: Pixels, planes: Planes, crs: rasterio.crs.CRS | None, transfo
         As `as_published` gives them.
     planes : Planes
         What they are.
-    lie : (CRS or None, Affine or None)
-        Where they lie.
+    where : (CRS or None, Affine or None)
+        As `georeference` gives it.
     """
-    crs, transform = lie
+    crs, transform = where
     plain = {
         "driver": "GTiff",
         "count": pixels.shape[0],
@@ -205,12 +220,12 @@ def write_cogs(patch: xr.Dataset, path: str | os.PathLike[str]) -> list[Path]:
     there = [f"{name}.tif" for name in names if Path(path, f"{name}.tif").exists()]
     if there:
         raise DestinationError(f"{path} has {', '.join(there)} already: remove them or give another folder")
-    lie = _grid(patch)
+    where = _grid(patch)
     written = []
     for product, array in arrays.items():
         planes = [p for p in planes_of(product, _bands(array), array.values) if _is_there(p)]
         for file, pixels in zip(planes, as_published(planes), strict=True):
-            written.append(_put(Path(path, f"{file.name}.tif"), encode(pixels, file, lie)))
+            written.append(_put(Path(path, f"{file.name}.tif"), encode(pixels, file, where)))
     return written
 
 
@@ -229,7 +244,7 @@ def _is_there(planes: Planes) -> bool:
     return planes.assets[0].product != "labels" or not planes.absent.all()
 
 
-def _grid(patch: xr.Dataset) -> Lie:
+def _grid(patch: xr.Dataset) -> Georeference:
     """Read where the patch lies from its coordinates, which hold after a clip too; the stated GeoTransform may not."""
     if "spatial_ref" not in patch.coords or min(patch.sizes["y"], patch.sizes["x"]) < 2:
         raise SelectionError("the Dataset does not say where it lies: it needs spatial_ref, and two rows and columns")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cloudsen12_cube import record as records
 from cloudsen12_cube.assets import SPELLINGS, files_of
 from cloudsen12_cube.chunks import Chunks
-from cloudsen12_cube.cog import Planes, as_published, encode, lying_at, planes_of
+from cloudsen12_cube.cog import Planes, as_published, encode, georeference, planes_of
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.export_folder import Folder
 from cloudsen12_cube.export_note import LeftOut
@@ -25,7 +25,7 @@ from cloudsen12_cube.ranges import open_ranges
 from cloudsen12_cube.record import ABSENT, DONE, PatchRecord, ShardRecord
 from cloudsen12_cube.tables import STATUS
 
-_FILE = re.compile(r"(?:.*/)?((?:extra/|labels/)?[^/]+)\.tif")
+_FILE = re.compile(r"(?:.*?/)?((?:extra/|labels/)?[^/]+)\.tif")
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,6 @@ def _belongs(planes: Planes, shards: Shards) -> bool:
 
 
 def _files(folder: str, grid: Grid, planes: list[Planes]) -> Iterator[tuple[str, bytes]]:
-    lie = lying_at(grid.epsg, grid.transform)
+    where = georeference(grid.epsg, grid.transform)
     for file, pixels in zip(planes, as_published(planes), strict=True):
-        yield f"{folder}/{file.name}.tif", encode(pixels, file, lie)
+        yield f"{folder}/{file.name}.tif", encode(pixels, file, where)
