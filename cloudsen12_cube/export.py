@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,7 @@ from cloudsen12_cube.catalogue import Catalogue, Selection, TestMeaning, is_lega
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError
 from cloudsen12_cube.export_folder import Folder, opened
 from cloudsen12_cube.export_note import LeftOut, Note
-from cloudsen12_cube.export_shard import Exported, ExportPatch, ExportTask, Shards, export_shard
+from cloudsen12_cube.export_shard import Exported, ExportPatch, ExportTask, Shards, export_shard, together
 from cloudsen12_cube.grid import grid_of
 from cloudsen12_cube.layout import ProductLayout, layout_of
 from cloudsen12_cube.metadata import LABEL_FOLDERS, from_csv
@@ -147,16 +147,22 @@ def export(
     source = _source(cube, tuple(products or ()), Selection(conditions, options.bbox, options.rois))
     with opened(folder, source.note) as target:
         table = _rows(source, target)
-        total = Exported(replaced=tuple(target.begin(to_csv(table))), left_out=source.refused)
+        parts = [Exported(replaced=tuple(target.begin(to_csv(table))), left_out=source.refused)]
         tasks = list(_tasks(source))
         with closing(_run(tasks, source.shards, target, _workers(source, options.workers))) as results:
             for done in results:
-                total += done
+                parts.append(done)
                 if progress:
                     progress(ExportStep(done, len(tasks)))
-        total = replace(total, left_out=tuple(sorted(total.left_out, key=astuple)))
+        total = together(parts)
+        total = replace(total, left_out=tuple(sorted(total.left_out, key=_in_order)))
         target.end(replace(source.note, left_out=total.left_out))
         return _report(source, table, target, total)
+
+
+def _in_order(row: LeftOut) -> tuple[int, tuple[str, ...]]:
+    number = roi_number(row.roi_id) if is_legal_key(row.roi_id, "image") else -1
+    return number, (row.roi_id, row.s2_id_gee, row.product)
 
 
 def _check_apart(cube: str, folder: str) -> None:

@@ -158,7 +158,8 @@ def show_export(console: Console, report: ExportReport) -> None:
         text = (
             f"`test` has no code 2 here, and means {report.test_meaning} all the same: {NOTE_NAME} says so to convert"
         )
-        console.print(f"! {text}; wherever it does not go along, give --test-meaning {report.test_meaning}", style="yellow", markup=False)
+        text += f"; wherever it does not go along, give --test-meaning {report.test_meaning}"
+        console.print(f"! {text}", style="yellow", markup=False)
     if not report.left_out:
         return
     table = Table("patch", "product", "left out", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
