@@ -8,6 +8,8 @@ from cloudsen12_cube.census import stats
 from cloudsen12_cube.classes import Threshold
 from cloudsen12_cube.convert import Options, convert, plan
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.export import ExportOptions, ExportReport, export
+from cloudsen12_cube.export_note import LeftOut
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
@@ -22,6 +24,9 @@ __all__ = [
     "CubeAccessor",
     "CubeError",
     "DatasetAccessor",
+    "ExportOptions",
+    "ExportReport",
+    "LeftOut",
     "Options",
     "Part",
     "Report",
@@ -33,6 +38,7 @@ __all__ = [
     "Url",
     "convert",
     "evaluation",
+    "export",
     "finalise",
     "open_cube",
     "plan",

@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     _placed(sub)
     sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
     sub.add_argument("--json", action="store_true", help="print them as JSON")
+    _exporting(command("export", "write a cube's patches as folders of COGs again; run again to continue"))
     sub = command("stac", "write a STAC Collection and a stac-geoparquet table of the patches")
     _placed(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: CUBE.stac)")
@@ -101,6 +102,14 @@ def _subset(sub: argparse.ArgumentParser) -> None:
     _selection(sub)
     sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
     sub.add_argument("--dry-run", action="store_true", help="show what would be copied, write nothing")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _exporting(sub: argparse.ArgumentParser) -> None:
+    _placed(sub)
+    sub.add_argument("dir", metavar="DIR", help="a local folder of its own: new, empty, or of an earlier export")
+    _selection(sub)
+    sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 

@@ -92,13 +92,18 @@ def build(texts: pd.DataFrame, test_meaning: TestMeaning | None = None) -> Catal
     return Catalogue(_ordered(table), meaning, tuple(faults))
 
 
+def is_legal_key(roi_id: str, s2_id_gee: str) -> bool:
+    """Tell whether the ids of a patch are names, such as ``ROI_0827``, which may become folders; a path may not."""
+    return bool(_ROI.fullmatch(roi_id) and _IMAGE.fullmatch(s2_id_gee)) and ".." not in s2_id_gee
+
+
 def _legal_rows(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:
     """Keep rows whose ids are names, not paths, and each key once."""
     faults: list[RowFault] = []
     keep: list[int] = []
     seen: set[tuple[str, str]] = set()
     for index, key in enumerate(zip(texts["roi_id"], texts["s2_id_gee"], strict=True)):
-        if not _ROI.fullmatch(key[0]) or not _IMAGE.fullmatch(key[1]) or ".." in key[1]:
+        if not is_legal_key(*key):
             faults.append(RowFault(*key, "an illegal id", "an roi_id like ROI_0827 and a plain image id"))
         elif key in seen:
             faults.append(RowFault(*key, "a second row of this patch", "one row a patch; the first is used"))

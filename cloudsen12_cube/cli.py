@@ -22,6 +22,8 @@ from cloudsen12_cube.census import stats
 from cloudsen12_cube.convert import StrictError, convert, plan
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.export import ExportOptions, export
+from cloudsen12_cube.export_note import NOTE_NAME
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
 from cloudsen12_cube.plan_document import as_json
@@ -179,6 +181,18 @@ def _unfinished(found: Status) -> str:
     return f"{len(found.failures)} failures; all: {without_secrets(failures_path(found.place))}"
 
 
+def _export(given: argparse.Namespace, console: Console) -> int:
+    options = ExportOptions(given.bbox, tuple(given.rois), given.workers)
+    with terminal.export_bar(console, given.quiet) as progress:
+        report = export(cube_of(given), given.dir, given.products, given.where, options, progress)
+    if not given.quiet:
+        terminal.show_export(console, report)
+    if report.left_out:
+        told = f"{len(report.left_out)} left out; the first: {report.left_out[0]}; all: {given.dir}/{NOTE_NAME}"
+        print(f"cloudsen12-cube: {told}", file=sys.stderr)
+    return report.exit_code
+
+
 def _stac(given: argparse.Namespace, console: Console) -> int:
     name = without_secrets(given.cube).rstrip("/")
     folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
@@ -213,6 +227,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "info": _info,
     "evaluate": _evaluate,
     "stats": _stats,
+    "export": _export,
     "stac": _stac,
     "browse": _browse,
 }

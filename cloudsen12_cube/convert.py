@@ -61,7 +61,7 @@ class Options:
     strict: bool = False
     """Stop at the first file that cannot be converted."""
     test_meaning: TestMeaning | None = None
-    """How to read the codes of ``test``; by default it is told from the codes."""
+    """How to read the codes of ``test``; by default as an exported folder says, else it is told from the codes."""
     part: Part | None = None
     """Make this share of the shards alone; others may make theirs at the same time, and `finalise` ends the job."""
     accept: str | os.PathLike[str] | None = None

@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from cloudsen12_cube import metadata
 from cloudsen12_cube.assets import ASSETS, SPELLINGS
 from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.export_note import told_meaning
 from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.listing import Entry, Listing
@@ -94,8 +95,12 @@ class TifForm:
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
     decoder: TifDecoder = TIFS
-    meaning: Meaning = None
     ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def meaning(self) -> Meaning:
+        """What an exported folder says of itself."""
+        return told_meaning(self.listing, self.tables[0], self.documents) if self.tables else None
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata: from the CSV, else from STAC items, else from the folders."""

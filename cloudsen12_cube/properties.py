@@ -89,3 +89,9 @@ def canonical(name: str) -> str | None:
     """Name of a property whatever its spelling in the source, or None if the table does not know it."""
     text = name.strip().lower()
     return _CANONICAL.get(text) or _CANONICAL.get(text.replace("proj:", "proj_"))
+
+
+def number_text(value: float) -> str:
+    """Write a number with the digits that it needs, and no point where it is whole: what is read back is equal."""
+    text = f"{value:.15g}"
+    return text if float(text) == value else repr(value)

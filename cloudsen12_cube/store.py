@@ -22,7 +22,7 @@ from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
 from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
-from cloudsen12_cube.properties import PLUS, PROPERTIES
+from cloudsen12_cube.properties import PLUS, PROPERTIES, number_text
 from cloudsen12_cube.remote_store import RemoteStore
 from cloudsen12_cube.tables import Column, Frame
 
@@ -310,6 +310,12 @@ def read_order(place: str, access: Access = NOTHING) -> tuple[str, ...]:
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
+def read_status(place: str, products: Iterable[str], access: Access = NOTHING) -> dict[str, npt.NDArray[np.uint8]]:
+    """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
+    root = zarr.open_group(zarr_store(place, access), mode="r")
+    return {product: _values(root, f"{product}/status").astype(np.uint8) for product in products}
+
+
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(root[name][...])
@@ -336,7 +342,7 @@ def damaged_tables(place: str, access: Access = NOTHING) -> list[str]:
 
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     if name == "proj_transform":
-        return ["" if np.isnan(v[0]) else ", ".join(f"{n:.15g}" for n in v) for v in values]
+        return ["" if np.isnan(v[0]) else ", ".join(number_text(float(n)) for n in v) for v in values]
     if kind == "time":
         return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
     return values.astype(object) if kind == "text" else values

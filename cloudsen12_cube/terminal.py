@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from cloudsen12_cube.census import Census
 from cloudsen12_cube.classes import CLASSES
 from cloudsen12_cube.convert import Progress, Step
+from cloudsen12_cube.export import ExportReport, ExportStep
+from cloudsen12_cube.export_note import NOTE_NAME
 from cloudsen12_cube.info import Info
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.preview import Preview
@@ -67,6 +70,32 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
             seconds = bar.tasks[0].elapsed or 1e-9
             rate = f"{patches / seconds:.0f} patches/s {raw / seconds / 1e6:.0f} MB/s"
             bar.update(task, advance=1, total=step.shards, rate=rate)
+
+        yield advance
+
+
+@contextmanager
+def export_bar(console: Console, quiet: bool) -> Iterator[Callable[[ExportStep], None] | None]:
+    """Show shards, files, megabytes a second and the time left, if anyone is looking."""
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=None, rate="")
+        files = written = 0
+
+        def advance(step: ExportStep) -> None:
+            nonlocal files, written
+            files += step.done.written + step.done.skipped
+            written += step.done.bytes
+            seconds = bar.tasks[0].elapsed or 1e-9
+            bar.update(task, advance=1, total=step.shards, rate=f"{files} files {written / seconds / 1e6:.0f} MB/s")
 
         yield advance
 
@@ -140,6 +169,33 @@ def _show_faults(console: Console, faults: Sequence[Fault], accepted: int) -> No
         table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
     console.print(table)
     more = len(faults) - _SHOWN
+    if more > 0:
+        console.print(f"... and {more} more")
+
+
+def show_export(console: Console, report: ExportReport) -> None:
+    """Print what an export wrote, and what it did not."""
+    console.print(
+        f"{report.patches} patches: {report.files} files written ({size(report.bytes)}), "
+        f"{report.skipped} were there before"
+    )
+    for name in report.replaced[:_FEW]:
+        console.print(f"! written again: {name}", style="yellow", markup=False)
+    if len(report.replaced) > _FEW:
+        console.print(f"... and {len(report.replaced) - _FEW} more")
+    if report.ambiguous:
+        text = (
+            f"`test` has no code 2 here, and means {report.test_meaning} all the same: {NOTE_NAME} says so to convert"
+        )
+        text += f"; wherever it does not go along, give --test-meaning {report.test_meaning}"
+        console.print(f"! {text}", style="yellow", markup=False)
+    if not report.left_out:
+        return
+    table = Table("patch", "product", "left out", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in report.left_out[:_SHOWN]:
+        table.add_row(Text(f"{row.roi_id} {row.s2_id_gee}"), row.product, Text(row.reason))
+    console.print(table)
+    more = len(report.left_out) - _SHOWN
     if more > 0:
         console.print(f"... and {more} more")
 

@@ -30,6 +30,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "accessor array_accessor labels class_view query reflectance patch_view cog footprints rowwise",
     ),
     ("look", "pictures and pages", "picture plot plot_accessor plot_evaluation html gallery browse stac stac_items"),
+    ("leave", "a cube as an archive again", "export export_shard export_folder export_note metadata_csv"),
     (
         "train",
         "batches, statistics, predictions",
