@@ -15,6 +15,7 @@ from cloudsen12_cube.share import Part
 from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.stream import StreamOptions
 from cloudsen12_cube.verify import verify
+from cloudsen12_cube.virtual import open_virtual
 
 __all__ = [
     "ArrayAccessor",
@@ -32,6 +33,7 @@ __all__ = [
     "evaluation",
     "finalise",
     "open_cube",
+    "open_virtual",
     "plan",
     "split",
     "stats",

@@ -21,13 +21,14 @@ from cloudsen12_cube.store import ROOT_KEY, Contents, objects, restated
 from cloudsen12_cube.tables import Frame
 from cloudsen12_cube.tally import Tally
 
-_ABOUT = {
+ABOUT = {
     "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
     "references": "https://doi.org/10.1038/s41597-022-01878-2",
     "citation": "Aybar, C. et al. CloudSEN12, a global dataset for semantic understanding of cloud and cloud shadow in "
     "Sentinel-2. Scientific Data 9, 782 (2022).",
     "institution": "contains modified Copernicus Sentinel data",
 }
+"""Root attributes of every cube."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Cube:
         """Write the metadata objects that changed, the root's last; return them all."""
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        about = _ABOUT | _history(settings)
+        about = ABOUT | _history(settings)
         contents = Contents(frame, self.plan.layouts, tally.status, settings, about, tally.scale)
         made = restated(self.made, contents) if self.made else objects(contents)
         there = self.sink.listed() if self.new else self.sink

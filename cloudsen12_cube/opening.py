@@ -52,7 +52,7 @@ def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     except StoreError as error:
         raise DestinationError(f"{error}; give the cube a place of its own") from None
     plan = _with_times(plan, found)
-    settings = _settings(plan)
+    settings = settings_of(plan)
     _same_settings(found, settings, sink.root)
     settings |= {key: found[key] for key in _KEPT if key in found}
     if found.get("state") == "creating":
@@ -67,7 +67,8 @@ def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
     return replace(plan, layouts=tuple(replace(row, times=max(row.times, room)) for row in plan.layouts))
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """Make the settings of the cube that a plan asks for, all but its state."""
     return {
         "layout_version": LAYOUT_VERSION,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
@@ -86,7 +87,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 def _create(plan: Plan, sink: Place) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
-    settings = _settings(plan)
+    settings = settings_of(plan)
     mine = settings | {"state": "creating", "patches": len(plan.catalogue.table)}
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: mine}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())

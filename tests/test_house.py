@@ -35,9 +35,10 @@ FLOORS = (
     (
         *("cube", "reader", "info", "status", "verify_metadata", "chunks", "statistics"),
         *("class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
+        *("planes", "virtual_array", "virtual_chunks"),
     ),
     ("opening",),
-    ("convert", "finalise", "verify", "picture", "confusion", "patches", "recipe"),
+    ("convert", "finalise", "verify", "picture", "confusion", "patches", "recipe", "virtual"),
     ("pipeline", "stream_inputs", "stream_weights", "census", "prediction"),
     ("explain",),
     ("stream",),
@@ -70,7 +71,7 @@ ONLY_IN = {
         *("reader", "backend", "lazy", "class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("picture", "plot", "html", "stac", "stac_items", "gallery", "browse", "accessor", "array_accessor"),
         *("rowwise", "split", "tif_folder", "confusion", "accuracy", "plot_evaluation"),
-        *("patches", "stream", "stream_inputs", "prediction"),
+        *("patches", "stream", "stream_inputs", "prediction", "virtual", "virtual_array"),
     },
     "torch": {"torch_stream"},
 }
