@@ -19,9 +19,10 @@ from cloudsen12_cube.convert import plan
 from cloudsen12_cube.cube import ABOUT
 from cloudsen12_cube.errors import ArchiveError
 from cloudsen12_cube.opening import settings_of
+from cloudsen12_cube.place import place_of
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.reader import Chunks, check_chunks, made_ready, tree_of
-from cloudsen12_cube.store import Contents, memory_store, objects
+from cloudsen12_cube.store import ROOT_KEY, Contents, memory_store, objects
 from cloudsen12_cube.tables import Frame
 from cloudsen12_cube.virtual_array import VirtualArray
 
@@ -77,7 +78,10 @@ def open_virtual(
     check_chunks(chunks)
     if scale not in (None, 100, 10_000):
         raise ValueError(f"scale is {scale!r}: give 100, 10000 or None")
-    made = plan(archive if storage_options is None else Url(os.fspath(archive), storage_options), products, where)
+    source = archive if storage_options is None else Url(os.fspath(archive), storage_options)
+    if place_of(source).size(ROOT_KEY) is not None:
+        raise ArchiveError(f"{os.fspath(archive)} is a Zarr store, no archive: open it with open_cube")
+    made = plan(source, products, where)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     _warn(made)
