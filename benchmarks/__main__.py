@@ -25,6 +25,7 @@ from benchmarks import (
     stream,
     stream_remote,
     views,
+    virtual,
 )
 from benchmarks.common import Settings, call
 
@@ -43,6 +44,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "evaluation": evaluation.run,
     "stream": stream.run,
     "stream_remote": stream_remote.run,
+    "virtual": virtual.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 
