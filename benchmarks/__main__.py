@@ -28,6 +28,7 @@ from benchmarks import (
     stream_remote,
     subset,
     views,
+    virtual,
 )
 from benchmarks.common import Settings, call
 
@@ -49,6 +50,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "stream": stream.run,
     "stream_remote": stream_remote.run,
     "subset": subset.run,
+    "virtual": virtual.run,
 }
 _PACKAGES = ("numpy", "zarr", "numcodecs", "tifffile", "imagecodecs", "rasterio", "rioxarray", "xarray", "pandas")
 

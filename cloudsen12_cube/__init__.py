@@ -18,6 +18,7 @@ from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.stream import StreamOptions
 from cloudsen12_cube.subset import SubsetOptions, SubsetReport, subset
 from cloudsen12_cube.verify import verify
+from cloudsen12_cube.virtual import open_virtual
 
 __all__ = [
     "ArrayAccessor",
@@ -41,6 +42,7 @@ __all__ = [
     "export",
     "finalise",
     "open_cube",
+    "open_virtual",
     "plan",
     "split",
     "stats",

@@ -21,13 +21,14 @@ from cloudsen12_cube.store import ROOT_KEY, Contents, objects, restated
 from cloudsen12_cube.tables import Frame
 from cloudsen12_cube.tally import Tally
 
-_ABOUT = {
+ABOUT = {
     "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
     "references": "https://doi.org/10.1038/s41597-022-01878-2",
     "citation": "Aybar, C. et al. CloudSEN12, a global dataset for semantic understanding of cloud and cloud shadow in "
     "Sentinel-2. Scientific Data 9, 782 (2022).",
     "institution": "contains modified Copernicus Sentinel data",
 }
+"""Root attributes of every cube."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def about(settings: dict[str, Any]) -> dict[str, str]:
     steps = settings.get("subsets", [])
     lines = [f"{settings['created']}: converted by {settings['tool']}"]
     lines += [f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps]
-    return _ABOUT | {
+    return ABOUT | {
         "source": settings["source"],
         "history": "\n".join(lines),
         "date_created": steps[-1]["created"] if steps else settings["created"],

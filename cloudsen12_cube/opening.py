@@ -47,7 +47,7 @@ def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     if found is None:
         return _create(plan, sink)
     plan = _with_times(plan, found)
-    settings = _settings(plan)
+    settings = settings_of(plan)
     _same_settings(found, settings, sink.root)
     settings |= {key: found[key] for key in _KEPT if key in found}
     if found.get("state") == "creating":
@@ -86,7 +86,8 @@ def room_of(found: dict[str, Any]) -> int:
     return max((shard[1] for shard in shards), default=0)
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """Make the settings of the cube that a plan asks for, all but its state."""
     return {
         "layout_version": LAYOUT_VERSION,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
@@ -105,7 +106,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 def _create(plan: Plan, sink: Place) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
-    settings = _settings(plan)
+    settings = settings_of(plan)
     claim(sink, settings, len(plan.catalogue.table))
     return _cube(plan, sink, plan.catalogue.table, settings, new=True)
 

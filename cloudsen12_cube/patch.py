@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -96,10 +96,9 @@ def _planes(
     check(header, pixels, task.layout, patch, path)
     sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
     del data
-    for band, plane in zip(
-        files_of(task.layout.product)[name], _in_order(header, pixels, task, name, path), strict=True
-    ):
-        stored = cast(plane, task.layout, header.nodata, path)
+    wanted = files_of(task.layout.product)[name]
+    for band, position in zip(wanted, positions(header, wanted, path), strict=True):
+        stored = cast(pixels[position], task.layout, header.nodata, path)
         if task.layout.product == "labels":
             check_label(stored, band, path)
         yield band, stored
@@ -128,20 +127,22 @@ def check(header: Header, pixels: Planes, layout: ProductLayout, patch: PatchTas
         raise PatchError(path, "nothing but NaN", "at least one value")
 
 
-def _in_order(header: Header, pixels: Planes, task: ShardTask, name: str, path: str) -> Iterator[Planes]:
-    """Yield the planes in the order of the product's bands, by the file's descriptions where it has any."""
-    wanted = files_of(task.layout.product)[name]
+def positions(header: Header, wanted: Sequence[str], path: str) -> Sequence[int]:
+    """Find the planes of the wanted bands, by the file's descriptions where it has any.
+
+    Raises
+    ------
+    PatchError
+        If the file has other bands.
+    """
     if header.count != len(wanted):
         raise PatchError(path, f"{header.count} bands", f"{len(wanted)} ({', '.join(wanted)})")
     described = [band_name(text) for text in header.descriptions]
-    known = set(described) & set(wanted)
-    if not known or len(wanted) == 1:
-        yield from pixels
-    elif sorted(described) == sorted(wanted):
-        for band in wanted:
-            yield pixels[described.index(band)]
-    else:
+    if len(wanted) == 1 or not set(described) & set(wanted):
+        return range(len(wanted))
+    if sorted(described) != sorted(wanted):
         raise PatchError(path, f"bands {', '.join(header.descriptions)}", ", ".join(wanted))
+    return [described.index(band) for band in wanted]
 
 
 def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) -> Planes:

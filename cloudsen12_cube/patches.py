@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ import xarray as xr
 
 from cloudsen12_cube.access import Access
 from cloudsen12_cube.assets import ProductName
+from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.layout import ProductLayout, layout_of
 from cloudsen12_cube.ranges import Ranges, open_ranges
 from cloudsen12_cube.record import DONE
 from cloudsen12_cube.store import KEY, read_order
+from cloudsen12_cube.virtual_array import VirtualArray
+from cloudsen12_cube.virtual_chunks import FileChunks
 
 SPLITS = ("train", "validation", "test")
 _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
@@ -30,6 +33,8 @@ class StoredCube:
     url: str
     access: Access
     settings: dict[str, Any]
+    files: Mapping[str, VirtualArray] | None = None
+    """Of an archive that was opened in place, by product."""
 
     @property
     def objects(self) -> Ranges:
@@ -40,8 +45,14 @@ class StoredCube:
         """Array of a product as the store has it."""
         return layout_of(product, self.settings["products"][product])
 
+    def chunks(self, product: ProductName) -> Chunks:
+        """Reader of a product's pixels."""
+        return FileChunks(self.files[product]) if self.files else Chunks(self.objects, self.layout(product))
+
     def order(self) -> tuple[str, ...]:
         """ROIs as they lie on disk."""
+        if self.files:
+            return tuple(task.roi_id for task in next(iter(self.files.values())).tasks)
         return read_order(self.url, self.access)
 
 
@@ -62,7 +73,7 @@ def stored_cube(cube: xr.DataTree) -> StoredCube:
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
     access = Access.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return StoredCube(str(url), access, cube.attrs[KEY])
+    return StoredCube(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

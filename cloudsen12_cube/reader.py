@@ -60,21 +60,27 @@ def open_cube(
         If a product is not in the cube; the message lists those that are.
     """
     place, access = clean(url), Access.of(storage_options) if storage_options else access_of(url)
-    tree = _chosen(_tree(place, access), products, place)
-    tree = _chunked(_in_order(tree), chunks)
+    if not is_url(place) and not os.path.isdir(place):
+        raise StoreError(f"{place} is no cube: there is no such folder")
+    tree = made_ready(tree_of(zarr_store(place, access), place), products, chunks, place)
     # What reads past xarray must know; never written.
     tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree
 
 
-def _tree(place: str, access: Access) -> xr.DataTree:
-    if not is_url(place) and not os.path.isdir(place):
-        raise StoreError(f"{place} is no cube: there is no such folder")
+def tree_of(store: Any, place: str) -> xr.DataTree:
+    """Open all groups of a store as they lie in it.
+
+    Raises
+    ------
+    StoreError
+        If it is no cube.
+    """
     try:
         with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
             tree = xr.open_datatree(
-                zarr_store(place, access),
+                store,
                 engine="zarr",
                 chunks=None,
                 consolidated=True,
@@ -88,6 +94,11 @@ def _tree(place: str, access: Access) -> xr.DataTree:
         raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
     check_version(tree.attrs["cloudsen12"], place)
     return tree
+
+
+def made_ready(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chunks, place: str) -> xr.DataTree:
+    """Make of a store's groups what users see: the chosen products, times decoded, in numeric order, chunked."""
+    return _chunked(_in_order(_chosen(tree, products, place)), chunks)
 
 
 def _first_line(error: Exception) -> str:
@@ -118,12 +129,17 @@ def _in_order(tree: xr.DataTree) -> xr.DataTree:
     return tree.isel(roi=order)
 
 
-def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
-    """Give the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
-    if chunks is None:
-        return tree
+def check_chunks(chunks: Chunks) -> None:
+    """Refuse a word that is none of ours."""
     if isinstance(chunks, str) and chunks != "roi":
         raise ValueError(f"chunks is {chunks!r}: give None, 'roi' or a mapping of {', '.join(DIMS)}")
+
+
+def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
+    """Give the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
+    check_chunks(chunks)
+    if chunks is None:
+        return tree
     sizes = _ROI_CHUNKS if chunks == "roi" else {**_INNER_CHUNKS, **chunks}
     nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
     for name in tree.children:

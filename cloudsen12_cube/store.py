@@ -7,7 +7,7 @@ and depends on nothing but its input, so a cube that was interrupted and continu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 import zarr
 import zarr_cm
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
@@ -279,6 +280,12 @@ def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
 def zarr_store(root: str, access: Access = NOTHING) -> Any:
     """Give what zarr and xarray open: the path of a folder, or a store for what lies behind a URL."""
     return RemoteStore(root, access) if is_url(root) else root
+
+
+def memory_store(objects: Mapping[str, bytes]) -> Any:
+    """Give what zarr and xarray open of a cube's metadata that lie nowhere but in memory."""
+    held: dict[str, Any] = {key: default_buffer_prototype().buffer.from_bytes(data) for key, data in objects.items()}
+    return zarr.storage.MemoryStore(held, read_only=True)
 
 
 def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:

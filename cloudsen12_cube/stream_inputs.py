@@ -12,7 +12,6 @@ import xarray as xr
 
 from cloudsen12_cube import labels as label_values
 from cloudsen12_cube.assets import Asset, ProductName, assets_of
-from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.class_view import check_resolves, full_scale
 from cloudsen12_cube.classes import LAYERS, Superclass, Threshold, layer
 from cloudsen12_cube.cutout import Scaling
@@ -42,7 +41,7 @@ def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normali
     if not names:
         raise ValueError(f"no band of {product} is named: give some of {', '.join(layout.bands)}, or None for all")
     scalings = None if normalise == "raw" else _scalings(stored, product, names, normalise)
-    return Part(Chunks(stored.objects, layout), tuple(layout.bands.index(name) for name in names), scalings)
+    return Part(stored.chunks(product), tuple(layout.bands.index(name) for name in names), scalings)
 
 
 def _scalings(
@@ -108,9 +107,8 @@ def make_target(
         check_resolves(row, scheme)
     unknown = row.probability and not row.full_scale
     full = full_scale(cube["labels"].to_dataset()["labels"], name, scale) if unknown else None
-    layout = stored.layout("labels")
     codes = partial(_codes, name=name, full=full, threshold=threshold, scheme=scheme)
-    return Target(Chunks(stored.objects, layout), layout.bands.index(name), codes)
+    return Target(stored.chunks("labels"), stored.layout("labels").bands.index(name), codes)
 
 
 def _codes(

@@ -22,7 +22,8 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     (
         "open",
         "lazily, from a disk or a bucket",
-        "reader backend lazy clients client_fsspec client_obstore ranges remote_store chunks patches",
+        "reader backend lazy clients client_fsspec client_obstore ranges remote_store chunks patches virtual "
+        "virtual_array virtual_chunks planes",
     ),
     (
         "view",
