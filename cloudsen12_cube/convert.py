@@ -20,14 +20,14 @@ from cloudsen12_cube.cluster import cluster
 from cloudsen12_cube.cube import Cube, Survey
 from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
 from cloudsen12_cube.fetch import with_files
-from cloudsen12_cube.layout import record_key, shard_key
+from cloudsen12_cube.layout import DEFAULT, Layout, record_key
 from cloudsen12_cube.opening import open_or_create
 from cloudsen12_cube.patch import encode_patch
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
 from cloudsen12_cube.record import PatchRecord, ShardRecord
 from cloudsen12_cube.report import Report, faults_of, faults_of_rows, write_failures
-from cloudsen12_cube.shard import assemble
+from cloudsen12_cube.shard import assemble, by_plane, joined
 from cloudsen12_cube.share import Part
 from cloudsen12_cube.store import ROOT_KEY
 from cloudsen12_cube.workers import started, submitting, worker_count
@@ -73,6 +73,8 @@ class Options:
     """Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards."""
     break_lock: bool = False
     """Take away the notes of other writers in a bucket: they are dead."""
+    layout: Layout = DEFAULT
+    """Codec, chunks and shards of the cube; several ROIs a shard are made from a cube alone."""
 
     def __post_init__(self) -> None:
         if self.part and (self.repair or self.accept):
@@ -109,7 +111,8 @@ def plan(
     if isinstance(where, str):
         where = [where]
     selection = Selection(tuple(where), options.bbox, options.rois)
-    return make_plan(archive, catalogues.select(whole, selection), kind, (selection, tuple(products or ())))
+    made = make_plan(archive, catalogues.select(whole, selection), kind, (selection, tuple(products or ())))
+    return replace(made, layouts=tuple(replace(row, form=options.layout) for row in made.layouts))
 
 
 def convert(
@@ -218,15 +221,16 @@ def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     """
     chunks: list[bytes] = []
     patches: list[PatchRecord] = []
-    for patch, fetch in with_files(task):
-        encoded = encode_patch(task, patch, fetch)
-        chunks += encoded.chunks
+    planewise = replace(task, layout=by_plane(task.layout))
+    for patch, fetch in with_files(planewise):
+        encoded = encode_patch(planewise, patch, fetch)
+        chunks += joined(encoded.chunks, task.layout)
         patches.append(encoded.record)
-    chunks += [b""] * (task.layout.times * len(task.layout.bands) - len(chunks))
+    chunks += [b""] * (task.layout.times * task.layout.chunks_a_date - len(chunks))
     data = assemble(chunks) if any(chunks) else b""
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(task.layout.product, task.roi_id, task.index, len(data), digest, tuple(patches))
-    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
+    key, note = task.layout.place(record.index)[0], record_key(record.product, record.roi_id)
     sink.delete(note)
     if data:
         sink.put(key, data)

@@ -14,13 +14,13 @@ from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
 from cloudsen12_cube.cube import Cube
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.layout import LAYOUT_VERSION, records_path
+from cloudsen12_cube.layout import records_path
 from cloudsen12_cube.place import Place
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 
-_FIXED = ("layout_version", "products", "test_meaning")
+_FIXED = ("products", "layout_version", "test_meaning")
 """Settings that a cube keeps for life."""
 
 _KEPT = ("created", "tool", "source", "accepted")
@@ -69,7 +69,7 @@ def _with_times(plan: Plan, found: dict[str, Any]) -> Plan:
 
 def _settings(plan: Plan) -> dict[str, Any]:
     return {
-        "layout_version": LAYOUT_VERSION,
+        "layout_version": plan.layouts[0].form.version,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "source": without_secrets(plan.archive.root),

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from cloudsen12_cube.assets import files_of
-from cloudsen12_cube.layout import LAYOUT_VERSION
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.redact import without_secrets
 
@@ -17,7 +16,7 @@ def as_json(plan: Plan, workers: int) -> str:
     """Write a plan; equal plans give equal texts."""
     head = {
         "plan_version": PLAN_VERSION,
-        "layout_version": LAYOUT_VERSION,
+        "layout_version": plan.layouts[0].form.version,
         "source": without_secrets(plan.archive.root),
         "metadata": plan.source,
         "test_meaning": plan.catalogue.test_meaning,

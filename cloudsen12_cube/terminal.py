@@ -72,9 +72,9 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     """Print a plan as a table."""
     table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for layout in plan.layouts:
-        rois = len(plan.catalogue.rois)
-        shape = " x ".join(map(str, layout.shard[1:]))
-        table.add_row(layout.product, str(rois), layout.dtype, shape, size(layout.shard_bytes * rois))
+        rois, shared = len(plan.catalogue.rois), layout.form.rois_per_shard
+        shape = " x ".join(map(str, layout.shard[1 if shared == 1 else 0 :]))
+        table.add_row(layout.product, str(-(-rois // shared)), layout.dtype, shape, size(layout.roi_bytes * rois))
     console.print(table)
     totals = plan.totals(workers)
     read, written = size(totals["source_bytes"]), size(totals["stored_bytes_estimate"])

@@ -9,7 +9,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("archive", "where a file lies, and its pixels", "archive metadata raster grid tif_folder access place fetch"),
     ("catalogue", "one row a patch; conditions on it", "catalogue conditions split"),
     ("plan", "the shards to make", "plan plan_document share"),
-    ("read, encode", "a patch checked, a shard's bytes", "patch shard layout"),
+    ("read, encode", "a patch checked, a shard's bytes", "patch shard layout codec"),
     ("commit", "objects, whole or not at all", "sink record tables store bucket lease patient"),
     (
         "convert",

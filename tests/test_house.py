@@ -21,7 +21,7 @@ FLOORS = (
     ("patient",),
     ("lease", "bucket", "remote_store", "ranges"),
     (
-        *("costs", "metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
+        *("costs", "metadata", "conditions", "codec", "layout", "raster", "scene", "labels", "lazy", "share"),
         *("rowwise", "evaluation", "split"),
     ),
     (
