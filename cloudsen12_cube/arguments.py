@@ -12,9 +12,9 @@ from cloudsen12_cube.access import ClientName, Url, is_url, parse_options
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
 from cloudsen12_cube.codec import CodecName
-from cloudsen12_cube.convert import Options
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.layout import ChunkName, Layout, parse_codec
+from cloudsen12_cube.options import Options
 from cloudsen12_cube.patches import SPLITS
 from cloudsen12_cube.share import Part, parse_part
 from cloudsen12_cube.table_six import Format

@@ -154,7 +154,8 @@ class Cube:
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
         about = _ABOUT | _history(settings)
-        contents = Contents(frame, self.plan.layouts, tally.status, settings, about, tally.scale)
+        scale = settings.get("probability_scale") or tally.scale  # of the whole that a part was taken from
+        contents = Contents(frame, self.plan.layouts, tally.status, settings, about, scale)
         made = restated(self.made, contents) if self.made else objects(contents)
         there = self.sink.listed() if self.new else self.sink
 
@@ -169,8 +170,7 @@ class Cube:
 
 
 def _history(settings: dict[str, Any]) -> dict[str, str]:
-    return {
-        "source": settings["source"],
-        "history": f"{settings['created']}: converted by {settings['tool']}",
-        "date_created": settings["created"],
-    }
+    line, before = f"{settings['created']}: converted by {settings['tool']}", settings.get("resharded_from")
+    if before:
+        line = f"{before['history']}\n{settings['created']}: re-sharded from {before['cube']} by {settings['tool']}"
+    return {"source": settings["source"], "history": line.strip(), "date_created": settings["created"]}

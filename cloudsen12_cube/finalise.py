@@ -55,4 +55,5 @@ def _contents(ledger: Ledger, state: str) -> Contents:
             if record is not None:
                 tally.add(record)
     frame = Frame(ledger.order, layouts[0].times, ledger.table)
-    return Contents(frame, layouts, tally.status, ledger.settings | {"state": state}, scale=tally.scale)
+    scale = ledger.settings.get("probability_scale") or tally.scale
+    return Contents(frame, layouts, tally.status, ledger.settings | {"state": state}, scale=scale)

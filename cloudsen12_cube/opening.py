@@ -23,7 +23,7 @@ from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 _FIXED = ("products", "layout_version", "test_meaning")
 """Settings that a cube keeps for life."""
 
-_KEPT = ("created", "tool", "source", "accepted")
+_KEPT = ("created", "tool", "source", "accepted", "resharded_from")
 """Settings of the first run, or of an earlier one, that a later run keeps."""
 
 
@@ -81,6 +81,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
             "rois": list(plan.selection.rois),
         },
         "products": {layout.product: layout.as_json() for layout in plan.layouts},
+        **plan.about,
     }
 
 

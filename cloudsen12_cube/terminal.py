@@ -13,8 +13,8 @@ from rich.table import Table
 
 from cloudsen12_cube.census import Census
 from cloudsen12_cube.classes import CLASSES
-from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.info import Info
+from cloudsen12_cube.options import Progress, Step
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.status import Status

@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.plan import Plan, ShardTask, memory_need
-from cloudsen12_cube.record import ShardRecord
-
-Make = Callable[[ShardTask], ShardRecord]
-Submit = Callable[[ShardTask], Future[ShardRecord]]
-Records = Generator[ShardRecord, None, None]
+from cloudsen12_cube.plan import Plan
 
 _AHEAD = 512
 """Shards that are handed to somebody's executor at a time."""
@@ -43,14 +38,16 @@ def worker_count(made: Plan, wanted: int | None, memory: int | None, waiting: bo
     if memory is None:
         return wanted
     for workers in range(max(wanted, 1), 0, -1):
-        if memory_need(made.layouts, workers) <= memory:
+        if made.memory_need(workers) <= memory:
             return min(workers, wanted)
-    need = memory_need(made.layouts, 1) / 2**20
+    need = made.memory_need(1) / 2**20
     raise CubeError(f"{memory / 2**20:.0f} MiB do not suffice: one worker needs {need:.0f} MiB")
 
 
 @contextmanager
-def submitting(make: Make, executor: Executor | None, workers: int) -> Iterator[tuple[Submit, int]]:
+def submitting[Task, Made](
+    make: Callable[[Task], Made], executor: Executor | None, workers: int
+) -> Iterator[tuple[Callable[[Task], Future[Made]], int]]:
     """Give a function that sets somebody to make a shard, and how many to ask for at a time.
 
     Parameters
@@ -70,13 +67,15 @@ def submitting(make: Make, executor: Executor | None, workers: int) -> Iterator[
         yield lambda task: _at_once(make, task), 1
 
 
-def _at_once(make: Make, task: ShardTask) -> Future[ShardRecord]:
-    future: Future[ShardRecord] = Future()
+def _at_once[Task, Made](make: Callable[[Task], Made], task: Task) -> Future[Made]:
+    future: Future[Made] = Future()
     future.set_result(make(task))
     return future
 
 
-def started(tasks: Iterable[ShardTask], submit: Submit, ahead: int) -> Records:
+def started[Task, Made](
+    tasks: Iterable[Task], submit: Callable[[Task], Future[Made]], ahead: int
+) -> Generator[Made, None, None]:
     """Yield records as shards are done, and keep as many under way: few, so that a stop loses little.
 
     The first shards are set off at once, not when the first record is asked for.
@@ -86,7 +85,9 @@ def started(tasks: Iterable[ShardTask], submit: Submit, ahead: int) -> Records:
     return _finished(running, queue, submit)
 
 
-def _finished(running: set[Future[ShardRecord]], queue: Iterator[ShardTask], submit: Submit) -> Records:
+def _finished[Task, Made](
+    running: set[Future[Made]], queue: Iterator[Task], submit: Callable[[Task], Future[Made]]
+) -> Generator[Made, None, None]:
     try:
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)

@@ -14,7 +14,8 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     (
         "convert",
         "each missing shard, once",
-        "convert opening cube changes accept tally workers cluster finalise report",
+        "convert options opening cube changes accept tally workers cluster finalise report "
+        "origin resharding shared reshard",
     ),
     ("check", "the cube equals its archive", "verify verify_metadata status info costs"),
     (
