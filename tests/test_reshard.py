@@ -19,10 +19,14 @@ from crashes import ONE, SMALL, Killed, assert_true, contents, dying, shown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, resharded
+from s3server import PRIVATE, proxy
+from test_cli import failed, run
+from test_remote import files_of, objects, private
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.assets import ProductName
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
+from cloudsen12_cube.info import info
 from cloudsen12_cube.layout import ProductLayout, array_path, record_key
 from cloudsen12_cube.options import Step, StrictError
 from cloudsen12_cube.place import place_of
@@ -496,3 +500,66 @@ def test_transforms_keep_every_bit(copy: Path, tmp_path: Path) -> None:
     assert list(read_table(str(copy))[1]["proj_transform"]) == list(
         read_table(str(tmp_path / "c.zarr"))[1]["proj_transform"]
     )
+
+
+def test_bucket_to_bucket_is_as_disk_to_disk(s3: str, whole: Path, tmp_path: Path) -> None:
+    """And what `info` says of requests is what is asked for."""
+    source, place = private("reshard-source.zarr", s3), private("resharded.zarr", s3)
+    files_of(s3).put(f"{whole}/", f"{PRIVATE}/reshard-source.zarr", recursive=True)
+    assert c12.convert(source, place, options=c12.Options(layout=TWO.layout)).exit_code == 0
+    c12.convert(whole, tmp_path / "c.zarr", options=TWO)
+    left, right = objects(place), objects(tmp_path / "c.zarr")
+    assert {**left, "zarr.json": b""} == {**right, "zarr.json": b""}
+    assert c12.convert(source, place, options=c12.Options(layout=TWO.layout)).written == 0
+    assert c12.convert(place, tmp_path / "back.zarr").exit_code == 0
+    assert without_root(tmp_path / "back.zarr") == without_root(whole)
+    assert c12.verify(place).exit_code == c12.status(place).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["none", "bands", "3 ROIs", "lz4, bands, 3 ROIs"])
+def test_requests_are_those_of_the_sheet(s3: str, cube: Path, name: str) -> None:
+    place = f"requests-{list(LAYOUTS).index(name)}.zarr"
+    assert resharded(cube, private(place, s3), name).exit_code == 0  # type: ignore[arg-type]
+    costs = {cost.what: cost for cost in info(private(place, s3)).costs}
+    with proxy(s3) as (endpoint, seen):
+        tree = c12.open_cube(private(place, endpoint))
+        image, label = tree["s2l1c"]["s2l1c"], tree["labels"]["labels"]
+        reads = {
+            "patch": image.isel(roi=0, time=0),
+            "second patch of an ROI": image.isel(roi=0, time=1),
+            "label": label.isel(roi=0, time=0).sel(band="manual_hq"),
+            "ROI": image.isel(roi=3),
+        }
+        for what, array in reads.items():
+            seen.clear()
+            array.values  # noqa: B018 (reads)
+            assert sum(seen.seen.values()) == costs[what].requests, what
+            if what != "label":  # these differ too much from each other: most layers of some patches are empty
+                assert seen.bytes == pytest.approx(costs[what].bytes, rel=0.5), what
+
+
+def test_the_command_line(cube: Path, archive: Path, tmp_path: Path) -> None:
+    place = tmp_path / "c.zarr"
+    asked = ["--codec", "lz4:3", "--chunk", "bands", "--rois-per-shard", "3"]
+    planned = run("plan", cube, place, *asked, "--json", tmp_path / "plan.json", columns=60)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert max(map(len, planned.stdout.splitlines())) <= 60
+    assert json.loads((tmp_path / "plan.json").read_text())["totals"]["shards"] == 10
+    assert not place.exists()
+    done = run("convert", cube, place, *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "10 of 10 shards written" in done.stdout
+    assert settings_in(place)["products"]["s1"]["codec"] == ["blosc-lz4-shuffle", 3, 256 * 1024]
+    assert "0 of 10 shards written" in run("convert", cube, place, *asked).stdout
+    assert run("verify", place, "--source", archive).returncode == 0
+    assert "was made with other products" in failed(run("convert", cube, place))
+    assert "several ROIs a shard are made from a cube" in failed(run("convert", archive, tmp_path / "d.zarr", *asked))
+    for wrong in (["--codec", "zip"], ["--chunk", "roi"], ["--rois-per-shard", "0"], ["--codec", "lz4:11"]):
+        told = run("convert", cube, tmp_path / "d.zarr", *wrong)
+        assert told.returncode == 2
+        assert "Traceback" not in told.stderr
+    flipped(place / "s1/s1/c/0/0/0/0/0")
+    told = run("convert", place, tmp_path / "e.zarr", "--products", "s1")
+    assert told.returncode == 1
+    assert len(told.stderr.strip().splitlines()) == 1
+    assert "sha256" in told.stderr
