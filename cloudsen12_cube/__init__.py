@@ -6,11 +6,13 @@ from cloudsen12_cube.accessor import CubeAccessor
 from cloudsen12_cube.array_accessor import ArrayAccessor, DatasetAccessor
 from cloudsen12_cube.census import stats
 from cloudsen12_cube.classes import Threshold
-from cloudsen12_cube.convert import Options, convert, plan
+from cloudsen12_cube.convert import convert, plan
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.export import ExportOptions, ExportReport, export
 from cloudsen12_cube.export_note import LeftOut
 from cloudsen12_cube.finalise import finalise
+from cloudsen12_cube.layout import Layout
+from cloudsen12_cube.options import Options
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.report import Report
 from cloudsen12_cube.share import Part
@@ -27,6 +29,7 @@ __all__ = [
     "DatasetAccessor",
     "ExportOptions",
     "ExportReport",
+    "Layout",
     "LeftOut",
     "Options",
     "Part",

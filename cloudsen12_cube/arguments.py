@@ -11,8 +11,10 @@ from typing import get_args
 from cloudsen12_cube.access import ClientName, Url, is_url, parse_options
 from cloudsen12_cube.assets import PRODUCTS
 from cloudsen12_cube.catalogue import TestMeaning
-from cloudsen12_cube.convert import Options
+from cloudsen12_cube.codec import CodecName
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.layout import ChunkName, Layout, parse_codec
+from cloudsen12_cube.options import Options
 from cloudsen12_cube.patches import SPLITS
 from cloudsen12_cube.share import Part, parse_part
 from cloudsen12_cube.subset import SubsetOptions
@@ -36,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command("demo", "make a small archive, convert and verify it, draw a picture")
     sub.add_argument("dir", nargs="?", type=Path, default=Path("cloudsen12-demo"), metavar="DIR")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    _conversion(command("convert", "convert an archive into a cube; run again to continue"))
+    _conversion(command("convert", "convert an archive, or re-shard a cube, into a cube; run again to continue"))
     _conversion(command("plan", "show what convert would do"))
     sub = command("verify", "check a cube against its checksums, or its archive")
     _placed(sub, with_source=True)
@@ -73,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _conversion(sub: argparse.ArgumentParser) -> None:
     planning = sub.prog.endswith("plan")
-    sub.add_argument("source", metavar="SOURCE", help="the archive: a folder, s3://..., https://...")
+    sub.add_argument("source", metavar="SOURCE", help="the archive, or a cube: a folder, s3://..., https://...")
     _placed(sub, with_source=True)
     sub.add_argument("--scheduler", metavar="URL", help="dask scheduler whose workers convert, tcp://HOST:PORT")
     sub.add_argument("--break-lock", action="store_true", help="another writer's note in the bucket is of a dead one")
@@ -81,6 +83,12 @@ def _conversion(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=_count, metavar="N", help="threads; 0 is none (default: all cores)")
     sub.add_argument("--memory", type=_bytes, metavar="SIZE", help="limit such as 2GiB; fewer workers if need be")
     sub.add_argument("--test-meaning", choices=get_args(TestMeaning), help="what `test` means (default: told from it)")
+    text = "zstd (default), lz4 or none; a level may follow, zstd:3"
+    sub.add_argument("--codec", type=_codec, default=("zstd", None), metavar="NAME[:N]", help=text)
+    text = "what is compressed at once: one band of a date (default), or all bands"
+    sub.add_argument("--chunk", choices=get_args(ChunkName), default="band", help=text)
+    text = "ROIs in an object; more than 1 where SOURCE is a cube"
+    sub.add_argument("--rois-per-shard", type=_count, default=1, metavar="N", help=text)
     sub.add_argument("--strict", action="store_true", help="stop at the first damaged file")
     sub.add_argument("--quiet", action="store_true", help="no progress bar and no table")
     if planning:
@@ -181,6 +189,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _codec(text: str) -> tuple[CodecName, int | None]:
+    try:
+        return parse_codec(text)
+    except CubeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _part(text: str) -> Part:
     try:
         return parse_part(text)
@@ -209,4 +224,5 @@ def options_of(given: argparse.Namespace) -> Options:
         repair=given.repair,
         scheduler=given.scheduler,
         break_lock=given.break_lock,
+        layout=Layout(given.codec[0], given.codec[1], given.chunk, given.rois_per_shard),
     )

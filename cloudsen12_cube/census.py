@@ -97,18 +97,38 @@ def _count_bands(stored: StoredCube, product: ProductName, table: pd.DataFrame) 
     """Count a product; each thread has histograms of a band of its own, so none waits for another."""
     chunks = Chunks(stored.objects, stored.layout(product))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        if chunks.layout.form.chunk == "bands":
+            return _count_together(chunks, table, pool)
         return list(pool.map(partial(_count_band, chunks, table), range(len(chunks.layout.bands))))
 
 
 def _count_band(chunks: Chunks, table: pd.DataFrame, band: int) -> BandStatistics:
-    layout = chunks.layout
-    name = layout.bands[band]
-    nodata = next(asset.nodata for asset in assets_of(layout.product) if asset.band == name)
-    histogram = Histogram(layout.dtype)
+    histogram = Histogram(chunks.layout.dtype)
     for plane in _planes(chunks, table, band):
-        there = plane == plane if nodata in (None, 0) else plane != nodata  # elevation 0 is the sea, too
-        histogram.add(plane[there & (plane == plane)])
-    return histogram.statistics(name)
+        _add(chunks, histogram, band, plane)
+    return histogram.statistics(chunks.layout.bands[band])
+
+
+def _count_together(chunks: Chunks, table: pd.DataFrame, pool: ThreadPoolExecutor) -> list[BandStatistics]:
+    """Count all bands of a patch, which are one chunk, before the next is decoded."""
+    layout = chunks.layout
+    bands = range(len(layout.bands))
+    histograms = [Histogram(layout.dtype) for _ in bands]
+    pixels = np.empty(layout.shard[2:], dtype=layout.dtype)
+    for disk, time in zip(table["disk"], table["time"], strict=True):
+        fetched = chunks.fetch(int(disk), int(time), bands)
+        there = [chunks.decode(fetched, band, pixels[band]) for band in bands]
+        known = [band for band in bands if there[band]]
+        list(pool.map(lambda band: _add(chunks, histograms[band], band, pixels[band]), known))
+    return [histograms[band].statistics(layout.bands[band]) for band in bands]
+
+
+def _add(chunks: Chunks, histogram: Histogram, band: int, plane: npt.NDArray[Any]) -> None:
+    """Count a plane, without what is no data."""
+    name = chunks.layout.bands[band]
+    nodata = next(asset.nodata for asset in assets_of(chunks.layout.product) if asset.band == name)
+    there = plane == plane if nodata in (None, 0) else plane != nodata  # elevation 0 is the sea, too
+    histogram.add(plane[there & (plane == plane)])
 
 
 def _planes(chunks: Chunks, table: pd.DataFrame, band: int) -> Iterator[npt.NDArray[Any]]:

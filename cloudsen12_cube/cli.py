@@ -19,19 +19,21 @@ from cloudsen12_cube import browse, stac_items, terminal
 from cloudsen12_cube.accuracy import per_patch, save
 from cloudsen12_cube.arguments import cube_of, make_parser, options_of, source_of, subset_options_of
 from cloudsen12_cube.census import stats
-from cloudsen12_cube.convert import StrictError, convert, plan
+from cloudsen12_cube.convert import convert, plan
 from cloudsen12_cube.demo import demo
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.export import ExportOptions, export
 from cloudsen12_cube.export_note import NOTE_NAME
 from cloudsen12_cube.finalise import finalise
 from cloudsen12_cube.info import info
+from cloudsen12_cube.options import StrictError
 from cloudsen12_cube.plan_document import as_json
 from cloudsen12_cube.preview import preview
 from cloudsen12_cube.reader import open_cube
 from cloudsen12_cube.record import Fault
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.report import failures_path
+from cloudsen12_cube.resharding import Resharding
 from cloudsen12_cube.status import Status, status
 from cloudsen12_cube.subset import subset
 from cloudsen12_cube.table_six import tabulated, written
@@ -79,7 +81,8 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
     made = plan(source_of(given), given.products, given.where, options)
     workers = worker_count(made, options.workers, options.memory)
     if given.json:
-        given.json.write_text(as_json(made, workers), encoding="utf-8")
+        text = made.as_json(workers) if isinstance(made, Resharding) else as_json(made, workers)
+        given.json.write_text(text, encoding="utf-8")
     if not given.quiet:
         terminal.show_plan(console, made, workers)
     return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,82 +15,38 @@ from cloudsen12_cube import catalogue as catalogues
 from cloudsen12_cube.accept import key_of, read_choices
 from cloudsen12_cube.access import is_url
 from cloudsen12_cube.archive import open_archive
-from cloudsen12_cube.catalogue import Selection, TestMeaning
+from cloudsen12_cube.catalogue import Selection
 from cloudsen12_cube.cluster import cluster
 from cloudsen12_cube.cube import Cube, Survey
-from cloudsen12_cube.errors import ArchiveError, CubeError, SelectionError
+from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.fetch import with_files
 from cloudsen12_cube.opening import open_or_create
+from cloudsen12_cube.options import DEFAULTS, Options, Progress, Step, StrictError
+from cloudsen12_cube.origin import is_cube
 from cloudsen12_cube.patch import encode_patch
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.plan import Plan, ShardTask, make_plan
 from cloudsen12_cube.record import PatchRecord, ShardRecord, commit
 from cloudsen12_cube.report import Report, faults_of, faults_of_rows, write_failures
-from cloudsen12_cube.shard import assemble
-from cloudsen12_cube.share import Part
+from cloudsen12_cube.reshard import reshard
+from cloudsen12_cube.resharding import Resharding, plan_resharding
+from cloudsen12_cube.shard import assemble, by_plane, joined
 from cloudsen12_cube.store import ROOT_KEY
 from cloudsen12_cube.workers import started, submitting, worker_count
-
-
-@dataclass(frozen=True)
-class Step:
-    """One shard more is done."""
-
-    record: ShardRecord
-    raw_bytes: int
-    """Bytes of the shard, uncompressed."""
-    shards: int
-    """Shards that this run makes in all."""
-
-
-Progress = Callable[[Step], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a conversion can be told beside source, cube, products and conditions."""
-
-    bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees."""
-    rois: tuple[str, ...] = ()
-    workers: int | None = None
-    """Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they wait for
-    a bucket."""
-    memory: int | None = None
-    """Bytes that the run may use; fewer workers are started if they would need more."""
-    strict: bool = False
-    """Stop at the first file that cannot be converted."""
-    test_meaning: TestMeaning | None = None
-    """How to read the codes of ``test``; by default as an exported folder says, else it is told from the codes."""
-    part: Part | None = None
-    """Make this share of the shards alone; others may make theirs at the same time, and `finalise` ends the job."""
-    accept: str | os.PathLike[str] | None = None
-    """File that names failures to live with: ``CUBE.failures.json`` or an excerpt of it."""
-    repair: bool = False
-    """Read every shard, and make again what is damaged or has other files now."""
-    scheduler: str | None = None
-    """Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards."""
-    break_lock: bool = False
-    """Take away the notes of other writers in a bucket: they are dead."""
-
-    def __post_init__(self) -> None:
-        if self.part and (self.repair or self.accept):
-            name = "repair" if self.repair else "accept"
-            raise SelectionError(f"{name} concerns the whole cube: give it without a part")
 
 
 def plan(
     source: str | os.PathLike[str],
     products: Sequence[str] | None = None,
     where: Sequence[str] = (),
-    options: Options = Options(),
+    options: Options = DEFAULTS,
 ) -> Plan:
     """Plan a conversion; nothing is written.
 
     Parameters
     ----------
     source : path, URL or `Url`
-        The archive.
+        The archive, or a finished cube that is to be laid out in another way.
     products : sequence of str, optional
         Any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that the archive has.
     where : sequence of str
@@ -102,13 +58,21 @@ def plan(
     CubeError
         If there is nothing that could be converted; the message says why.
     """
+    if is_cube(source):
+        return plan_resharding(source, tuple(products or ()), [where] if isinstance(where, str) else where, options)
+    if options.layout.rois_per_shard > 1:
+        raise SelectionError(
+            "several ROIs a shard are made from a cube, not from an archive: convert it with one first, then convert "
+            f"that cube with rois_per_shard={options.layout.rois_per_shard}"
+        )
     archive = open_archive(source)
     kind, texts = archive.table()
     whole = catalogues.build(texts, options.test_meaning or archive.meaning)
     if isinstance(where, str):
         where = [where]
     selection = Selection(tuple(where), options.bbox, options.rois)
-    return make_plan(archive, catalogues.select(whole, selection), kind, (selection, tuple(products or ())))
+    made = make_plan(archive, catalogues.select(whole, selection), kind, (selection, tuple(products or ())))
+    return replace(made, layouts=tuple(replace(row, form=options.layout) for row in made.layouts))
 
 
 def convert(
@@ -117,15 +81,15 @@ def convert(
     products: Sequence[str] | None = None,
     where: Sequence[str] = (),
     executor: Executor | None = None,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
-    """Convert an archive, or a part of it, into a cube. Run it again to continue.
+    """Convert an archive or a cube, or a part of it, into a cube. Run it again to continue.
 
     Parameters
     ----------
     source, cube : path, URL or `Url`
-        The archive, and the Zarr v3 store to make.
+        The archive, or a finished cube, and the Zarr v3 store to make.
     products, where, options
         As in `plan`.
     executor : concurrent.futures.Executor, optional
@@ -145,6 +109,8 @@ def convert(
         If nothing could be done, or, with ``options.strict``, at the first damaged file.
     """
     made = plan(source, products, where, options)
+    if isinstance(made, Resharding):
+        return reshard(made, cube, executor, options, progress)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     choices = read_choices(Path(options.accept)) if options.accept else []
@@ -201,10 +167,6 @@ def _run(
     return store, made
 
 
-class StrictError(CubeError):
-    """A damaged file stopped a strict run (exit code 1)."""
-
-
 def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     """Make one shard: read its patches, encode them one by one, commit the shard and then its record.
 
@@ -215,11 +177,12 @@ def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
     """
     chunks: list[bytes] = []
     patches: list[PatchRecord] = []
-    for patch, fetch in with_files(task):
-        encoded = encode_patch(task, patch, fetch)
-        chunks += encoded.chunks
+    planewise = replace(task, layout=by_plane(task.layout))
+    for patch, fetch in with_files(planewise):
+        encoded = encode_patch(planewise, patch, fetch)
+        chunks += joined(encoded.chunks, task.layout)
         patches.append(encoded.record)
-    chunks += [b""] * (task.layout.times * len(task.layout.bands) - len(chunks))
+    chunks += [b""] * (task.layout.times * task.layout.chunks_a_date - len(chunks))
     data = assemble(chunks) if any(chunks) else b""
     digest = hashlib.sha256(data).hexdigest()
     record = ShardRecord(task.layout.product, task.roi_id, task.index, len(data), digest, tuple(patches))

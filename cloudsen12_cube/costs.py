@@ -1,7 +1,8 @@
 """What reading a cube costs where each request is paid or waited for: requests and bytes, from the layout alone.
 
 A shard's index is one request, which an open cube makes once; the inner chunks of a patch are neighbours and come in
-one more; a whole shard is one. A test counts the requests that are really made.
+one more; a whole shard is one, and an ROI that shares its shard is as a patch. A test counts the requests that
+are really made.
 """
 
 from __future__ import annotations
@@ -33,11 +34,25 @@ class Stored:
     patches: int
     """Patches that are done."""
     bytes: int
+    rois_per_shard: int = 1
+    whole: bool = False
+    """Whether all bands of a date are one chunk."""
 
     @property
     def index(self) -> int:
         """Bytes of the index of one shard."""
-        return _INDEX_ENTRY * self.times * self.bands + _CHECKSUM
+        return _INDEX_ENTRY * self.rois_per_shard * self.times * (1 if self.whole else self.bands) + _CHECKSUM
+
+    def part(self, bands: int) -> float:
+        """Mean bytes that are read for some bands of a patch."""
+        return self.patch if self.whole else self.patch * bands / self.bands
+
+    @property
+    def roi(self) -> Cost:
+        """Cost of all of an ROI: its object, or its part of one."""
+        if self.rois_per_shard == 1:
+            return Cost("ROI", 1, round(self.bytes / self.shards))
+        return Cost("ROI", 2, round(self.index + self.patch * self.times))
 
     @property
     def patch(self) -> float:
@@ -59,13 +74,13 @@ def costs(products: Mapping[str, Stored]) -> tuple[Cost, ...]:
         made += [
             Cost("patch", 2, round(image.index + image.patch)),
             Cost("second patch of an ROI", 1, round(image.patch)),
-            Cost("RGB patch", 2, round(image.index + image.patch * 3 / image.bands)),
-            Cost("ROI", 1, round(image.bytes / image.shards)),
+            Cost("RGB patch", 2, round(image.index + image.part(3))),
+            image.roi,
         ]
     if label and label.shards:
-        made.append(Cost("label", 2, round(label.index + label.patch / label.bands)))
+        made.append(Cost("label", 2, round(label.index + label.part(1))))
     if image and image.shards and label and label.shards:
         requests = image.shards + image.patches + label.shards + label.patches
-        size = image.bytes + label.shards * label.index + label.patches * label.patch / label.bands
+        size = image.bytes + label.shards * label.index + label.patches * label.part(1)
         made.append(Cost("epoch of patches and one label layer", requests, round(size)))
     return tuple(made)

@@ -13,7 +13,7 @@ import pandas as pd
 from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
 from cloudsen12_cube.changes import outdated
-from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.layout import object_key
 from cloudsen12_cube.place import Place, each
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.record import ShardRecord
@@ -112,7 +112,7 @@ class Cube:
         stated = [(p.time, p.s2_id_gee) for p in record.patches]
         if stated != [(p.time, p.s2_id_gee) for p in task.patches]:
             return False
-        return record.size == (self.sink.size(shard_key(record.product, record.index)) or 0)
+        return record.size == (self.sink.size(self._key(record)) or 0)
 
     def _right(self, task: ShardTask, record: ShardRecord | None) -> bool:
         """Tell whether a shard needs no repair."""
@@ -121,8 +121,11 @@ class Cube:
         files = {patch.time: patch.files for patch in task.patches}
         if outdated(task.layout.product, record, files, task.decoder):
             return False
-        data = self.sink.get(shard_key(record.product, record.index)) or b""
+        data = self.sink.get(self._key(record)) or b""
         return hashlib.sha256(data).hexdigest() == record.sha256
+
+    def _key(self, record: ShardRecord) -> str:
+        return object_key(self.settings, record.product, record.index)
 
     def _others(self) -> Iterator[ShardRecord]:
         """Yield the records of the ROIs that the plan leaves alone."""
@@ -188,11 +191,13 @@ def publish(sink: Place, contents: Contents, before: dict[str, bytes], new: bool
 
 def about(settings: dict[str, Any]) -> dict[str, str]:
     """Say in the root's attributes what a cube is, and by which steps it came about."""
-    steps = settings.get("subsets", [])
-    lines = [f"{settings['created']}: converted by {settings['tool']}"]
-    lines += [f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps]
+    steps, before = settings.get("subsets", []), settings.get("resharded_from")
+    line = f"{settings['created']}: converted by {settings['tool']}"
+    if before:
+        line = f"{before['history']}\n{settings['created']}: re-sharded from {before['cube']} by {settings['tool']}"
+    lines = [line, *(f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps)]
     return ABOUT | {
         "source": settings["source"],
-        "history": "\n".join(lines),
+        "history": "\n".join(lines).strip(),
         "date_created": steps[-1]["created"] if steps else settings["created"],
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Buffer, Iterator, Sequence
 from dataclasses import dataclass
 
-from cloudsen12_cube.chunks import ABSENT, Chunks
+from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.ranges import Arena
-from cloudsen12_cube.shard import assemble
+from cloudsen12_cube.shard import ABSENT, assemble
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def cut(data: bytes, layout: ProductLayout, dates: Sequence[int], times: int) ->
         If the index is damaged, or leads out of the object.
     """
     chunks = list(_chunks(data, layout, dates)) if data else []
-    chunks += [b""] * (times * layout.shard[2] - len(chunks))
+    chunks += [b""] * (times * layout.chunks_a_date - len(chunks))
     return assemble(chunks) if any(chunks) else b""
 
 
 def _chunks(data: bytes, layout: ProductLayout, dates: Sequence[int]) -> Iterator[bytes]:
-    """Yield the encoded chunks of some dates in C order of (time, band), an empty one where there is none."""
+    """Yield the encoded chunks of some dates in C order of (time, band or all bands), an empty one where there is none."""
     try:
         index = Chunks(_Held(data), layout).index(0)
     except StoreError:  # its message names an object of a cube

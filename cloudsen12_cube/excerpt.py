@@ -134,11 +134,10 @@ def _chosen(products: Sequence[str] | None, settings: dict[str, Any], place: str
 
 
 def _layout(product: ProductName, settings: dict[str, Any], place: str) -> ProductLayout:
-    """Read a layout whose shards can be taken apart: one ROI each, and in it a chunk a band and date."""
+    """Read a layout whose shards can be taken apart: one ROI each."""
     row = settings["products"][product]
     layout = layout_of(product, row)
-    apart = row["shard"][0] == 1 and row["chunk"] == [1, 1, 1, *row["shard"][3:]]
-    if not apart or layout.as_json() != row:
+    if layout.form.rois_per_shard > 1 or layout.as_json() != row:
         raise StoreError(
             f"the shards of {product} in {place} have a layout that cannot be taken apart without decoding (shard "
             f"{row['shard']}, chunk {row['chunk']}, codec {row.get('codec')}): give convert the same conditions instead"

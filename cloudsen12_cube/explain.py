@@ -85,7 +85,7 @@ def explain(
     per_batch = min(size, len(epoch.patches)) / len(fetched)
     return Explanation(
         patches=len(epoch.patches),
-        shards=len(np.unique(work.disk[epoch.patches])) * (len(recipe.parts) + (recipe.target is not None)),
+        shards=_objects(work),
         batches=epoch.steps,
         shape=(size, recipe.channels, *recipe.cutout.shape),
         dtype=str(recipe.dtype),
@@ -98,6 +98,13 @@ def explain(
         seconds=spent,
         limit=limit,
     )
+
+
+def _objects(work: Work) -> int:
+    """Count the shards that an epoch reads from."""
+    readers = [part.chunks for part in work.recipe.parts] + ([work.recipe.target.chunks] if work.recipe.target else [])
+    disk = np.unique(work.disk[work.epoch.patches])
+    return sum(len(np.unique(disk // chunks.layout.form.rois_per_shard)) for chunks in readers)
 
 
 def _rate(work: Work, limits: Limits, slabs: Slabs, seconds: float) -> float:

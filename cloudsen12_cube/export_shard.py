@@ -18,7 +18,7 @@ from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.export_folder import Folder
 from cloudsen12_cube.export_note import LeftOut
 from cloudsen12_cube.grid import Grid
-from cloudsen12_cube.layout import ProductLayout, shard_key
+from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.metadata import LABEL_FOLDERS
 from cloudsen12_cube.place import Place, each
 from cloudsen12_cube.ranges import open_ranges
@@ -107,7 +107,8 @@ class Shards:
         StoreError
             If there is none, or it does not belong to the object: what is not there would read as fill.
         """
-        found, key = records.load(self.place, task.product, task.roi_id), shard_key(task.product, task.index)
+        found = records.load(self.place, task.product, task.roi_id)
+        key = self.layouts[task.product].place(task.index)[0]
         size = self.place.size(key) or 0
         if found is None or found.index != task.index or found.size != size:
             stated = "no record" if found is None else f"a record of {found.size} bytes at {found.index}"

@@ -13,7 +13,7 @@ import numpy as np
 from cloudsen12_cube import record as records
 from cloudsen12_cube.access import is_url
 from cloudsen12_cube.costs import Cost, Stored, costs
-from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.layout import object_key
 from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED
 from cloudsen12_cube.store import ROOT_KEY, read_table, settings_of
@@ -41,6 +41,8 @@ class ProductState:
     """Bytes of the array, uncompressed."""
     objects: int
     """Shards and their records."""
+    shards: int = 0
+    """Objects with pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +72,32 @@ def info(cube: str | os.PathLike[str]) -> Info:
     settings = settings_of(sink.get(ROOT_KEY), sink.root)
     order, table = read_table(sink.root, sink.access)
     sink = sink.listed()
-    products = tuple(_state(sink, p, layout, order, len(table)) for p, layout in settings["products"].items())
+    products = tuple(_state(sink, p, settings, order, len(table)) for p in settings["products"])
     counts = {name: dict(sorted(Counter(table[name]).items())) for name in _COUNTED}
-    sheet = costs({state.product: _stored(state) for state in products}) if is_url(sink.root) else ()
-    return Info(sink.root, settings, len(order), len(table), products, counts, sheet)
+    sheet = costs({state.product: _stored(state, settings["products"][state.product]) for state in products})
+    return Info(sink.root, settings, len(order), len(table), products, counts, sheet if is_url(sink.root) else ())
 
 
-def _stored(state: ProductState) -> Stored:
+def _stored(state: ProductState, layout: dict[str, Any]) -> Stored:
     _, times, bands, _, _ = state.shape
-    return Stored(times, bands, state.objects // 2, state.done, state.bytes)
+    form = (layout["shard"][0], layout["chunk"][2] > 1)
+    return Stored(times, bands, state.shards, state.done, state.bytes, *form)
 
 
-def _state(sink: Place, product: str, layout: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
+def _state(sink: Place, product: str, settings: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
     status: Counter[int] = Counter()
-    size = objects = 0
+    sizes: dict[str, int] = {}
+    notes = 0
     for index, record in enumerate(each(sink, lambda roi: records.load(sink, product, roi), order)):
         if record is not None:
             status.update(patch.status for patch in record.patches)
-            stored = sink.size(shard_key(product, index)) or 0
-            size += stored
-            objects += 2 if stored else 1
+            key = object_key(settings, product, index)
+            sizes[key] = sink.size(key) or 0
+            notes += 1
+    size, shards = sum(sizes.values()), sum(map(bool, sizes.values()))
+    layout = settings["products"][product]
     shape = (len(order), *layout["shard"][1:])
     raw = math.prod(shape) * np.dtype(layout["dtype"]).itemsize
     missing = patches - status[DONE] - status[FAILED]
-    return ProductState(product, shape, layout["dtype"], status[DONE], status[FAILED], missing, size, raw, objects)
+    counts = (status[DONE], status[FAILED], missing)
+    return ProductState(product, shape, layout["dtype"], *counts, size, raw, notes + shards, shards)

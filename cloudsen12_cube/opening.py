@@ -14,17 +14,17 @@ from cloudsen12_cube import accept
 from cloudsen12_cube import record as records
 from cloudsen12_cube.cube import Cube
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.layout import LAYOUT_VERSION, records_path
+from cloudsen12_cube.layout import records_path
 from cloudsen12_cube.place import Place
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.properties import PLUS
 from cloudsen12_cube.redact import without_secrets
 from cloudsen12_cube.store import KEY, ROOT_KEY, read_settings, read_table
 
-_FIXED = ("layout_version", "products", "test_meaning")
+_FIXED = ("products", "layout_version", "test_meaning")
 """Settings that a cube keeps for life."""
 
-_KEPT = ("created", "tool", "source", "accepted", "subsets", "full_scale")
+_KEPT = ("created", "tool", "source", "accepted", "subsets", "resharded_from", "full_scale")
 """Settings of the first run, or of an earlier one, that a later run keeps."""
 
 
@@ -89,7 +89,7 @@ def room_of(found: dict[str, Any]) -> int:
 def settings_of(plan: Plan) -> dict[str, Any]:
     """Make the settings of the cube that a plan asks for, all but its state."""
     return {
-        "layout_version": LAYOUT_VERSION,
+        "layout_version": plan.layouts[0].form.version,
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "source": without_secrets(plan.archive.root),
@@ -101,6 +101,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
             "rois": list(plan.selection.rois),
         },
         "products": {layout.product: layout.as_json() for layout in plan.layouts},
+        **plan.about,
     }
 
 

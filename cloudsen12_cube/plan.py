@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,8 @@ class Plan:
     """Product -> files that a patch must have."""
     order: tuple[str, ...] = field(default=())
     """ROIs in the order in which they lie on disk."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Settings of the cube that follow from its source alone, where that is a cube."""
 
     @cached_property
     def groups(self) -> dict[str, pd.DataFrame]:
@@ -104,6 +107,10 @@ class Plan:
             image = row["s2_id_gee"]
             yield PatchTask(int(row["time"]), image, grid_of(row), self.archive.patches.get((roi, image)))
 
+    def memory_need(self, workers: int) -> int:
+        """Bytes that so many workers need at most."""
+        return memory_need(self.layouts, workers)
+
     def totals(self, workers: int) -> dict[str, int | float]:
         """Sum up: shards, objects, bytes, memory and time.
 
@@ -123,7 +130,7 @@ class Plan:
             "source_bytes": self._source_bytes(),
             "raw_bytes": raw,
             "stored_bytes_estimate": round(raw * _RATIO),
-            "memory_bytes": memory_need(self.layouts, workers),
+            "memory_bytes": self.memory_need(workers),
             "seconds_estimate": round(raw / 1e9 * _SECONDS_PER_GB / max(workers, 1), 1),
         }
 
@@ -166,8 +173,10 @@ def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:
 
     Each worker holds one source file twice (its bytes and its pixels), the files of the next patch where they come from
     afar, and the shard, whose compressed chunks it joins once: no shard is larger than its raw bytes and a little.
+    Where a chunk holds all bands, the planes of a patch are joined, too.
     """
-    largest = max(layout.shard_bytes // layout.times * 3 + 2 * layout.shard_bytes for layout in layouts)
+    held = {"band": 3, "bands": 5}  # times the bytes of a patch
+    largest = max(row.shard_bytes // row.times * held[row.form.chunk] + 2 * row.shard_bytes for row in layouts)
     return 200 * 2**20 + largest * max(workers, 1)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from cloudsen12_cube.assets import files_of
-from cloudsen12_cube.layout import LAYOUT_VERSION
 from cloudsen12_cube.plan import Plan, ShardTask
 from cloudsen12_cube.redact import without_secrets
 
@@ -15,9 +15,14 @@ PLAN_VERSION = 1
 
 def as_json(plan: Plan, workers: int) -> str:
     """Write a plan; equal plans give equal texts."""
+    return document(plan, workers, map(_shard_json, plan.tasks()))
+
+
+def document(plan: Plan, workers: int, shards: Iterable[dict[str, Any]]) -> str:
+    """Write what plans have in common, and a line for each shard."""
     head = {
         "plan_version": PLAN_VERSION,
-        "layout_version": LAYOUT_VERSION,
+        "layout_version": plan.layouts[0].form.version,
         "source": without_secrets(plan.archive.root),
         "metadata": plan.source,
         "test_meaning": plan.catalogue.test_meaning,
@@ -30,7 +35,7 @@ def as_json(plan: Plan, workers: int) -> str:
         "totals": plan.totals(workers),
         "faults": [vars(fault) for fault in plan.faults()],
     }
-    lines = ",\n  ".join(json.dumps(_shard_json(task)) for task in plan.tasks())
+    lines = ",\n  ".join(map(json.dumps, shards))
     return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
 
 

@@ -32,6 +32,7 @@ def settings_for(excerpt: Excerpt, times: int) -> dict[str, Any]:
         "selection": _both(excerpt),
         "products": {layout.product: layout.as_json() for layout in layouts},
         "subsets": [*excerpt.settings.get("subsets", []), _step(excerpt)],
+        **({"resharded_from": excerpt.settings["resharded_from"]} if "resharded_from" in excerpt.settings else {}),
         **accept.as_setting(_gaps(excerpt)),
         **({"full_scale": excerpt.full_scale} if excerpt.full_scale else {}),
     }

@@ -20,7 +20,7 @@ from cloudsen12_cube.store import zarr_store
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
 _ROI_CHUNKS = {"roi": 1, "time": -1, "band": -1, "y": -1, "x": -1}
-_INNER_CHUNKS = {"roi": 1, "time": 1, "band": 1, "y": -1, "x": -1}
+_INNER_CHUNKS = {"roi": 1, "time": 1, "y": -1, "x": -1}
 
 
 def open_cube(
@@ -39,8 +39,8 @@ def open_cube(
         Groups to open, any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that are there.
     chunks : None, "roi" or mapping
         None reads without dask when a value is asked for. ``"roi"`` gives dask arrays with a chunk, and so a task, per
-        ROI: one object of the store. A mapping gives the sizes by dim; ``{}`` means the store's inner chunks, which is
-        a task per band and date: for small cubes only.
+        ROI: one object of the store, or its part of one. A mapping gives the sizes by dim; ``{}`` means the store's
+        inner chunks, which is a task per band and date by default: for small cubes only.
     storage_options : mapping, optional
         fsspec's options for a URL: ``key``, ``secret``, ``anon``, ``endpoint_url``, ``profile`` ...
 
@@ -140,8 +140,9 @@ def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
     check_chunks(chunks)
     if chunks is None:
         return tree
-    sizes = _ROI_CHUNKS if chunks == "roi" else {**_INNER_CHUNKS, **chunks}
     nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
     for name in tree.children:
+        bands = tree.attrs["cloudsen12"]["products"][name]["chunk"][2]
+        sizes = _ROI_CHUNKS if chunks == "roi" else {**_INNER_CHUNKS, "band": bands, **chunks}
         nodes[name] = nodes[name].assign({name: nodes[name][name].chunk(sizes)})
     return xr.DataTree.from_dict({"/" if path == "." else path: node for path, node in nodes.items()}, name=tree.name)

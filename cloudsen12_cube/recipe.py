@@ -29,6 +29,17 @@ class Part:
     scalings: tuple[Scaling, ...] | None
     """One a band; None leaves the stored values."""
 
+    @property
+    def chunks_read(self) -> int:
+        """Chunks that hold the bands of a patch."""
+        return min(len(self.bands), self.chunks.layout.chunks_a_date)
+
+    @property
+    def is_one_chunk(self) -> bool:
+        """Whether the bands are those of a chunk, all and in order."""
+        layout = self.chunks.layout
+        return layout.form.chunk == "bands" and self.bands == tuple(range(len(layout.bands)))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -76,7 +87,7 @@ class Recipe:
     def raw_bytes(self) -> int:
         """Bytes of one patch's stored values, uncompressed: no fewer than what is fetched."""
         target = self.target.chunks.layout.chunk_bytes if self.target else 0
-        return target + sum(len(part.bands) * part.chunks.layout.chunk_bytes for part in self.parts)
+        return target + sum(part.chunks_read * part.chunks.layout.chunk_bytes for part in self.parts)
 
     def fetch(self, disk: int, time: int, arena: Arena | None = None) -> list[Fetched]:
         """Read the chunks of a patch: one item a part, and the target's last."""
@@ -104,9 +115,13 @@ class Recipe:
         """
         channel = 0
         for part, chunks in zip(self.parts, fetched, strict=False):
-            for position in range(len(part.bands)):
-                self._channel(part, (chunks, position), pixels[channel], lot)
-                channel += 1
+            own = pixels[channel : channel + len(part.bands)]
+            channel += len(part.bands)
+            if part.is_one_chunk and self._as_stored(part):
+                part.chunks.decode_all(chunks, own)
+                continue
+            for position, plane in enumerate(own):
+                self._channel(part, (chunks, position), plane, lot)
         if self.target and target is not None:
             self._label(self.target, fetched[-1], target, lot)
 
@@ -115,6 +130,7 @@ class Recipe:
         start = perf_counter()
         readers = [*(part.chunks for part in self.parts), *([self.target.chunks] if self.target else [])]
         for chunks, found in zip(readers, fetched, strict=True):
+            chunks.forget()
             for position in range(len(found.bands)):
                 chunks.decode(found, position, self._plane(chunks))
         return perf_counter() - start
@@ -125,9 +141,13 @@ class Recipe:
         if target is not None:
             target.fill(UNLABELLED)
 
+    def _as_stored(self, part: Part) -> bool:
+        """Whether a plane goes into the batch as it is in the store."""
+        return self.cutout.plain and part.scalings is None and self.dtype == part.chunks.layout.dtype
+
     def _channel(self, part: Part, chunk: tuple[Fetched, int], out: Plane, lot: Lot) -> None:
         fetched, position = chunk
-        if self.cutout.plain and part.scalings is None and out.dtype == part.chunks.layout.dtype:
+        if self._as_stored(part):
             part.chunks.decode(fetched, position, out)
             return
         plane = self._plane(part.chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -93,6 +94,15 @@ def _patch(document: dict[str, Any]) -> PatchRecord:
     sources = tuple(Source(**s) for s in document.pop("sources"))
     faults = tuple(Fault(**f) for f in document.pop("faults"))
     return PatchRecord(**document, sources=sources, faults=faults)
+
+
+def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[ShardRecord | None]:
+    """Leave out the records of ROIs that share a shard, and say different things of it: it is not done."""
+    digests: dict[int, set[str]] = {}
+    for record in found:
+        if record is not None:
+            digests.setdefault(record.index // rois_per_shard, set()).add(record.sha256)
+    return [row if row and len(digests[row.index // rois_per_shard]) == 1 else None for row in found]
 
 
 def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:

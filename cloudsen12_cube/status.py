@@ -18,7 +18,7 @@ from cloudsen12_cube.catalogue import Selection
 from cloudsen12_cube.changes import Change, changes
 from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
 from cloudsen12_cube.form import PatchFiles
-from cloudsen12_cube.layout import records_path, shard_key
+from cloudsen12_cube.layout import object_key, records_path
 from cloudsen12_cube.place import Place, each, place_of
 from cloudsen12_cube.record import DONE, FAILED, Fault, PatchRecord, ShardRecord
 from cloudsen12_cube.report import faults_of
@@ -83,11 +83,17 @@ class Ledger:
     def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
         """Yield each ROI and its record, None where there is none or its shard is not what it says."""
         rois = list(self.order or self._found(product))
-        yield from zip(rois, each(self.sink, lambda roi: self._whole(product, roi), rois), strict=True)
+        found = each(self.sink, lambda roi: self._whole(product, roi), rois)
+        shared = self.rois_per_shard(product)
+        yield from zip(rois, found if shared == 1 else records.agreeing(list(found), shared), strict=True)
+
+    def rois_per_shard(self, product: str) -> int:
+        """ROIs that share an object."""
+        return int(self.settings["products"][product]["shard"][0])
 
     def _whole(self, product: str, roi: str) -> ShardRecord | None:
         record = records.load(self.sink, product, roi)
-        whole = record and (self.sink.size(shard_key(product, record.index)) or 0) == record.size
+        whole = record and (self.sink.size(object_key(self.settings, product, record.index)) or 0) == record.size
         return record if whole else None
 
     def _found(self, product: str) -> list[str]:
@@ -148,17 +154,18 @@ def look(ledger: Ledger) -> Status:
     rows, missing, faulty = [], [], []
     for product in ledger.settings["products"]:
         codes: Counter[str] = Counter()
-        size = 0
+        sizes: dict[int, int] = {}
         for roi, record in ledger.records(product):
             if record is None:
                 missing.append((product, roi))
                 continue
-            size += record.size
+            sizes[record.index // ledger.rois_per_shard(product)] = record.size
             codes.update(_words(record, accepted))
             if record.faults:
                 faulty.append(record.without_sources())
         rest = max(ledger.patches - codes["done"] - codes["failed"] - codes["accepted"], 0)
-        rows.append(ProductStatus(product, codes["done"], rest, codes["failed"], codes["accepted"], size))
+        stored = sum(sizes.values())
+        rows.append(ProductStatus(product, codes["done"], rest, codes["failed"], codes["accepted"], stored))
     state = str(ledger.settings.get("state"))
     faults = tuple(fault for fault in faults_of(faulty) if accept.key_of(fault) not in accepted)
     return Status(ledger.sink.root, state, tuple(rows), tuple(missing), faults)

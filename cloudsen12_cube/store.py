@@ -21,8 +21,9 @@ from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
+from cloudsen12_cube.codec import BLOCKS
 from cloudsen12_cube.errors import RemoteError, StoreError
-from cloudsen12_cube.layout import CODEC, DIMS, ProductLayout, array_path, check_version, roi_chunk
+from cloudsen12_cube.layout import DEFAULT, DIMS, Layout, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.properties import PLUS, PROPERTIES, number_text
 from cloudsen12_cube.remote_store import RemoteStore
 from cloudsen12_cube.tables import Column, Frame
@@ -186,16 +187,18 @@ def _pixels(group: Any, layout: ProductLayout, contents: Contents) -> None:
         shards=layout.shard,
         dtype=layout.dtype,
         fill_value=layout.fill,
-        compressors=_codecs(),
+        compressors=_codecs(layout.form),
         filters=None,
         dimension_names=DIMS,
         attributes=attributes,
     )
 
 
-def _codecs() -> list[Any]:
-    packed = BloscCodec(cname="zstd", clevel=CODEC.level, shuffle="shuffle", blocksize=CODEC.blocksize)
-    return [packed, Crc32cCodec()]
+def _codecs(form: Layout) -> list[Any]:
+    if form.codec == "none":
+        return [Crc32cCodec()]
+    block = BLOCKS[form.codec]
+    return [BloscCodec(cname=form.codec, clevel=form.level or 0, shuffle="shuffle", blocksize=block), Crc32cCodec()]
 
 
 def _write(group: Any, columns: Iterable[Column]) -> None:
@@ -221,11 +224,11 @@ def _write(group: Any, columns: Iterable[Column]) -> None:
 
 
 def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
-    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, as the cube has them."""
+    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, whatever the cube has."""
     return {
         "chunks": (1, 1, height, width),
         "shards": (1, times, height, width),
-        "compressors": _codecs(),
+        "compressors": _codecs(DEFAULT),
         "filters": (),
         "_FillValue": None,
         "fill_value": 255,
@@ -236,7 +239,7 @@ def reference_codec(layout: ProductLayout) -> ShardingCodec:
     """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
     return ShardingCodec(
         chunk_shape=layout.chunk,
-        codecs=[BytesCodec(), *_codecs()],
+        codecs=[BytesCodec(), *_codecs(layout.form)],
         subchunk_write_order="lexicographic",
     )
 

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cloudsen12_cube.chunks import ABSENT
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.patches import StoredCube
 from cloudsen12_cube.recipe import Target
@@ -26,7 +25,8 @@ def labelled(table: pd.DataFrame, stored: StoredCube, target: Target, name: str)
     """Keep the patches that have a label in a layer.
 
     The stored class counts tell, if they know all patches; else the shards' indices do, of which a stream needs most
-    anyway: they tell that a patch has no such layer, but not that all of it says "unlabelled".
+    anyway: they tell that a patch has no such layer, but not that all of it says "unlabelled". Where a chunk holds all
+    layers, each is read: `stats` spares that.
     """
     counts = read_counts(stored.objects)
     known = counts.of(table, name) if counts else None
@@ -41,10 +41,8 @@ def labelled(table: pd.DataFrame, stored: StoredCube, target: Target, name: str)
 
 def _stored(table: pd.DataFrame, target: Target) -> npt.NDArray[np.bool_]:
     with ThreadPoolExecutor(_AT_ONCE if target.chunks.objects.remote else 2) as pool:
-        disks = table["disk"].unique()
-        indices = dict(zip(disks, pool.map(target.chunks.index, disks.tolist()), strict=True))
-    rows = zip(table["disk"], table["time"], strict=True)
-    return np.array([indices[disk][time, target.band, 0] != ABSENT for disk, time in rows], dtype=bool)
+        rows = (table["disk"].tolist(), table["time"].tolist())
+        return np.array(list(pool.map(lambda disk, time: target.chunks.is_there(disk, time, target.band), *rows)))
 
 
 def weigh(

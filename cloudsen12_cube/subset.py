@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from cloudsen12_cube import accept
 from cloudsen12_cube.access import access_of, clean, is_url, s3_options
 from cloudsen12_cube.catalogue import Selection
-from cloudsen12_cube.convert import Progress
 from cloudsen12_cube.copying import Copied
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.excerpt import Excerpt, excerpt_of
+from cloudsen12_cube.options import Progress
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import Fault, ShardRecord
 from cloudsen12_cube.report import faults_of, write_failures

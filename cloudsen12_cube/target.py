@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from cloudsen12_cube import record as records
-from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.copying import Copied, copy_shard, is_there
 from cloudsen12_cube.cube import about, publish
 from cloudsen12_cube.errors import DestinationError, RemoteError, StoreError
 from cloudsen12_cube.excerpt import Excerpt, Piece
 from cloudsen12_cube.layout import ProductLayout
 from cloudsen12_cube.opening import claim, room_of, settings_at
+from cloudsen12_cube.options import Progress, Step
 from cloudsen12_cube.place import Place, each
 from cloudsen12_cube.provenance import continued, settings_for
 from cloudsen12_cube.record import ShardRecord

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from cloudsen12_cube.census import Census
 from cloudsen12_cube.classes import CLASSES
-from cloudsen12_cube.convert import Progress, Step
 from cloudsen12_cube.export import ExportReport, ExportStep
 from cloudsen12_cube.export_note import NOTE_NAME
 from cloudsen12_cube.info import Info
+from cloudsen12_cube.options import Progress, Step
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.preview import Preview
 from cloudsen12_cube.record import Fault
@@ -104,9 +104,9 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     """Print a plan as a table."""
     table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for layout in plan.layouts:
-        rois = len(plan.catalogue.rois)
-        shape = " x ".join(map(str, layout.shard[1:]))
-        table.add_row(layout.product, str(rois), layout.dtype, shape, size(layout.shard_bytes * rois))
+        rois, shared = len(plan.catalogue.rois), layout.form.rois_per_shard
+        shape = " x ".join(map(str, layout.shard[1 if shared == 1 else 0 :]))
+        table.add_row(layout.product, str(-(-rois // shared)), layout.dtype, shape, size(layout.roi_bytes * rois))
     console.print(table)
     totals = plan.totals(workers)
     read, written = size(totals["source_bytes"]), size(totals["stored_bytes_estimate"])

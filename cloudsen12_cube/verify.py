@@ -23,7 +23,7 @@ from cloudsen12_cube.archive import Archive, open_archive
 from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
 from cloudsen12_cube.form import PatchFiles
-from cloudsen12_cube.layout import shard_key
+from cloudsen12_cube.layout import object_key
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
 from cloudsen12_cube.store import ROOT_KEY, damaged_tables, read_shard, read_table, settings_of
@@ -102,6 +102,8 @@ class _Check:
     index_only: bool
     archive: Archive | None
     settings: dict[str, Any]
+    hashed: dict[str, str] = field(default_factory=dict)
+    """Object -> sha256 of those that were read: several ROIs may share one."""
 
     def shard(self, product: str, index: int, roi: str) -> Verification:
         """Check one shard against its record, and against the archive if there is one."""
@@ -121,14 +123,16 @@ class _Check:
         return bool(patch.faults) and all(key_of(fault) in known for fault in patch.faults)
 
     def _object(self, record: ShardRecord, name: str) -> tuple[int, list[str]]:
-        key = shard_key(record.product, record.index)
+        key = object_key(self.settings, record.product, record.index)
         size = self.sink.size(key) or 0
         if size != record.size:
             return 0, [f"{name}: {key} has {size} bytes, its record says {record.size}"]
         if self.index_only:
             return 0, []
-        digest = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
-        return size, [] if digest == record.sha256 else [
+        read = 0 if key in self.hashed else size
+        if key not in self.hashed:
+            self.hashed[key] = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
+        return read, [] if self.hashed[key] == record.sha256 else [
             f"{name}: {key} is damaged, its sha256 is not the recorded one"
         ]
 

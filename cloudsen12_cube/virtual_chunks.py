@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cloudsen12_cube.assets import files_of
-from cloudsen12_cube.chunks import ABSENT, Chunks, Fetched, Index
+from cloudsen12_cube.chunks import Chunks, Fetched, Index
 from cloudsen12_cube.errors import PatchError
 from cloudsen12_cube.fetch import read_file
 from cloudsen12_cube.patch import Planes
 from cloudsen12_cube.planes import planes_of
 from cloudsen12_cube.ranges import Arena, open_ranges
+from cloudsen12_cube.shard import ABSENT
 from cloudsen12_cube.virtual_array import VirtualArray, damaged
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.plan import Plan, memory_need
+from cloudsen12_cube.plan import Plan
 
 _AHEAD = 512
 """Shards that are handed to somebody's executor at a time."""
@@ -38,9 +38,9 @@ def worker_count(made: Plan, wanted: int | None, memory: int | None, waiting: bo
     if memory is None:
         return wanted
     for workers in range(max(wanted, 1), 0, -1):
-        if memory_need(made.layouts, workers) <= memory:
+        if made.memory_need(workers) <= memory:
             return min(workers, wanted)
-    need = memory_need(made.layouts, 1) / 2**20
+    need = made.memory_need(1) / 2**20
     raise CubeError(f"{memory / 2**20:.0f} MiB do not suffice: one worker needs {need:.0f} MiB")
 
 

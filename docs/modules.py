@@ -10,12 +10,13 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("archive", "where a file lies, and its pixels", "listing archive metadata raster grid tif_folder access fetch"),
     ("catalogue", "one row a patch; conditions on it", "catalogue conditions split"),
     ("plan", "the shards to make", "plan plan_document place share"),
-    ("read, encode", "a patch checked, a shard's bytes", "patch shard layout"),
+    ("read, encode", "a patch checked, a shard's bytes", "patch shard layout codec"),
     ("commit", "objects, whole or not at all", "sink record tables store bucket lease patient"),
     (
         "convert",
         "each missing shard, once",
-        "convert opening cube changes accept tally workers cluster finalise report",
+        "convert options opening cube changes accept tally workers cluster finalise report "
+        "origin resharding shared reshard",
     ),
     ("subset", "shards from cube to cube", "subset excerpt preview target copying cut provenance"),
     ("check", "the cube equals its archive", "verify verify_metadata status info costs"),

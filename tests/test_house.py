@@ -21,7 +21,7 @@ FLOORS = (
     ("patient",),
     ("lease", "bucket", "remote_store", "ranges", "listing"),
     (
-        *("costs", "metadata", "conditions", "layout", "raster", "scene", "labels", "lazy", "share"),
+        *("costs", "metadata", "conditions", "codec", "layout", "raster", "scene", "labels", "lazy", "share"),
         *("rowwise", "evaluation", "split"),
     ),
     (
@@ -33,14 +33,15 @@ FLOORS = (
     ("archive",),
     ("grid", "record", "testing_metadata", "metadata_csv"),
     ("testing", "accept", "changes", "tally"),
-    ("plan", "tables"),
+    ("plan", "tables", "options"),
     ("fetch", "patch", "store", "report", "plan_document", "workers", "export_folder"),
     (
         *("cube", "reader", "info", "status", "verify_metadata", "chunks", "statistics"),
         *("class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("planes", "virtual_array", "virtual_chunks"),
     ),
-    ("opening",),
+    ("opening", "origin", "resharding"),
+    ("shared", "reshard"),
     ("cut", "excerpt"),
     ("copying", "provenance"),
     ("export_shard",),

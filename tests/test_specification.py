@@ -31,13 +31,13 @@ NOT_STORED = 2**64 - 1
 
 
 class Reader:
-    """A reader of layout version 1, written from the page."""
+    """A reader of layout versions 1 and 2, written from the page."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         root = json.loads((place / "zarr.json").read_bytes())
         self.settings = root["attributes"]["cloudsen12"]
-        assert self.settings["layout_version"] == 1
+        assert self.settings["layout_version"] in (1, 2)
         assert self.settings["state"] in ("converting", "final")
         self.nodes = root["consolidated_metadata"]["metadata"]
 
@@ -53,19 +53,25 @@ class Reader:
     def patch(self, product: str, index: int, time: int, band: int) -> npt.NDArray[Any]:
         """Read one band of one patch, (y, x)."""
         node = self.nodes[f"{product}/{product}"]
-        _, times, bands, height, width = node["chunk_grid"]["configuration"]["chunk_shape"]
+        rois, times, bands, height, width = node["chunk_grid"]["configuration"]["chunk_shape"]
+        described = self.settings["products"][product]
+        together = described["chunk"][2]
         dtype = little(node["data_type"])
         fill = math.nan if node["fill_value"] == "NaN" else node["fill_value"]
         nothing = np.full((height, width), fill, dtype)
-        shard = self.place / product / product / "c" / str(index) / "0/0/0/0"
+        shard = self.place / product / product / "c" / str(index // rois) / "0/0/0/0"
         if not shard.exists() or self.column(f"{product}/status")[index, time] != 1:
             return nothing
         data = shard.read_bytes()
-        table = checked(data[-16 * times * bands - 4 :])
-        offset, length = struct.unpack_from("<2Q", table, 16 * (time * bands + band))
+        count = rois * times * bands // together
+        table = checked(data[-16 * count - 4 :])
+        number = ((index % rois) * times + time) * (bands // together) + band // together
+        offset, length = struct.unpack_from("<2Q", table, 16 * number)
         if offset == NOT_STORED and length == NOT_STORED:
             return nothing
-        return np.frombuffer(Blosc().decode(checked(data[offset : offset + length])), dtype).reshape(height, width)
+        chunk = checked(data[offset : offset + length])
+        values = chunk if described["codec"][0] == "none" else Blosc().decode(chunk)
+        return np.frombuffer(values, dtype).reshape(together, height, width)[band % together]
 
 
 def checked(data: bytes) -> bytes:

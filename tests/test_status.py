@@ -263,7 +263,7 @@ def test_what_cannot_be_accepted(whole: Path, source: Path, text: str | None, to
 
 
 @pytest.mark.parametrize(
-    ("version", "way"), [(0, "open it with the release that made it"), (2, "install a newer release")]
+    ("version", "way"), [(0, "open it with the release that made it"), (3, "install a newer release")]
 )
 def test_another_layout_version_says_how_to_go_on(
     whole: Path, source: Path, version: int, way: str, tmp_path: Path
