@@ -76,7 +76,7 @@ def reshard(
         mine = part.of(list(dict.fromkeys(row.task.key for row in found))) if part else None
         own = [row for row in found if mine is None or row.task.key in mine]
         todo = [row.task for row in own if not row.done]
-        fresh = _run(todo, (store, there), (executor, workers), options, progress)
+        store, fresh = _run(todo, (store, there), (executor, workers), options, progress)
         if part is None:
             _finalise(store, there, fresh)
             _copy_statistics(store, made)
@@ -158,24 +158,25 @@ def _run(
     who: tuple[Executor | None, int],
     options: Options,
     progress: Progress | None,
-) -> list[Made]:
+) -> tuple[Cube, list[Made]]:
     store, there = state
     made: list[Made] = []
     if todo and not store.new:
-        store.begun(there)  # what is made again is absent before it is touched
+        store = store.begun(there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
-    queue = (task for task in todo if not (options.part and _looked_at(task, store.sink, store, repair=False).done))
+    again = partial(_looked_at, sink=store.sink, store=store, repair=False)
+    queue = (task for task in todo if not (options.part and again(task).done))
     making = submitting(partial(write_shared, sink=store.sink.portable()), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as results:
         if store.new:
-            store.begun(there)  # while the first shards are being made
+            store = store.begun(there)  # while the first shards are being made
         for result in results:
             made.append(replace(result, records=tuple(row.without_sources() for row in result.records)))
             if progress and result.whole:
                 progress(Step(result.whole, len(result.records) * result.task.layout.roi_bytes, len(todo)))
             for fault in result.faults if options.strict else ():
                 raise StrictError(fault)
-    return made
+    return store, made
 
 
 def _finalise(store: Cube, there: Tally, fresh: Sequence[Made]) -> None:

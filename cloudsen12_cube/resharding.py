@@ -24,7 +24,7 @@ from cloudsen12_cube.plan_document import document
 from cloudsen12_cube.redact import without_secrets
 
 _SECONDS_PER_GB = 2.0
-"""Raw gigabytes (1e9) on one core: decode and encode; measured in benchmarks/."""
+"""Raw gigabytes (1e9) on one core, decode and encode: a cautious guess."""
 
 
 @dataclass(frozen=True)
