@@ -53,7 +53,7 @@ def prepare(archive: str, folder: str) -> dict[str, str]:
 
 def ours(source: str, place: str) -> float:
     import cloudsen12_cube as c12
-    from cloudsen12_cube.convert import Options
+    from cloudsen12_cube.options import Options
 
     def work() -> None:
         c12.convert(source, place, _PRODUCTS, ["label_type=high"], options=Options(workers=0))

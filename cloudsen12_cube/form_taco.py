@@ -27,7 +27,7 @@ from cloudsen12_cube.header import Header
 from cloudsen12_cube.listing import Entry, Listing
 from cloudsen12_cube.metadata import LABEL_FOLDERS
 from cloudsen12_cube.padding import Room, corners, room_of
-from cloudsen12_cube.raster import read, read_header
+from cloudsen12_cube.raster import directory_inside, read, read_header
 from cloudsen12_cube.taco import Leaf, leaves, samples
 
 Row = dict[str, Any]
@@ -65,6 +65,8 @@ class TacoDecoder:
         for length in (min(_HEAD, piece.size), piece.size):
             try:
                 data = listing.read(piece.path, piece.start, length)
+                if length < piece.size and not directory_inside(data):
+                    continue
                 return _patch_of(read_header(data, self.path(files, name), piece.size), files)
             except PatchError:
                 continue

@@ -1,4 +1,4 @@
-"""The catalogue as ``cloudsen12_metadata.csv``: the published 32 columns, in their order and spelling.
+"""The catalogue as ``cloudsen12_metadata.csv``: the published 32 columns, in order, and more where a cube has more.
 
 What ``metadata`` reads back from it are the same values: a number has as many digits as it needs, a time as many as it
 has, and what is unknown is empty.
@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from cloudsen12_cube.properties import BY_NAME, canonical, number_text
+from cloudsen12_cube.properties import BY_NAME, PLUS, canonical, number_text
 
 TABLE_NAME = "cloudsen12_metadata.csv"
 
@@ -69,13 +69,20 @@ def to_csv(table: pd.DataFrame) -> bytes:
     bytes
         UTF-8, a header and a line a row, in the table's order.
     """
-    names = [canonical(column) or column for column in COLUMNS]
+    header = [*COLUMNS, *_more(table)]
+    names = [canonical(column) or column for column in header]
     columns = [[_text(name, value) for value in table[name].tolist()] for name in names]
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
     return file.getvalue().encode()
+
+
+def _more(table: pd.DataFrame) -> list[str]:
+    """Name the columns that the published table has not: what CloudSEN12+ adds, and a split that `test` does not tell."""
+    untold = (table["split"] != "") & (table["test"] == BY_NAME["test"].missing)
+    return [*(row.name for row in PLUS if row.name in table), *(["split"] if untold.any() else [])]
 
 
 def _text(name: str, value: Any) -> str:

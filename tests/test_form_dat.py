@@ -16,8 +16,8 @@ from other_forms import SINGLE, Row, rows_of, write_dats
 from test_cli import failed, run
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.convert import Options
 from cloudsen12_cube.errors import ArchiveError
+from cloudsen12_cube.options import Options
 from cloudsen12_cube.status import status
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 from cloudsen12_cube.verify import verify

@@ -20,8 +20,8 @@ from s3server import KEYS, PRIVATE
 from test_cli import failed, run
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.convert import Options
 from cloudsen12_cube.errors import ArchiveError, SelectionError
+from cloudsen12_cube.options import Options
 from cloudsen12_cube.padding import Room, corners, room_of
 from cloudsen12_cube.status import status
 from cloudsen12_cube.testing import ArchiveOptions, make_archive

@@ -20,7 +20,7 @@ from cloudsen12_cube.chunks import Chunks
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.info import info
 from cloudsen12_cube.layout import ProductLayout, layout_of, parse_codec
-from cloudsen12_cube.patches import place_of
+from cloudsen12_cube.patches import stored_cube
 
 INPUTS: list[dict[str, Any]] = [
     {"s2l1c": None},
@@ -142,7 +142,7 @@ def test_explain_counts_objects(cubes: dict[str, Path], name: str) -> None:
 def test_a_flipped_byte_is_an_error_that_names_the_shard(cubes: dict[str, Path], name: str, tmp_path: Path) -> None:
     copy = tmp_path / "c.zarr"
     resharded(cubes[name], copy, name)
-    place = place_of(c12.open_cube(copy))
+    place = stored_cube(c12.open_cube(copy))
     layout = place.layout("s2l1c")
     offset, length = map(int, Chunks(place.objects, layout).index(1)[2].reshape(-1, 2)[0])
     path = copy / layout.place(1)[0]
