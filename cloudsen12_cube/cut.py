@@ -62,7 +62,7 @@ def cut(data: bytes, layout: ProductLayout, dates: Sequence[int], times: int) ->
 
 
 def _chunks(data: bytes, layout: ProductLayout, dates: Sequence[int]) -> Iterator[bytes]:
-    """Yield the encoded chunks of some dates in C order of (time, band or all bands), an empty one where there is none."""
+    """Yield the encoded chunks of some dates, in the order of the index; an empty one where there is none."""
     try:
         index = Chunks(_Held(data), layout).index(0)
     except StoreError:  # its message names an object of a cube

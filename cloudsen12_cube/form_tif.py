@@ -111,6 +111,8 @@ class TifForm:
         if len(items):
             return "stac", items
         keys = [(files.label_type, *key) for key, files in sorted(self.patches.items())]
+        if not keys:
+            raise ArchiveError(f"{self.listing.root} is no CloudSEN12 archive: its JSON files are no items of it")
         return "folders", metadata.from_folders(keys)
 
     def again(self) -> Iterator[dict[str, Any]]:

@@ -131,6 +131,9 @@ def test_unreadable_metadata_say_what_and_where(tmp_path: Path) -> None:
         open_archive(tmp_path / "nowhere")
     with pytest.raises(ArchiveError, match="no CloudSEN12 archive"):
         open_archive(tmp_path)
+    (tmp_path / "package.json").write_text("{}")
+    with pytest.raises(ArchiveError, match="its JSON files are no items of it"):
+        open_archive(tmp_path).table()
 
 
 @pytest.mark.parametrize(

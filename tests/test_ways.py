@@ -1,4 +1,4 @@
-"""The ways between the forms, together: any form opened in place, and cubes of any layout cut, exported, laid out again."""
+"""The ways between the forms: any of them opened in place; cubes of any layout cut, exported and laid out again."""
 
 from __future__ import annotations
 
