@@ -148,9 +148,8 @@ class Shards:
             paths = [source.path for patch in (record.patches if record else ()) for source in patch.sources]
             for path in paths:
                 match = _FILE.fullmatch(path)
-                if match is None:  # made from another form than tifs: its names say nothing
-                    return every
-                found.add(SPELLINGS.get(match[1], match[1]))
+                if match:  # other forms have no file that is nothing but fill
+                    found.add(SPELLINGS.get(match[1], match[1]))
             if found >= every:
                 break
         return found

@@ -223,8 +223,10 @@ class DatFinder:
 
     def add(self, entry: Entry) -> None:
         """Sort a file in."""
+        if entry.outside or not entry.path.endswith((".dat", _TABLE)):
+            return
         folder, _, name = entry.path.rpartition("/")
-        if not entry.outside and (entry.path.endswith(".dat") or name == _TABLE):
+        if name == _TABLE or name.endswith(".dat"):
             self.folders.setdefault(folder, {})[name] = entry
 
     def found(self, listing: Listing) -> DatForm | None:

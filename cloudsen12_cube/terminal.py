@@ -229,19 +229,10 @@ def _some(console: Console, head: str, lines: list[str]) -> None:
 def show_info(console: Console, info: Info) -> None:
     """Print what is in a cube."""
     console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
-    table = Table(
-        "product",
-        "bands",
-        "pixels",
-        "dtype",
-        "done",
-        "failed",
-        "missing",
-        "stored",
-        "of raw",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", "of raw"):
+        # Where a terminal is narrow, it is not the names that are cut.
+        table.add_column(name, no_wrap=name in ("product", "pixels", "dtype"), overflow="fold")
     for row in info.products:
         share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
         cells = [row.product, str(row.shape[2]), f"{row.shape[3]}x{row.shape[4]}", row.dtype]

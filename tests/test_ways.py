@@ -100,6 +100,8 @@ def test_cloudsen12_plus_goes_all_the_ways(taco: Path, tmp_path: Path) -> None:
 def test_an_export_of_cloudsen12_plus_converts_again(taco: Path, tmp_path: Path) -> None:
     c12.convert(taco, tmp_path / "c.zarr", options=ONE)
     assert c12.export(tmp_path / "c.zarr", tmp_path / "tifs").exit_code == 0
+    names = {path.name for path in (tmp_path / "tifs").rglob("*.tif")}
+    assert names == {"S2L1C.tif", "manual_hq.tif", "manual_sc.tif"}  # no layer that nobody has
     c12.convert(tmp_path / "tifs", tmp_path / "again.zarr", options=ONE)
     ours, theirs = c12.open_cube(tmp_path / "again.zarr"), c12.open_cube(tmp_path / "c.zarr")
     for name in SOME:
