@@ -499,9 +499,15 @@ def test_the_command_writes_a_file(cube: Path, tmp_path: Path, capsys: pytest.Ca
     assert path.read_text().startswith("<!doctype html>")
 
 
+def interruptible() -> None:
+    """Undo what a shell does that runs the tests in the background: its children never see an interrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_command_serves_until_it_is_interrupted(cube: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "cloudsen12_cube.cli", "browse", str(cube), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=interruptible) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         port = int(line.split("/")[2].split(":")[1])

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import s3fs
 from s3server import KEYS, PRIVATE, PUBLIC
-from test_browse import CHROMIUM, FLAGS
+from test_browse import CHROMIUM, FLAGS, interruptible
 from test_zarrita import ZARRITA
 
 import cloudsen12_cube as c12
@@ -94,7 +94,8 @@ def test_a_served_page_reads_a_bucket(bucket: str, cube: Path) -> None:
     command = [sys.executable, "-m", "cloudsen12_cube.cli", "browse", "--no-open"]
     answers = []
     for where in (arguments("signed", bucket), [str(cube)]):
-        with subprocess.Popen([*command, *where], stdout=subprocess.PIPE, text=True) as process:
+        pipes = {"stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*command, *where], **pipes, preexec_fn=interruptible) as process:
             assert process.stdout is not None
             address = process.stdout.readline().split("/")[2]
             answers.append([get(address, path) for path in ("/", "/catalogue.json", "/pictures/1/rgb.json")])
