@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from rasterio.errors import RasterioError
 
 from cloudsen12_cube import record as records
@@ -24,9 +25,11 @@ from cloudsen12_cube.assets import band_name, files_of
 from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
 from cloudsen12_cube.form import PatchFiles
 from cloudsen12_cube.layout import object_key
+from cloudsen12_cube.origin import is_cube
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import DONE, PatchRecord, ShardRecord
-from cloudsen12_cube.store import ROOT_KEY, damaged_tables, read_shard, read_table, settings_of
+from cloudsen12_cube.store import ROOT_KEY, damaged_tables, read_shard, read_status, read_table, settings_of
+from cloudsen12_cube.verify_cube import Other, compare_pixels, compare_tables
 from cloudsen12_cube.verify_metadata import compare_metadata
 
 Level = Literal["index", "sample", "full"]
@@ -64,7 +67,7 @@ def verify(
     ----------
     cube : path
     source : path, optional
-        The archive that it was made from; compares every pixel and every metadata value.
+        The archive that it was made from, or the cube; compares every pixel and every metadata value.
     level : {"index", "sample", "full"}
         What is read of the cube: the records alone, one shard in twenty, or all.
 
@@ -78,12 +81,17 @@ def verify(
     sink = place_of(cube)
     settings = settings_of(sink.get(ROOT_KEY), sink.root)
     order, table = read_table(sink.root, sink.access)
-    every = _SAMPLE if level == "sample" else 1
-    check = _Check(sink.listed(), level == "index", open_archive(source) if source is not None else None, settings)
-    results = [check.shard(p, i, roi) for p in settings["products"] for i, roi in list(enumerate(order))[::every]]
-    values, differences = compare_metadata(check.archive, table, settings) if check.archive else (0, [])
+    chosen = list(enumerate(order))[:: _SAMPLE if level == "sample" else 1]
+    other = _other(source) if source is not None and is_cube(source) else None
+    archive = open_archive(source) if source is not None and other is None else None
+    check = _Check(sink.listed(), level == "index", archive, settings)
+    results = [check.shard(p, i, roi) for p in settings["products"] for i, roi in chosen]
+    values, differences = compare_metadata(archive, table, settings) if archive else (0, [])
+    if other:
+        values, differences = compare_tables(table, other)
+        results += _compared(sink, settings, table, other, chosen if level != "index" else [])
     return Verification(
-        shards=len(results),
+        shards=sum(r.shards for r in results),
         shard_bytes=sum(r.shard_bytes for r in results),
         pixels=sum(r.pixels for r in results),
         values=values,
@@ -94,6 +102,22 @@ def verify(
             *differences,
         ),
     )
+
+
+def _other(source: str | os.PathLike[str]) -> Other:
+    place = place_of(source)
+    return Other(place, settings_of(place.get(ROOT_KEY), place.root))
+
+
+def _compared(
+    sink: Place, settings: dict[str, Any], table: pd.DataFrame, other: Other, chosen: list[tuple[int, str]]
+) -> Iterator[Verification]:
+    """Compare the pixels with those of another cube."""
+    groups = dict(list(table.groupby("roi_id", sort=False)))
+    for product, status in read_status(sink.root, settings["products"], sink.access).items():
+        for index, roi in chosen:
+            pixels, found = compare_pixels(sink, product, index, groups[roi], status[index], other)
+            yield Verification(0, 0, pixels, differences=tuple(found))
 
 
 @dataclass(frozen=True)

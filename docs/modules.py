@@ -19,7 +19,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
         "origin resharding shared reshard",
     ),
     ("subset", "shards from cube to cube", "subset excerpt preview target copying cut provenance"),
-    ("check", "the cube equals its archive", "verify verify_metadata status info costs"),
+    ("check", "the cube equals its archive", "verify verify_metadata verify_cube status info costs"),
     (
         "open",
         "lazily, from a disk or a bucket",

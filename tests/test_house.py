@@ -36,7 +36,7 @@ FLOORS = (
     ("plan", "tables", "options"),
     ("fetch", "patch", "store", "report", "plan_document", "workers", "export_folder"),
     (
-        *("cube", "reader", "info", "status", "verify_metadata", "chunks", "statistics"),
+        *("cube", "reader", "info", "status", "verify_metadata", "verify_cube", "chunks", "statistics"),
         *("class_view", "query", "reflectance", "patch_view", "cog", "footprints"),
         *("planes", "virtual_array", "virtual_chunks"),
     ),

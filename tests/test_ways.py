@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 from conftest import SIZE
 from other_forms import Padding, rows_of, write_dats, write_taco
@@ -78,6 +80,46 @@ def test_shared_shards_are_exported_and_not_cut(archive: Path, cube: Path, tmp_p
     for group in theirs.groups:
         xr.testing.assert_equal(ours[group].to_dataset(), theirs[group].to_dataset())
     assert c12.verify(tmp_path / "again.zarr", archive).exit_code == 0
+
+
+@pytest.mark.parametrize("layout", [c12.Layout(), c12.Layout("lz4", chunk="bands", rois_per_shard=2)])
+def test_a_cube_is_verified_against_the_cube_that_it_was_made_from(
+    cube: Path, tmp_path: Path, layout: c12.Layout
+) -> None:
+    place = tmp_path / "part.zarr"
+    c12.convert(cube, place, SOME, WHERE, options=c12.Options(layout=layout))
+    found = c12.verify(place, cube)
+    assert (found.exit_code, found.differences, found.shards) == (0, (), c12.verify(place).shards)
+    patches = int((c12.open_cube(place)["s2l1c"]["status"] == 1).sum())
+    assert found.pixels == patches * 23 * SIZE * SIZE
+    assert found.values > 30 * patches
+    index = c12.verify(place, cube, "index")
+    assert (index.exit_code, index.pixels, index.values) == (0, 0, found.values)
+
+
+def test_a_cube_that_differs_from_its_cube(archive: Path, cube: Path, tmp_path: Path) -> None:
+    """Other pixels, other properties and patches that the other has not are each named."""
+    changed = shutil.copytree(archive, tmp_path / "archive")
+    table = changed / "cloudsen12_metadata.csv"
+    row = rows_of(changed)[0]
+    table.write_text(table.read_text().replace(row["s2_id"], "ANOTHER"))
+    other = next(r for r in rows_of(changed) if r["roi_id"] != row["roi_id"])
+    path = changed / other["label_type"] / other["roi_id"] / other["s2_id_gee"] / "S2L1C.tif"
+    with rasterio.open(path, "r+") as file:
+        pixels = file.read()
+        pixels[3, 5, 7] += 1
+        file.write(pixels)
+    c12.convert(changed, tmp_path / "c.zarr", ["s2l1c"])
+    assert sorted(c12.verify(tmp_path / "c.zarr", cube).differences) == [
+        f"metadata of {row['roi_id']}/{row['s2_id_gee']}: s2_id is 'ANOTHER', {cube} says {row['s2_id']!r}",
+        f"s2l1c of {other['roi_id']}/{other['s2_id_gee']}: differs from {cube}",
+    ]
+    c12.convert(cube, tmp_path / "small.zarr", ["s2l1c"], [f"roi_id={row['roi_id']}"])
+    told = c12.verify(tmp_path / "c.zarr", tmp_path / "small.zarr").differences
+    assert sum("in the cube, but not in" in text for text in told) == len(rows_of(changed)) - 5
+    c12.convert(archive, tmp_path / "labels.zarr", ["labels"])
+    told = c12.verify(tmp_path / "labels.zarr", tmp_path / "small.zarr").differences
+    assert sum(text.startswith("labels of") for text in told) == 4
 
 
 def test_cloudsen12_plus_goes_all_the_ways(taco: Path, tmp_path: Path) -> None:
