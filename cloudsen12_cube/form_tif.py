@@ -175,5 +175,7 @@ class TifFinder:
         """Give the archive; metadata alone are one, too, unless they belong to another form."""
         if not self.patches and (self.others or not (self.tables or self.documents)):
             return None
+        if not self.patches and "zarr.json" in self.documents:
+            raise ArchiveError(f"{listing.root} is a Zarr store, and an archive is asked for here")
         by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
         return TifForm(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

@@ -13,7 +13,8 @@ from conftest import SIZE
 from other_forms import Padding, rows_of, write_dats, write_taco
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.errors import ArchiveError, StoreError
+from cloudsen12_cube.status import status
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 ONE = c12.Options(workers=0)
@@ -120,6 +121,11 @@ def test_a_cube_that_differs_from_its_cube(archive: Path, cube: Path, tmp_path: 
     c12.convert(archive, tmp_path / "labels.zarr", ["labels"])
     told = c12.verify(tmp_path / "labels.zarr", tmp_path / "small.zarr").differences
     assert sum(text.startswith("labels of") for text in told) == 4
+
+
+def test_where_an_archive_is_asked_for_a_cube_is_refused(cube: Path) -> None:
+    with pytest.raises(ArchiveError, match="is a Zarr store, and an archive is asked for here"):
+        status(cube, cube)
 
 
 def test_cloudsen12_plus_goes_all_the_ways(taco: Path, tmp_path: Path) -> None:
