@@ -52,7 +52,7 @@ class Chunks:
         self._indices: dict[str, Future[Index]] = {}
         self._own = threading.local()
 
-    def __reduce__(self) -> tuple[type[Chunks], tuple[Ranges, ProductLayout]]:
+    def __reduce__(self) -> tuple[type[Chunks], tuple[Any, ...]]:
         """Leave indices and memory behind: another process has its own."""
         return type(self), (self.objects, self.layout)
 

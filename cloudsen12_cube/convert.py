@@ -58,8 +58,16 @@ def plan(
     CubeError
         If there is nothing that could be converted; the message says why.
     """
+    where = [where] if isinstance(where, str) else where
     if is_cube(source):
-        return plan_resharding(source, tuple(products or ()), [where] if isinstance(where, str) else where, options)
+        return plan_resharding(source, tuple(products or ()), where, options)
+    return plan_archive(source, products, where, options)
+
+
+def plan_archive(
+    source: str | os.PathLike[str], products: Sequence[str] | None, where: Sequence[str], options: Options
+) -> Plan:
+    """Plan the conversion of what is known to be no cube."""
     if options.layout.rois_per_shard > 1:
         raise SelectionError(
             "several ROIs a shard are made from a cube, not from an archive: convert it with one first, then convert "
@@ -68,8 +76,6 @@ def plan(
     archive = open_archive(source)
     kind, texts = archive.table()
     whole = catalogues.build(texts, options.test_meaning or archive.meaning)
-    if isinstance(where, str):
-        where = [where]
     selection = Selection(tuple(where), options.bbox, options.rois)
     made = make_plan(archive, catalogues.select(whole, selection), kind, (selection, tuple(products or ())))
     return replace(made, layouts=tuple(replace(row, form=options.layout) for row in made.layouts))

@@ -110,7 +110,7 @@ def _survey(store: Cube, made: Resharding, repair: bool, workers: int) -> tuple[
     listed = store.sink.listed()
     look = partial(_looked_at, sink=listed, store=store, repair=repair)
     found = list(each(listed, look, plan.shared(store.table), workers if repair else 1))
-    there = Tally.empty(plan.layouts, len(plan.order))
+    there = Tally.empty(plan.layouts, len(plan.order), store.settings.get("full_scale"))
     seen: set[tuple[str, str]] = set()
     for row in found:
         seen |= {(row.task.layout.product, member.roi_id) for member in row.task.members}

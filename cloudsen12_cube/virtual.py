@@ -15,10 +15,11 @@ import xarray as xr
 from xarray.core import indexing
 
 from cloudsen12_cube.access import Url
-from cloudsen12_cube.convert import plan
+from cloudsen12_cube.convert import plan_archive
 from cloudsen12_cube.cube import ABOUT
 from cloudsen12_cube.errors import ArchiveError
 from cloudsen12_cube.opening import settings_of
+from cloudsen12_cube.options import DEFAULTS
 from cloudsen12_cube.place import place_of
 from cloudsen12_cube.plan import Plan
 from cloudsen12_cube.reader import Chunks, check_chunks, made_ready, tree_of
@@ -81,7 +82,7 @@ def open_virtual(
     source = archive if storage_options is None else Url(os.fspath(archive), storage_options)
     if place_of(source).size(ROOT_KEY) is not None:
         raise ArchiveError(f"{os.fspath(archive)} is a Zarr store, no archive: open it with open_cube")
-    made = plan(source, products, where)
+    made = plan_archive(source, products, [where] if isinstance(where, str) else where, DEFAULTS)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     _warn(made)

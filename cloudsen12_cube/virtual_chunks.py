@@ -33,13 +33,9 @@ class FileChunks(Chunks):
         self._file = {band: name for name, bands in files_of(array.layout.product).items() for band in bands}
         self._last = threading.local()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Keep the list of files alone."""
-        return {"array": self.array}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin anew in another process."""
-        FileChunks.__init__(self, state["array"])
+    def __reduce__(self) -> tuple[type[FileChunks], tuple[VirtualArray]]:
+        """Keep the list of files alone: another process begins anew."""
+        return type(self), (self.array,)
 
     def index(self, disk: int) -> Index:
         """Tell what there is, shape (time, band, 2): `ABSENT` where no file holds the band, else 0."""

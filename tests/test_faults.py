@@ -272,5 +272,5 @@ def test_an_error_tells_no_secret(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cloudsen12_cube.cli", "convert", url, str(tmp_path / "c.zarr")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "https://nowhere.invalid/archive cannot be listed" in done.stderr
+    assert "https://nowhere.invalid/archive cannot be read" in done.stderr
     assert "secret" not in done.stderr + done.stdout

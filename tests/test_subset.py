@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cloudsen12_cube as c12
-from cloudsen12_cube import chunks, shard
+from cloudsen12_cube import codec
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
 from cloudsen12_cube.info import info
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
@@ -168,8 +168,8 @@ def test_no_pixel_is_decoded_and_none_encoded(cube: Path, tmp_path: Path, monkey
         raise AssertionError("a chunk was decoded or encoded")
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks.blosc, "decompress", forbidden)
-        patch.setattr(shard, "compressor", forbidden)
+        patch.setattr(codec.blosc, "decompress", forbidden)
+        patch.setattr(codec, "Blosc", forbidden)
         patch.setattr("zarr.codecs.BloscCodec._decode_single", forbidden)
         report = c12.subset(cube, tmp_path / "out.zarr", where=["difficulty<=3"])
     assert report.cut
@@ -429,7 +429,7 @@ def test_a_layout_that_cannot_be_taken_apart(cube: Path, tmp_path: Path) -> None
     shutil.copytree(cube, source)
     document = root(source)
     layout = document["attributes"]["cloudsen12"]["products"]["s1"]
-    for change in ({"chunk": [1, 1, 3, 48, 48]}, {"shard": [4, 5, 3, 48, 48]}, {"codec": ["lz4"]}):
+    for change in ({"shard": [4, 5, 3, 48, 48]}, {"codec": ["blosc-lz4-shuffle", 5, 17]}):
         document["attributes"]["cloudsen12"]["products"]["s1"] = layout | change
         (source / "zarr.json").write_text(json.dumps(document))
         with pytest.raises(StoreError, match=r"without decoding.*give convert the same conditions"):

@@ -178,7 +178,7 @@ def test_the_command_line(s3: str, source: Path, local: Path, oracle: Path, tmp_
     assert run("verify", out, "--source", source).returncode == 0
     options = [part for name, value in {**KEYS, "endpoint_url": s3}.items() for part in ("-o", f"{name}={value}")]
     rois = ",".join(c12.plan(source).order[:2])
-    bucket = f"s3://{PRIVATE}/cli.zarr"
+    bucket = f"s3://{PRIVATE}/subset-cli.zarr"
     there = run("subset", local, bucket, "--rois", rois, "--products", "labels", "--bbox=-180,-90,180,90", *options)
     assert (there.returncode, there.stderr) == (0, "")
     assert "2 of 2 shards copied" in there.stdout
