@@ -108,8 +108,12 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     """
     listing, entries = listed(root)
     finders = {name: make() for name, make in FORMS.items()}
+    wanting: dict[str, list[Finder]] = {}
+    for finder in finders.values():
+        for suffix in finder.suffixes:
+            wanting.setdefault(suffix, []).append(finder)
     for entry in entries:
-        for finder in finders.values():
+        for finder in wanting.get(entry.path[entry.path.rfind(".") :], ()):
             finder.add(entry)
     found = {name: form for name, finder in finders.items() if (form := finder.found(listing))}
     if len(found) > 1:

@@ -130,6 +130,10 @@ class Form(Protocol):
 class Finder(Protocol):
     """Recognise a form, from one entry of the listing after another: a full archive has 1.2 million of them."""
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that it wants to see, ``.tif``."""
+
     def add(self, entry: Entry) -> None:
         """Take a file into account."""
 

@@ -218,15 +218,15 @@ def _width(root: str, entry: Entry, count: int, product: str) -> int:
 class DatFinder:
     """Gathers memory maps by folder."""
 
+    suffixes = (".dat", ".csv")
+
     def __init__(self) -> None:
         self.folders: dict[str, dict[str, Entry]] = {}
 
     def add(self, entry: Entry) -> None:
         """Sort a file in."""
-        if entry.outside or not entry.path.endswith((".dat", _TABLE)):
-            return
         folder, _, name = entry.path.rpartition("/")
-        if name == _TABLE or name.endswith(".dat"):
+        if not entry.outside and (name == _TABLE or name.endswith(".dat")):
             self.folders.setdefault(folder, {})[name] = entry
 
     def found(self, listing: Listing) -> DatForm | None:

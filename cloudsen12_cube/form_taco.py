@@ -287,12 +287,14 @@ def _add(files: PatchFiles, leaf: Leaf, part: str, row: Row) -> None:
 class TacoFinder:
     """Gathers part files."""
 
+    suffixes = (".taco",)
+
     def __init__(self) -> None:
         self.parts: list[Entry] = []
 
     def add(self, entry: Entry) -> None:
         """Keep a TACO file."""
-        if entry.path.endswith(".taco") and not entry.outside:
+        if not entry.outside:
             self.parts.append(entry)
 
     def found(self, listing: Listing) -> TacoForm | None:

@@ -141,6 +141,8 @@ def _text(listing: Listing, path: str) -> str:
 class TifFinder:
     """Tells patches from metadata."""
 
+    suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two say that metadata may be another form's
+
     def __init__(self) -> None:
         self.patches: dict[PatchKey, PatchFiles] = {}
         self.tables: list[str] = []
