@@ -127,8 +127,8 @@ def _arrived(dask_scheduler: Any) -> int:
 
 def _as_listed(plan: Any) -> Any:
     """Give a plan of metadata alone the files that it would have: a task names them."""
-    from cloudsen12_cube.archive import PatchFiles
     from cloudsen12_cube.assets import PRODUCTS, files_of
+    from cloudsen12_cube.form import PatchFiles
 
     files = [name for product in PRODUCTS for name in files_of(product)]
     patches = {
@@ -137,7 +137,8 @@ def _as_listed(plan: Any) -> Any:
         )
         for roi, image in plan.catalogue.keys
     }
-    return replace(plan, archive=replace(plan.archive, patches=patches))
+    archive = replace(plan.archive, form=replace(plan.archive.form, patches=patches))
+    return replace(plan, archive=archive)
 
 
 @contextmanager

@@ -126,10 +126,10 @@ def _leave_out(shard: Any, store: Any) -> None:
         if shard.is_fill(plane, layout.fill):
             return b""
         little = np.ascontiguousarray(plane, dtype=np.dtype(layout.dtype).newbyteorder("<"))
-        return bytes(shard.compressor().encode(little))
+        return codec.encode(little, layout.form.codec, layout.form.level)[: -codec.CRC]
 
-    from cloudsen12_cube import patch
+    from cloudsen12_cube import codec, patch
 
     patch.encode_chunk = encode
     codecs = store._codecs
-    store._codecs = lambda: codecs()[:1]
+    store._codecs = lambda form: codecs(form)[:1]

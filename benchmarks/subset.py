@@ -86,10 +86,10 @@ def taken(cube: str, out: str, where: list[str]) -> dict[str, float]:
 
     import cloudsen12_cube as c12
     from benchmarks.common import timed
-    from cloudsen12_cube import chunks
+    from cloudsen12_cube import codec
 
     count = [0]
-    ours, zarrs = chunks.blosc.decompress, BloscCodec._decode_single
+    ours, zarrs = codec.blosc.decompress, BloscCodec._decode_single
 
     def counted(*arguments: Any) -> Any:
         count[0] += 1
@@ -99,7 +99,7 @@ def taken(cube: str, out: str, where: list[str]) -> dict[str, float]:
         count[0] += 1
         return zarrs(*arguments)
 
-    chunks.blosc.decompress, BloscCodec._decode_single = counted, counted_too
+    codec.blosc.decompress, BloscCodec._decode_single = counted, counted_too
     return timed(lambda: c12.subset(cube, out, where=where)) | {"decoded": count[0]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,11 @@ from typing import Any
 
 from cloudsen12_cube.assets import PRODUCTS, ProductName
 from cloudsen12_cube.catalogue import Catalogue, Selection, select
-from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.errors import SelectionError, StoreError
-from cloudsen12_cube.layout import ProductLayout, array_path, layout_of
+from cloudsen12_cube.layout import ProductLayout, layout_of
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import ShardRecord
-from cloudsen12_cube.store import ROOT_KEY, read_table, settings_of
+from cloudsen12_cube.store import ROOT_KEY, read_table, settings_of, stated_scale
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def excerpt_of(cube: str | os.PathLike[str], products: Sequence[str] | None, sel
     dates = {(roi, image): int(time) for roi, image, time in zip(*(table[c] for c in _KEY), strict=True)}
     chosen = select(Catalogue(table, settings["test_meaning"]), selection)
     disk = {roi: index for index, roi in enumerate(order)}
-    scale = _full_scale(root or b"{}") or settings.get("full_scale")
+    scale = stated_scale(root or b"{}") or settings.get("full_scale")
     return Excerpt(source, settings, disk, dates, chosen, layouts, selection, scale)
 
 
@@ -143,11 +141,3 @@ def _layout(product: ProductName, settings: dict[str, Any], place: str) -> Produ
             f"{row['shard']}, chunk {row['chunk']}, codec {row.get('codec')}): give convert the same conditions instead"
         )
     return layout
-
-
-def _full_scale(root: bytes) -> int | None:
-    """Full scale of CD-FCNN's probabilities as the cube states it: fewer patches might not tell."""
-    nodes = json.loads(root).get("consolidated_metadata", {}).get("metadata", {})
-    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
-    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
-    return next((int(scale) for scale in told if scale), None)

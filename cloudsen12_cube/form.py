@@ -6,7 +6,7 @@ in ``archive.FORMS`` makes it known. Nothing else of the package knows how the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,10 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube.errors import PatchError
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.listing import Entry, Listing
+from cloudsen12_cube.raster import directory_inside, read_header
 
 Pixels = npt.NDArray[Any]
+
+_HEAD = 32 * 1024
+_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
+_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
 
 PatchKey = tuple[str, str]
 """(roi_id, s2_id_gee): the image id alone repeats across ROIs."""
@@ -139,6 +145,35 @@ class Finder(Protocol):
 
     def found(self, listing: Listing) -> Form | None:
         """Give the archive as this form, or None if it is none."""
+
+
+def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Header | None:
+    """Read the header of a tif; most files have it in front, the others are read whole.
+
+    Parameters
+    ----------
+    read : callable
+        Gives so many bytes from the file's first one on, or all where there are fewer.
+    path : str
+        For messages.
+    size : int
+        Bytes of the file; -1 where a server does not tell.
+
+    Returns
+    -------
+    Header or None
+        None if it is damaged, or cannot be read.
+    """
+    for length in (_HEAD, _MOST):
+        try:
+            data = read(length)
+            if length == _MOST or len(data) < length or directory_inside(data):
+                return read_header(data, path, size if size >= 0 else _UNTOLD)
+        except PatchError:
+            continue
+        except OSError:
+            return None
+    return None
 
 
 def cropped(pixels: Pixels, files: PatchFiles) -> Pixels:

@@ -22,17 +22,17 @@ from rasterio.io import MemoryFile
 
 from cloudsen12_cube.assets import ASSETS
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen, cropped, surround
+from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen, cropped, header_in_front, surround
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.listing import Entry, Listing
 from cloudsen12_cube.metadata import LABEL_FOLDERS
 from cloudsen12_cube.padding import Room, corners, room_of
-from cloudsen12_cube.raster import directory_inside, read, read_header
+from cloudsen12_cube.properties import number_text
+from cloudsen12_cube.raster import read
 from cloudsen12_cube.taco import Leaf, leaves, samples
 
 Row = dict[str, Any]
 
-_HEAD = 32 * 1024
 _MOST = 2**30
 _ASKING = 16
 _TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
@@ -62,17 +62,12 @@ class TacoDecoder:
     def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
         """Read the header, and give that of the patch in the image."""
         (piece,) = self.pieces(files, name)
-        for length in (min(_HEAD, piece.size), piece.size):
-            try:
-                data = listing.read(piece.path, piece.start, length)
-                if length < piece.size and not directory_inside(data):
-                    continue
-                return _patch_of(read_header(data, self.path(files, name), piece.size), files)
-            except PatchError:
-                continue
-            except OSError:
-                return None
-        return None
+        found = header_in_front(
+            lambda length: listing.read(piece.path, piece.start, min(length, piece.size)),
+            self.path(files, name),
+            piece.size,
+        )
+        return found and _patch_of(found, files)
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
         """Decode the tif and cut its padding off, which must be zero around an image, and one value around a label."""
@@ -226,7 +221,7 @@ class TacoForm:
             "proj_epsg": _text(row["stac:crs"]).removeprefix("EPSG:"),
             "proj_shape": str(_rows_of(row)),
             "proj_centroid": _text(row["stac:centroid"]),
-            "proj_transform": ", ".join(f"{v:.15g}" for v in moved),
+            "proj_transform": ", ".join(number_text(float(v)) for v in moved),
         }
 
     def again(self) -> Iterator[dict[str, Any]]:

@@ -23,21 +23,18 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cloudsen12_cube import metadata
 from cloudsen12_cube.assets import ASSETS, SPELLINGS
-from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.errors import ArchiveError
 from cloudsen12_cube.export_note import told_meaning
-from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen
+from cloudsen12_cube.form import Meaning, PatchFiles, PatchKey, Piece, Pixels, Seen, header_in_front
 from cloudsen12_cube.header import Header
 from cloudsen12_cube.listing import Entry, Listing
 from cloudsen12_cube.metadata import LABEL_FOLDERS
-from cloudsen12_cube.raster import directory_inside, read, read_header
+from cloudsen12_cube.raster import read
 
 _FOLDERS = "|".join(LABEL_FOLDERS)
 _PATCH = re.compile(rf"(?:[^/]+/)?({_FOLDERS})/(ROI_\d+)/([\w.-]+)/((?:extra/|labels/)?[\w-]+)\.tif")
 _STEMS = frozenset(asset.file for asset in ASSETS)
 _TABLES = ("cloudsen12_metadata.csv", "metadata.csv")
-_HEAD = 32 * 1024
-_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
-_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
 
 
 @dataclass(frozen=True)
@@ -53,19 +50,9 @@ class TifDecoder:
         return (Piece(self.path(files, name)),)
 
     def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
-        """Read the header; most files have it in front, the others are read whole."""
+        """Read the header of the file."""
         path = self.path(files, name)
-        for length in (_HEAD, _MOST):
-            try:
-                data = listing.read(path, 0, length)
-                if length == _MOST or len(data) < length or directory_inside(data):
-                    told = files.sizes[name]
-                    return read_header(data, path, told if told >= 0 else _UNTOLD)
-            except PatchError:
-                continue
-            except OSError:
-                return None
-        return None
+        return header_in_front(lambda length: listing.read(path, 0, length), path, files.sizes[name])
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
         """Decode the file."""

@@ -27,7 +27,7 @@ from cloudsen12_cube.layout import ProductLayout, layout_of, record_key
 from cloudsen12_cube.place import Place, place_of
 from cloudsen12_cube.record import ShardRecord
 from cloudsen12_cube.shard import ABSENT, encode_chunk
-from cloudsen12_cube.store import KEY, ROOT_KEY, read_table, settings_of
+from cloudsen12_cube.store import KEY, ROOT_KEY, read_table, settings_of, stated_scale
 
 Chunk = bytes | memoryview
 KEPT = 2
@@ -80,13 +80,7 @@ def open_origin(source: str | os.PathLike[str]) -> Origin:
     order, table = read_table(place.root, place.access)
     document = json.loads(root)
     attributes = {name: value for name, value in document["attributes"].items() if name != KEY}
-    return Origin(place.portable(), settings, order, table, attributes, _scale(document))
-
-
-def _scale(root: dict[str, Any]) -> int | None:
-    array = root["consolidated_metadata"]["metadata"].get("labels/labels", {})
-    layers = array.get("attributes", {}).get("layers", {})
-    return next((layers[name].get("valid_max") for name in layers if name.startswith("CD-FCNN")), None)
+    return Origin(place.portable(), settings, order, table, attributes, stated_scale(root))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube import tables
 from cloudsen12_cube.access import NOTHING, Access, is_url
+from cloudsen12_cube.classes import LAYERS
 from cloudsen12_cube.codec import BLOCKS
 from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.layout import DEFAULT, DIMS, Layout, ProductLayout, array_path, check_version, roi_chunk
@@ -278,6 +279,14 @@ def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
     if settings.get("state") == "creating":
         raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
     return settings
+
+
+def stated_scale(root_object: bytes) -> int | None:
+    """Full scale of CD-FCNN's probabilities as the root of a cube states it, or None."""
+    nodes = json.loads(root_object).get("consolidated_metadata", {}).get("metadata", {})
+    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
+    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
+    return next((int(scale) for scale in told if scale), None)
 
 
 def zarr_store(root: str, access: Access = NOTHING) -> Any:

@@ -48,8 +48,11 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
-    """Show shards, patches a second, raw megabytes a second and the time left, if anyone is looking."""
+def _bar(console: Console, quiet: bool) -> Iterator[Callable[[int, Callable[[float], str]], None] | None]:
+    """Show shards, a rate and the time left, if anyone is looking; call what it gives after each shard.
+
+    What it gives takes the number of all shards, and what writes the rate, by the seconds since the beginning.
+    """
     if quiet or not console.is_terminal:
         yield None
         return
@@ -61,43 +64,43 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
     )
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("", total=None, rate="")
+
+        def advance(shards: int, rate: Callable[[float], str]) -> None:
+            bar.update(task, advance=1, total=shards, rate=rate(bar.tasks[0].elapsed or 1e-9))
+
+        yield advance
+
+
+@contextmanager
+def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
+    """Show shards, patches a second, raw megabytes a second and the time left."""
+    with _bar(console, quiet) as bar:
         patches = raw = 0
 
         def advance(step: Step) -> None:
             nonlocal patches, raw
             patches += len(step.record.patches)
             raw += step.raw_bytes
-            seconds = bar.tasks[0].elapsed or 1e-9
-            rate = f"{patches / seconds:.0f} patches/s {raw / seconds / 1e6:.0f} MB/s"
-            bar.update(task, advance=1, total=step.shards, rate=rate)
+            if bar:
+                bar(step.shards, lambda s: f"{patches / s:.0f} patches/s {raw / s / 1e6:.0f} MB/s")
 
-        yield advance
+        yield advance if bar else None
 
 
 @contextmanager
 def export_bar(console: Console, quiet: bool) -> Iterator[Callable[[ExportStep], None] | None]:
-    """Show shards, files, megabytes a second and the time left, if anyone is looking."""
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, rate="")
+    """Show shards, files, megabytes a second and the time left."""
+    with _bar(console, quiet) as bar:
         files = written = 0
 
         def advance(step: ExportStep) -> None:
             nonlocal files, written
             files += step.done.written + step.done.skipped
             written += step.done.bytes
-            seconds = bar.tasks[0].elapsed or 1e-9
-            bar.update(task, advance=1, total=step.shards, rate=f"{files} files {written / seconds / 1e6:.0f} MB/s")
+            if bar:
+                bar(step.shards, lambda s: f"{files} files {written / s / 1e6:.0f} MB/s")
 
-        yield advance
+        yield advance if bar else None
 
 
 def show_plan(console: Console, plan: Plan, workers: int) -> None:
