@@ -79,7 +79,7 @@ def _interleaved(planes: list[Any], rounds: int) -> dict[str, tuple[int, float, 
         for name, codec in codecs.items():
             seen[name].append(_once(codec, planes))
     return {
-        name: (rows[0][0], *(median(row[i] for row in rows) for i in (1, 2, 3)))  # type: ignore[misc]
+        name: (rows[0][0], *(median(row[i] for row in rows) for i in (1, 2, 3)))  # type: ignore[misc]  # rows of four
         for name, rows in seen.items()
     }
 

@@ -152,5 +152,5 @@ class _Counting(SimpleHTTPRequestHandler):
         self.counts[f"{self.command} {code}"] += 1
         super().send_response(code, message)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
         """Say nothing."""

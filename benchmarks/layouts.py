@@ -145,7 +145,7 @@ def _asked(endpoint: str, seen: Any, name: str) -> list[str]:
         lambda: array[0].values,
         lambda: array[4, 0, bands].values,
         lambda: array[8, 0, 7].values,
-        *(lambda stream=stream: list(stream) for stream in streams),  # type: ignore[misc]
+        *(lambda stream=stream: list(stream) for stream in streams),  # type: ignore[misc]  # bound early
     ]
     told = []
     for read_one in reads:

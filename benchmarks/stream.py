@@ -285,7 +285,7 @@ def tar(work: dict[str, str]) -> dict[str, float]:
                 for member in members:
                     file = members.extractfile(member)
                     out = next(buffers) if row == 0 else out
-                    out[row] = np.load(io.BytesIO(file.read()))  # type: ignore[index,union-attr]
+                    out[row] = np.load(io.BytesIO(file.read()))  # type: ignore[index,union-attr]  # a file, and a buffer by then
                     row = (row + 1) % _BATCH
                     if row == 0:
                         yield out
