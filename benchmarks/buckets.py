@@ -61,8 +61,8 @@ def _patch(settings: Settings, endpoint: str, slow: str, seen: Any, client: str)
 def patches(place: str, client: str) -> dict[str, list[float]]:
     """Read every first and every second patch of an ROI, and as many bytes by one GET."""
     import cloudsen12_cube as c12
-    from cloudsen12_cube.access import access_of
-    from cloudsen12_cube.patient import open_patient
+    from cloudsen12_cube.storage.config import access_of
+    from cloudsen12_cube.storage.retry import open_patient
 
     where = url(place, client)
     times: dict[str, list[float]] = {"get": [], "first": [], "then": []}
@@ -95,8 +95,8 @@ def _open(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) 
 
 def write_empty(archive: str, cube: str) -> None:
     from cloudsen12_cube import plan
-    from cloudsen12_cube.opening import open_or_create
-    from cloudsen12_cube.place import place_of
+    from cloudsen12_cube.conversion.writer import open_or_create
+    from cloudsen12_cube.storage.open import place_of
 
     store = open_or_create(plan(archive), place_of(url(cube)))
     store.finalise(store.survey().there, ())

@@ -83,8 +83,7 @@ def convert(archive: str, cube: str, scheduler: str) -> float:
 def overhead(archive: str, scheduler: str) -> float:
     """Seconds that a task takes of a worker which does nothing but the task's way."""
     import cloudsen12_cube as c12
-    from cloudsen12_cube.cluster import cluster
-    from cloudsen12_cube.workers import started, submitting
+    from cloudsen12_cube.conversion.executor import cluster, started, submitting
 
     tasks = list(c12.plan(archive).tasks()) * 20
     with cluster(scheduler) as executor, submitting(nothing, executor, 0) as (submit, ahead):
@@ -94,7 +93,7 @@ def overhead(archive: str, scheduler: str) -> float:
 
 
 def nothing(task: Any) -> Any:
-    from cloudsen12_cube.record import PatchRecord, ShardRecord
+    from cloudsen12_cube.format.record import PatchRecord, ShardRecord
 
     patches = tuple(PatchRecord(p.time, p.s2_id_gee, 1) for p in task.patches)
     return ShardRecord(task.layout.product, task.roi_id, task.index, 1, "0" * 64, patches)
@@ -127,8 +126,8 @@ def _arrived(dask_scheduler: Any) -> int:
 
 def _as_listed(plan: Any) -> Any:
     """Give a plan of metadata alone the files that it would have: a task names them."""
-    from cloudsen12_cube.assets import PRODUCTS, files_of
-    from cloudsen12_cube.form import PatchFiles
+    from cloudsen12_cube.archive.base import PatchFiles
+    from cloudsen12_cube.schema.assets import PRODUCTS, files_of
 
     files = [name for product in PRODUCTS for name in files_of(product)]
     patches = {

@@ -38,8 +38,8 @@ def _planes(archive: Path) -> dict[str, list[Any]]:
     import numpy as np
 
     from cloudsen12_cube import plan
-    from cloudsen12_cube.assets import files_of
-    from cloudsen12_cube.raster import read
+    from cloudsen12_cube.archive.tiff import read
+    from cloudsen12_cube.schema.assets import files_of
 
     made = plan(archive)
     patches = list(made.archive.patches.values())

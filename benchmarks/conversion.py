@@ -97,6 +97,6 @@ def sizes(archive: Path, cube: Path, rois: int) -> None:
 
 
 def _files(product: str) -> tuple[str, ...]:
-    from cloudsen12_cube.assets import files_of
+    from cloudsen12_cube.schema.assets import files_of
 
     return tuple(files_of(product))

@@ -52,9 +52,9 @@ def convert(archive: str, cube: str) -> int:
 
 def measure(way: str, place: str) -> dict[str, float]:
     import cloudsen12_cube as c12
-    from cloudsen12_cube.accuracy import evaluate
-    from cloudsen12_cube.confusion import counted
-    from cloudsen12_cube.evaluation import ALGORITHMS
+    from cloudsen12_cube.evaluation.benchmark import evaluate
+    from cloudsen12_cube.evaluation.counts import counted
+    from cloudsen12_cube.evaluation.metrics import ALGORITHMS
 
     name, _, dask = way.partition(", ")
     cube = c12.open_cube(place, ["labels"], chunks="roi" if dask else None)

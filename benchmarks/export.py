@@ -66,7 +66,7 @@ def written(way: str, archive: str, cube: str, out: str) -> dict[str, float]:
 
 
 def _patches(cube: Any, out: str) -> None:
-    from cloudsen12_cube.cog import write_cogs
+    from cloudsen12_cube.exporters.cog import write_cogs
 
     for roi in cube["roi"].values:
         for time in cube["time"].values:

@@ -28,7 +28,7 @@ def flip(archive: str, cube: str, flips: int) -> list[tuple[object, ...]]:
     import numpy as np
 
     import cloudsen12_cube as c12
-    from cloudsen12_cube.store import read_shard
+    from cloudsen12_cube.format.metadata import read_shard
 
     c12.convert(archive, cube)
     random, rows = np.random.default_rng(0), []
@@ -80,7 +80,8 @@ def write(archive: str, cube: str, checked: bool) -> float:
     import shutil
 
     import cloudsen12_cube as c12
-    from cloudsen12_cube import shard, store
+    from cloudsen12_cube.format import metadata as store
+    from cloudsen12_cube.format import shard
 
     shutil.rmtree(cube, ignore_errors=True)
     if not checked:
@@ -104,7 +105,7 @@ def reads(work: str, rounds: int) -> list[tuple[str, dict[bool, list[float]]]]:
 
 
 def _by_zarr(cube: Path) -> None:
-    from cloudsen12_cube.store import read_shard
+    from cloudsen12_cube.format.metadata import read_shard
 
     for path in sorted(cube.glob("*/*/c/*/0/0/0/0")):
         read_shard(str(cube), path.parts[-7], int(path.parts[-5]))
@@ -128,7 +129,8 @@ def _leave_out(shard: Any, store: Any) -> None:
         little = np.ascontiguousarray(plane, dtype=np.dtype(layout.dtype).newbyteorder("<"))
         return codec.encode(little, layout.form.codec, layout.form.level)[: -codec.CRC]
 
-    from cloudsen12_cube import codec, patch
+    from cloudsen12_cube.archive import patch
+    from cloudsen12_cube.format import codec
 
     patch.encode_chunk = encode
     codecs = store._codecs

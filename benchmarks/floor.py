@@ -44,7 +44,7 @@ def _all(pool: Executor) -> None:
 def _load(archive: Path) -> None:
     """Read every file once, however many names it has."""
     from cloudsen12_cube import plan
-    from cloudsen12_cube.assets import files_of
+    from cloudsen12_cube.schema.assets import files_of
 
     blosc.use_threads = False
     made = plan(archive)

@@ -53,7 +53,7 @@ def prepare(archive: str, folder: str) -> dict[str, str]:
 
 def ours(source: str, place: str) -> float:
     import cloudsen12_cube as c12
-    from cloudsen12_cube.options import Options
+    from cloudsen12_cube.conversion.options import Options
 
     def work() -> None:
         c12.convert(source, place, _PRODUCTS, ["label_type=high"], options=Options(workers=0))
@@ -74,7 +74,7 @@ def _write(planes: Callable[[Any, str], Planes], source: str, place: str) -> Non
     import zarr
 
     import cloudsen12_cube as c12
-    from cloudsen12_cube.store import reference_codec
+    from cloudsen12_cube.format.metadata import reference_codec
 
     made = c12.plan(source, _PRODUCTS, ["label_type=high"])
     group = zarr.create_group(place, zarr_format=3)
@@ -100,7 +100,7 @@ def _write(planes: Callable[[Any, str], Planes], source: str, place: str) -> Non
 def _dats(_: Any, source: str) -> Planes:
     import numpy as np
 
-    from cloudsen12_cube.assets import bands_of
+    from cloudsen12_cube.schema.assets import bands_of
 
     for product, prefix in (("s2l1c", "L1C"), ("labels", "LABEL")):
         for band, name in enumerate(bands_of(product)):

@@ -66,7 +66,7 @@ def make_catalogue(path: str, rois: int) -> str:
 def plan_all(archive: str) -> dict[str, float]:
     from benchmarks.common import peak
     from cloudsen12_cube import plan
-    from cloudsen12_cube.plan_document import as_json
+    from cloudsen12_cube.conversion.planning import as_json
 
     start = time.perf_counter()
     made = plan(archive)
@@ -79,8 +79,8 @@ def plan_all(archive: str) -> dict[str, float]:
 def write_empty(archive: str, cube: str) -> float:
     """Write the metadata of a cube of which no shard is done."""
     from cloudsen12_cube import plan
-    from cloudsen12_cube.opening import open_or_create
-    from cloudsen12_cube.sink import Sink
+    from cloudsen12_cube.conversion.writer import open_or_create
+    from cloudsen12_cube.storage.local import Sink
 
     start = time.perf_counter()
     store = open_or_create(plan(archive), Sink(cube))

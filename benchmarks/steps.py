@@ -75,7 +75,8 @@ def _no_sha256() -> None:
 
 
 def _no_checks() -> None:
-    from cloudsen12_cube import patch, shard
+    from cloudsen12_cube.archive import patch
+    from cloudsen12_cube.format import shard
 
     patch.check = lambda *_: None  # type: ignore[assignment]
     patch.check_label = lambda *_: None  # type: ignore[assignment]
@@ -90,7 +91,7 @@ def _no_crc32c() -> None:
 
 
 def _no_tables() -> None:
-    from cloudsen12_cube.cube import Cube
+    from cloudsen12_cube.conversion.writer import Cube
 
     Cube.write_metadata = lambda *_: {}  # type: ignore[method-assign]
 

@@ -129,7 +129,7 @@ def _made(work: dict[str, str], inputs: Any, target: str | None = None, **option
     import pandas as pd
 
     import cloudsen12_cube as c12
-    from cloudsen12_cube.stream import StreamOptions
+    from cloudsen12_cube.training.stream import StreamOptions
 
     cube = c12.open_cube(work["cube"])
     options = {"last": "drop", "labelled_only": False} | options
@@ -223,9 +223,9 @@ def bare(work: dict[str, str]) -> dict[str, float]:
     from numcodecs import blosc
 
     import cloudsen12_cube as c12
-    from cloudsen12_cube.chunks import Chunks
-    from cloudsen12_cube.layout import shard_key
-    from cloudsen12_cube.patches import stored_cube
+    from cloudsen12_cube.dataset.patches import stored_cube
+    from cloudsen12_cube.format.layout import shard_key
+    from cloudsen12_cube.format.shard import ChunkReader as Chunks
 
     stored = stored_cube(c12.open_cube(work["cube"]))
     chunks = Chunks(stored.objects, stored.layout("s2l1c"))
@@ -310,7 +310,7 @@ def rasterio2(work: dict[str, str]) -> dict[str, float]:
 
 
 def torch_loader(work: dict[str, str], workers: int) -> dict[str, float]:
-    from cloudsen12_cube.torch_stream import TorchStream, loader
+    from cloudsen12_cube.training.torch import TorchStream, loader
 
     made = _made(work, _ALL, "manual_hq")
     return _rate(iter(loader(TorchStream(made), workers)))

@@ -66,7 +66,7 @@ def _size(place: Path) -> int:
 
 def conditions(cube: str, kind: str) -> list[str]:
     """Give conditions that name half of the ROIs, or all of them with some of their dates."""
-    from cloudsen12_cube.store import read_table
+    from cloudsen12_cube.format.metadata import read_table
 
     order, _ = read_table(cube)
     return [f"roi_id={'|'.join(order[::2])}"] if kind == "whole" else ["cloud_coverage!=cloudy"]
@@ -86,7 +86,7 @@ def taken(cube: str, out: str, where: list[str]) -> dict[str, float]:
 
     import cloudsen12_cube as c12
     from benchmarks.common import timed
-    from cloudsen12_cube import codec
+    from cloudsen12_cube.format import codec
 
     count = [0]
     ours, zarrs = codec.blosc.decompress, BloscCodec._decode_single

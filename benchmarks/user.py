@@ -16,7 +16,7 @@ def convert(archive: str, cube: str) -> dict[str, float]:
 
 
 def _convert(archive: str, cube: str) -> None:
-    from cloudsen12_cube.assets import PRODUCTS, files_of
+    from cloudsen12_cube.schema.assets import PRODUCTS, files_of
 
     patches: dict[str, list[Path]] = {}
     for folder in sorted(Path(archive).glob("*/ROI_*/*")):

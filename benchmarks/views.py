@@ -80,8 +80,8 @@ def graphs(place: str) -> list[tuple[Any, ...]]:
 def classes() -> list[tuple[Any, ...]]:
     import numpy as np
 
-    from cloudsen12_cube.classes import LAYERS
-    from cloudsen12_cube.labels import to_classes
+    from cloudsen12_cube.schema.classes import LAYERS
+    from cloudsen12_cube.schema.labels import to_classes
 
     random = np.random.default_rng(0)
     rows = []

@@ -1,33 +1,89 @@
-"""The accessor ``.cloudsen12``: what a cube, a product's Dataset or a label array can be asked, in one line each.
+"""The pictures of a cube, ``.cloudsen12.plot``: each is a line over the file that draws it.
+
+matplotlib takes longer to import than a cube takes to open, so it is imported when a picture is asked for.
+
+The accessor ``.cloudsen12``: what a cube, a product's Dataset or a label array can be asked, in one line each.
 
 Every method is a few lines over a file that does the work. Nothing is read before values are asked for, and no object
 is changed: an accessor keeps nothing but the object that it stands on. What takes longer to import than a cube takes to
 open (matplotlib, geopandas) is imported when it is asked for.
+
+The accessor ``.cloudsen12`` of a product's Dataset, of one patch, and of an array of labels or pixels.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube import class_view, html, patch_view, prediction, query
-from cloudsen12_cube.accuracy import Predictions, evaluate, per_patch
-from cloudsen12_cube.assets import PRODUCTS
-from cloudsen12_cube.classes import ClassName, Scheme, Superclass, Threshold
-from cloudsen12_cube.confusion import Source, confusion
-from cloudsen12_cube.plot_accessor import Plot
-from cloudsen12_cube.query import Wanted
-from cloudsen12_cube.reflectance import OPTICAL, reflectance
-from cloudsen12_cube.stream import Inputs, Stream, StreamOptions, make_stream
-from cloudsen12_cube.table_six import Table
+from cloudsen12_cube.dataset import OPTICAL, Wanted, query, reflectance
+from cloudsen12_cube.dataset import class_views as class_view
+from cloudsen12_cube.dataset import patch as patch_view
+from cloudsen12_cube.dataset import predictions as prediction
+from cloudsen12_cube.evaluation import Predictions, Source, Table, confusion, evaluate, per_patch
+from cloudsen12_cube.exporters import cog
+from cloudsen12_cube.plotting import Image
+from cloudsen12_cube.plotting import repr as html
+from cloudsen12_cube.schema import PRODUCTS, ClassName, Scheme, Superclass, Threshold
+from cloudsen12_cube.training import Inputs, Stream, StreamOptions, make_stream
 
 if TYPE_CHECKING:
     import geopandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-    from cloudsen12_cube.torch_stream import TorchStream
+    from cloudsen12_cube.training import TorchStream
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Pictures of a cube; each returns matplotlib axes and reads only what it draws."""
+
+    cube: xr.DataTree
+
+    def rgb(
+        self,
+        roi: str,
+        time: int,
+        ax: Axes | None = None,
+        product: Image | None = None,
+        bands: Sequence[str] = ("B4", "B3", "B2"),
+    ) -> Axes:
+        """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
+        from cloudsen12_cube.plotting import images as plot
+
+        return plot.rgb(self.cube, roi, time, ax, product, bands)
+
+    def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
+        """Draw one label layer of one patch; see `cloudsen12_cube.plot.labels`."""
+        from cloudsen12_cube.plotting import images as plot
+
+        return plot.labels(self.cube, roi, time, of, ax, legend)
+
+    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: Image | None = None) -> npt.NDArray[Any]:
+        """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
+        from cloudsen12_cube.plotting import images as plot
+
+        return plot.overview(self.cube, roi, of, product)
+
+    def confusion(self, counts: xr.Dataset) -> Figure:
+        """Draw a confusion matrix, the paper's figure 7; see `cloudsen12_cube.plot_evaluation.confusion_figure`."""
+        from cloudsen12_cube.plotting import figures as plot_evaluation
+
+        return plot_evaluation.confusion_figure(counts)
+
+    def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
+        """Draw how accuracies spread, the paper's figure 9; see `cloudsen12_cube.plot_evaluation.accuracy_figure`."""
+        from cloudsen12_cube.plotting import figures as plot_evaluation
+
+        return plot_evaluation.accuracy_figure(per_patch, scheme)
 
 
 @xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
@@ -137,7 +193,7 @@ class CubeAccessor:
         if bbox is not None:
             keep &= query.inside_box(root, bbox)
         if geometry is not None:
-            from cloudsen12_cube import footprints
+            from cloudsen12_cube.dataset import geometry as footprints
 
             keep &= footprints.inside(self._cube, geometry)
         return query.selected_tree(self._cube, keep)
@@ -150,7 +206,7 @@ class CubeAccessor:
         geopandas.GeoDataFrame
             One row a patch, EPSG:4326.
         """
-        from cloudsen12_cube import footprints
+        from cloudsen12_cube.dataset import geometry as footprints
 
         return footprints.footprints(self._cube)
 
@@ -322,7 +378,7 @@ class CubeAccessor:
         options: StreamOptions | None = None,
     ) -> TorchStream:
         """Make a PyTorch ``IterableDataset`` of batches; parameters and errors are those of `stream`."""
-        from cloudsen12_cube.torch_stream import TorchStream
+        from cloudsen12_cube.training import TorchStream
 
         return TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
 
@@ -350,3 +406,120 @@ class CubeAccessor:
 
     def _repr_html_(self) -> str:
         return html.cube_html(self._cube)
+
+
+@xr.register_dataarray_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class ArrayAccessor:
+    """What an array of labels, or of Sentinel-2 pixels, can be asked."""
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    def classes(
+        self, layer: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """See labels as the four classes; ``layer`` may be left out where the array is one band.
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.classes`.
+        """
+        return class_view.classes(self._array, layer, threshold, scale)
+
+    def superclass(
+        self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """See labels as ``cloud`` or ``valid``.
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.superclass`.
+        """
+        return class_view.superclass(self._array, scheme, of, threshold, scale)
+
+    def mask(
+        self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Mask the pixels of some classes; the coordinate ``labelled`` tells where there is a label.
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.mask`.
+        """
+        return class_view.mask(self._array, names, of, threshold, scale)
+
+    def priority_merge(
+        self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Merge label layers by the priorities of the paper's table 3.
+
+        Parameters and errors are those of `cloudsen12_cube.class_view.priority_merge`.
+        """
+        return class_view.priority_merge(self._array, layers, threshold, scale)
+
+    def reflectance(self, bands: str | Sequence[str] | None = None) -> xr.DataArray:
+        """Give the pixels of ``s2l1c`` or ``s2l2a`` in physical units.
+
+        Parameters and errors are those of `cloudsen12_cube.reflectance.reflectance`.
+        """
+        return reflectance(self._array, bands)
+
+
+@xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class DatasetAccessor:
+    """What a product's Dataset, the flat view or one patch can be asked."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def _product(self, *names: str) -> xr.DataArray:
+        """Find a product, with its bands on ``band``."""
+        for name in names:
+            if name in self._dataset.data_vars:
+                flat = {
+                    f"{n}_{name}": n for n in ("band", "scale", "offset") if f"{n}_{name}" in self._dataset.variables
+                }
+                return self._dataset[name].rename(flat)
+        there = ", ".join(map(str, self._dataset.data_vars)) or "nothing"
+        raise KeyError(f"no {' or '.join(names)} in this Dataset: it has {there}")
+
+    def classes(
+        self, layer: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """See a label layer as the four classes; as `cloudsen12_cube.class_view.classes`."""
+        return class_view.classes(self._product("labels"), layer, threshold, scale)
+
+    def superclass(
+        self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """See a label layer as ``cloud`` or ``valid``; as `cloudsen12_cube.class_view.superclass`."""
+        return class_view.superclass(self._product("labels"), scheme, of, threshold, scale)
+
+    def mask(
+        self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Mask the pixels of some classes; as `cloudsen12_cube.class_view.mask`."""
+        return class_view.mask(self._product("labels"), names, of, threshold, scale)
+
+    def priority_merge(
+        self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Merge label layers; as `cloudsen12_cube.class_view.priority_merge`."""
+        return class_view.priority_merge(self._product("labels"), layers, threshold, scale)
+
+    def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
+        """Give Sentinel-2 pixels in physical units; as `cloudsen12_cube.reflectance.reflectance`."""
+        return reflectance(self._product(*([product] if product else OPTICAL)), bands)
+
+    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+        """Select one patch, placed on the map; as `cloudsen12_cube.patch_view.select_patch_of`."""
+        return patch_view.select_patch_of(self._dataset, name, time, roi)
+
+    def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write one patch back as the archive's files; as `cloudsen12_cube.cog.write_cogs`.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the patch, which is made.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files.
+        """
+        return cog.write_cogs(self._dataset, path)

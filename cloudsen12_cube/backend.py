@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from cloudsen12_cube.reader import open_cube
+from cloudsen12_cube.dataset import open_cube
 
 
 class CubeBackend(BackendEntrypoint):

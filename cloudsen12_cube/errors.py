@@ -1,6 +1,11 @@
-"""What can go wrong, as types: the command line turns them into one line and an exit code."""
+"""What can go wrong, as types: the command line turns them into one line and an exit code.
+
+What must not be told: user names, passwords and signatures in URLs.
+"""
 
 from __future__ import annotations
+
+import re
 
 
 class CubeError(Exception):
@@ -49,3 +54,11 @@ class PatchError(Exception):
     def __reduce__(self) -> tuple[type[PatchError], tuple[str, str, str]]:
         """Cross process borders whole: the default would hand back the message alone."""
         return type(self), (self.path, self.found, self.expected)
+
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")]*)?", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Take user information, query and fragment out of every URL in a text; the rest of it stays as it is."""
+    return _URL.sub(r"\1\2", text)

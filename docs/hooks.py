@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from cloudsen12_cube.arguments import make_parser
+from cloudsen12_cube.cli.parser import make_parser
 
 _MARK = "<!-- the commands -->"
 

@@ -29,9 +29,9 @@ import xarray as xr
 from torch import nn
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.prediction import Predicted, write_layer
-from cloudsen12_cube.stream import StreamOptions
-from cloudsen12_cube.torch_stream import TorchStream, loader
+from cloudsen12_cube.dataset.predictions import Predicted, write_layer
+from cloudsen12_cube.training.stream import StreamOptions
+from cloudsen12_cube.training.torch import TorchStream, loader
 
 INPUTS: dict[str, list[str] | None] = {"s2l1c": None}
 SCALE = 1e-4  # of the stored integers; they cross to the GPU as they are, in half the bytes of floats

@@ -17,9 +17,9 @@ import xarray as xr
 from conftest import SHARED, needs_shared
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.assets import ASSETS, PRODUCTS, bands_of, find_band
-from cloudsen12_cube.classes import LAYERS
-from cloudsen12_cube.labels import to_classes
+from cloudsen12_cube.schema.assets import ASSETS, PRODUCTS, bands_of, find_band
+from cloudsen12_cube.schema.classes import LAYERS
+from cloudsen12_cube.schema.labels import to_classes
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 VIEWS = {
@@ -262,7 +262,7 @@ def test_footprints_and_pictures_are_reached(cube: Path) -> None:
 
 
 def test_the_benchmark_is_reached(cube: Path) -> None:
-    from cloudsen12_cube.accuracy import evaluate
+    from cloudsen12_cube.evaluation.benchmark import evaluate
 
     tree = c12.open_cube(cube)
     accessor = tree.cloudsen12

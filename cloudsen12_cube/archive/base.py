@@ -1,0 +1,315 @@
+"""What lies under a folder or a URL: one listing, and the bytes of what is listed.
+
+What every published form of the dataset is to the rest of the package: patches, their metadata, and a decoder.
+
+A form is one file, ``form_*.py``, with a `Finder`: it sees what is listed and gives a `Form` or None. Its row
+in ``archive.FORMS`` makes it known. Nothing else of the package knows how the files of a form look.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cloudsen12_cube.archive.tiff import Header, directory_inside, read_header
+from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.storage import NOTHING, Access, access_of, clean, is_url, open_patient
+
+SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco")
+"""What any published form is made of; other files are nobody's business."""
+_DEPTH = 7  # one level on top, label folder, ROI, patch, labels: deeper lies nothing of ours
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file."""
+
+    path: str
+    """Below the root, with slashes."""
+    size: int
+    """Bytes; -1 where a server does not tell."""
+    outside: bool = False
+    """Whether it is a link out of the root: known, never followed."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A root, and how to read below it."""
+
+    root: str
+    access: Access = NOTHING
+    """How to get there, if it is a URL."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return is_url(self.root)
+
+    def read(self, path: str, start: int = 0, size: int = -1) -> bytes:
+        """Read a file, whole or a part of it.
+
+        Parameters
+        ----------
+        path : str
+            Below the root.
+        start, size : int
+            First byte, and how many; all that follow by default. Fewer come where the file ends before.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read, or is no file: who opens a pipe waits for ever.
+        RemoteError
+            If a bucket does not give it.
+        """
+        if self.is_remote:
+            span = None if start == 0 and size < 0 else (start, None if size < 0 else start + size)
+            data = open_patient(self.root, self.access).get(path, span)
+            if data is None:
+                raise FileNotFoundError(errno.ENOENT, "it is not there any more", f"{self.root}/{path}")
+            return data
+        place = os.path.join(self.root, path)
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", place)
+        with open(place, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+
+def listed(root: str | os.PathLike[str]) -> tuple[Listing, Iterator[Entry]]:
+    """List a folder, a bucket or a single file; nothing is opened.
+
+    Raises
+    ------
+    ArchiveError
+        If there is no such place.
+    """
+    access, root = access_of(root), clean(root)
+    if root.endswith(".taco") and (is_url(root) or os.path.isfile(root)):
+        folder, _, name = root.rpartition("/") if is_url(root) else (os.path.dirname(root) or ".", "", root)
+        listing = Listing(folder, access)
+        return listing, iter([Entry(os.path.basename(name), _size(listing, os.path.basename(name)))])
+    if is_url(root):
+        return Listing(root, access), _bucket(root, access)
+    if not os.path.isdir(root):
+        found = "is a file" if os.path.exists(root) else "does not exist"
+        raise ArchiveError(f"{root} {found}: give the folder that holds high/, scribble/ or nolabel/, or .taco files")
+    return Listing(root, access), _walk(os.path.realpath(root), "", 0)
+
+
+def _size(listing: Listing, name: str) -> int:
+    if not listing.is_remote:
+        return os.path.getsize(os.path.join(listing.root, name))
+    size = open_patient(listing.root, listing.access).size(name)
+    if size is None:
+        raise ArchiveError(f"{listing.root}/{name} does not exist: give the folder of the .taco files, or one of them")
+    return size
+
+
+def _bucket(url: str, access: Access) -> Iterator[Entry]:
+    """List a bucket once; nothing is asked of a single file."""
+    for path, size in open_patient(url, access).listed():
+        if path.endswith(SUFFIXES) and path.count("/") <= _DEPTH:
+            yield Entry(path, size)
+
+
+def _walk(root: str, folder: str, depth: int) -> Iterator[Entry]:
+    """List files below a folder, in the order of their names, without following links that lead out of the root."""
+    try:
+        with os.scandir(os.path.join(root, folder)) as scan:
+            entries = sorted(scan, key=lambda e: e.name)
+    except PermissionError:
+        raise ArchiveError(f"no permission to list {os.path.join(root, folder)}") from None
+    for entry in entries:
+        path = f"{folder}{entry.name}"
+        outside = entry.is_symlink() and _leaves(entry.path, root)
+        if not outside and entry.is_dir():
+            if depth < _DEPTH:
+                yield from _walk(root, f"{path}/", depth + 1)
+        elif path.endswith(SUFFIXES):
+            size = 0 if outside or not entry.is_file() else entry.stat().st_size
+            yield Entry(path, size, outside)
+
+
+def _leaves(path: str, root: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), root]) != root
+
+
+Pixels = npt.NDArray[Any]
+
+_HEAD = 32 * 1024
+_MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
+_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
+
+PatchKey = tuple[str, str]
+"""(roi_id, s2_id_gee): the image id alone repeats across ROIs."""
+
+Meaning = Literal["v1.0", "v1.1"] | None
+"""What the codes of ``test`` mean, where a form tells."""
+
+
+@dataclass(frozen=True)
+class PatchFiles:
+    """Where the assets of one patch lie."""
+
+    folder: str
+    """Path of the patch inside the archive, ``high/ROI_0001/...``, or of the folder of files that hold many patches."""
+    label_type: str
+    """What the archive says of it."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Asset file (``labels/fmask``) -> name inside the folder (``labels/fmask.tif``), as the decoder reads it."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Asset file -> bytes; -1 where a server does not tell."""
+    outside: frozenset[str] = frozenset()
+    """Asset files that are links out of the archive: known, never followed."""
+    starts: dict[str, int] = field(default_factory=dict)
+    """Asset file -> its first byte, where a file holds several."""
+    number: int = 0
+    """Position of the patch in files that hold one patch after another."""
+    rows: int = 0
+    """Rows (and columns) of a patch that lies in a larger, padded image; 0 where nothing is padded."""
+    corner: tuple[int, int] = (0, 0)
+    """Row and column of a padded image at which the patch begins."""
+
+
+class Piece(NamedTuple):
+    """Some bytes of a file."""
+
+    path: str
+    """Below the archive's root."""
+    start: int = 0
+    size: int = -1
+    """-1 for all."""
+
+
+class Decoder(Protocol):
+    """How the bytes of an asset become pixels: small, picklable, and sent with each task."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name an asset of a patch in a message and in the record of a shard."""
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Say which bytes make an asset, in order.
+
+        Raises
+        ------
+        PatchError
+            If some of them are not there.
+        """
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read what an asset says of itself, or None if it is damaged."""
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Turn the bytes of all pieces into pixels of shape (count, height, width).
+
+        Raises
+        ------
+        PatchError
+            If they are damaged, or would take more than ``limit`` bytes.
+        """
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read an asset by other libraries than `decode` does: what a verification compares with."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pixels as another reader sees them."""
+
+    pixels: Pixels
+    """(count, height, width)."""
+    descriptions: Sequence[str]
+    nodata: float | None = None
+
+
+class Form(Protocol):
+    """An archive as one of the forms."""
+
+    @property
+    def patches(self) -> dict[PatchKey, PatchFiles]:
+        """What lies where."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """How to read it."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the codes of ``test`` mean, where the form tells."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of layers that it has and a cube has no place for."""
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Give where the metadata come from, and them as texts, one row a patch, named as in ``properties``."""
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Yield the metadata of each patch as they stand in the files, read apart from `table`."""
+
+
+class Finder(Protocol):
+    """Recognise a form, from one entry of the listing after another: a full archive has 1.2 million of them."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that it wants to see, ``.tif``."""
+
+    def add(self, entry: Entry) -> None:
+        """Take a file into account."""
+
+    def found(self, listing: Listing) -> Form | None:
+        """Give the archive as this form, or None if it is none."""
+
+
+def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Header | None:
+    """Read the header of a tif; most files have it in front, the others are read whole.
+
+    Parameters
+    ----------
+    read : callable
+        Gives so many bytes from the file's first one on, or all where there are fewer.
+    path : str
+        For messages.
+    size : int
+        Bytes of the file; -1 where a server does not tell.
+
+    Returns
+    -------
+    Header or None
+        None if it is damaged, or cannot be read.
+    """
+    for length in (_HEAD, _MOST):
+        try:
+            data = read(length)
+            if length == _MOST or len(data) < length or directory_inside(data):
+                return read_header(data, path, size if size >= 0 else _UNTOLD)
+        except PatchError:
+            continue
+        except OSError:
+            return None
+    return None
+
+
+def cropped(pixels: Pixels, files: PatchFiles) -> Pixels:
+    """Cut a patch out of a padded image, (count, height, width)."""
+    (row, column), rows = files.corner, files.rows
+    return np.ascontiguousarray(pixels[:, row : row + rows, column : column + rows])
+
+
+def surround(pixels: Pixels, files: PatchFiles) -> Pixels:
+    """Give the pixels around a patch, (count, n)."""
+    (row, column), rows = files.corner, files.rows
+    around = np.ones(pixels.shape[1:], dtype=bool)
+    around[row : row + rows, column : column + rows] = False
+    outside: Pixels = pixels[:, around]
+    return outside

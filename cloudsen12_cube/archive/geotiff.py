@@ -1,0 +1,204 @@
+"""The published layout: a folder a patch, with a tif for each of its assets.
+
+``{high|scribble|nolabel}/ROI_*/<s2_id_gee>/[extra/|labels/]<asset>.tif``; copies spell the third folder in other ways
+or put everything one level deeper.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import posixpath
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import pandas as pd
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from cloudsen12_cube.archive import metadata
+from cloudsen12_cube.archive.base import (
+    Entry,
+    Listing,
+    Meaning,
+    PatchFiles,
+    PatchKey,
+    Piece,
+    Pixels,
+    Seen,
+    header_in_front,
+)
+from cloudsen12_cube.archive.tiff import Header, read
+from cloudsen12_cube.errors import ArchiveError
+from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, TestMeaning
+
+NOTE_NAME = "cloudsen12_export.json"
+
+
+def told_meaning(listing: Listing, table: str, documents: Sequence[str]) -> TestMeaning | None:
+    """Find out what an exported folder says of its codes of ``test``; None for any other archive.
+
+    Raises
+    ------
+    ArchiveError
+        If the note beside the table is damaged: to guess could turn validation into test.
+    """
+    path = posixpath.join(posixpath.dirname(table), NOTE_NAME)
+    if path not in documents:
+        return None
+    try:
+        meaning = json.loads(listing.read(path))["test_meaning"]
+    except (ValueError, TypeError, KeyError):
+        meaning = None
+    for known in get_args(TestMeaning):
+        if meaning == known:
+            return known  # type: ignore[no-any-return]  # one of the literals
+    raise ArchiveError(
+        f"{path} does not say what the codes of `test` mean (one of {', '.join(get_args(TestMeaning))}): "
+        "remove it and give --test-meaning"
+    )
+
+
+_FOLDERS = "|".join(LABEL_FOLDERS)
+_PATCH = re.compile(rf"(?:[^/]+/)?({_FOLDERS})/(ROI_\d+)/([\w.-]+)/((?:extra/|labels/)?[\w-]+)\.tif")
+_STEMS = frozenset(asset.file for asset in ASSETS)
+_TABLES = ("cloudsen12_metadata.csv", "metadata.csv")
+
+
+@dataclass(frozen=True)
+class TifDecoder:
+    """A whole file is an asset."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name the file."""
+        return f"{files.folder}/{files.names[name]}"
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Give the whole file."""
+        return (Piece(self.path(files, name)),)
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read the header of the file."""
+        path = self.path(files, name)
+        return header_in_front(lambda length: listing.read(path, 0, length), path, files.sizes[name])
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Decode the file."""
+        return read(data, self.path(files, name), limit)
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read the file by GDAL."""
+        path = self.path(files, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
+            source = io.BytesIO(listing.read(path)) if listing.is_remote else os.path.join(listing.root, path)
+            with rasterio.open(source) as file:
+                return Seen(file.read(), [text or "" for text in file.descriptions], file.nodata)
+
+
+TIFS = TifDecoder()
+
+
+@dataclass(frozen=True)
+class TifForm:
+    """A listed archive of tifs."""
+
+    listing: Listing
+    patches: dict[PatchKey, PatchFiles]
+    tables: tuple[str, ...]
+    """CSV files with metadata, the shallowest first."""
+    documents: tuple[str, ...]
+    """JSON files, any of which may be a STAC item."""
+    decoder: TifDecoder = TIFS
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def meaning(self) -> Meaning:
+        """What an exported folder says of itself."""
+        return told_meaning(self.listing, self.tables[0], self.documents) if self.tables else None
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Read the metadata: from the CSV, else from STAC items, else from the folders."""
+        if self.tables:
+            path = self.tables[0]
+            return "csv", metadata.from_csv(_text(self.listing, path), path)
+        items = metadata.from_stac((p, metadata.parse_json(_text(self.listing, p), p)) for p in self.documents)
+        if len(items):
+            return "stac", items
+        keys = [(files.label_type, *key) for key, files in sorted(self.patches.items())]
+        if not keys:
+            raise ArchiveError(f"{self.listing.root} is no CloudSEN12 archive: its JSON files are no items of it")
+        return "folders", metadata.from_folders(keys)
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Read the metadata by the csv and json modules alone."""
+        if self.tables:
+            yield from csv.DictReader(io.StringIO(self.listing.read(self.tables[0]).decode("utf-8-sig"), newline=""))
+            return
+        found = False
+        for path in self.documents:
+            document = json.loads(self.listing.read(path))
+            if isinstance(document, dict) and "roi_id" in document.get("properties", {}):
+                found = True
+                yield document["properties"]
+        if not found:
+            for (roi, image), files in self.patches.items():
+                yield {"roi_id": roi, "s2_id_gee": image, "label_type": files.label_type}
+
+
+def _text(listing: Listing, path: str) -> str:
+    try:
+        return listing.read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
+
+
+class TifFinder:
+    """Tells patches from metadata."""
+
+    suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two say that metadata may be another form's
+
+    def __init__(self) -> None:
+        self.patches: dict[PatchKey, PatchFiles] = {}
+        self.tables: list[str] = []
+        self.documents: list[str] = []
+        self.others = False
+
+    def add(self, entry: Entry) -> None:
+        """Sort a file in."""
+        match = _PATCH.fullmatch(entry.path)
+        stem = SPELLINGS.get(match[4], match[4]) if match else ""
+        if match and stem in _STEMS:
+            self._add(match, sys.intern(stem), entry)
+        elif os.path.basename(entry.path) in _TABLES and not entry.outside:
+            self.tables.append(entry.path)
+        elif entry.path.endswith(".json") and not entry.outside:
+            self.documents.append(entry.path)
+        elif entry.path.endswith((".dat", ".taco")):
+            self.others = True
+
+    def _add(self, match: re.Match[str], stem: str, entry: Entry) -> None:
+        label_type, roi, image = LABEL_FOLDERS[match[1]], match[2], match[3]
+        folder = entry.path[: match.end(3)]
+        files = self.patches.setdefault((roi, image), PatchFiles(folder, label_type))
+        if files.folder != folder:
+            raise ArchiveError(f"{roi}/{image} is there twice, as {files.folder} and {folder}: move one of them away")
+        files.names[stem] = sys.intern(entry.path[len(folder) + 1 :])
+        files.sizes[stem] = entry.size
+        if entry.outside:
+            self.patches[roi, image] = replace(files, outside=files.outside | {stem})
+
+    def found(self, listing: Listing) -> TifForm | None:
+        """Give the archive; metadata alone are one, too, unless they belong to another form."""
+        if not self.patches and (self.others or not (self.tables or self.documents)):
+            return None
+        if not self.patches and "zarr.json" in self.documents:
+            raise ArchiveError(f"{listing.root} is a Zarr store, and an archive is asked for here")
+        by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
+        return TifForm(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

@@ -1,0 +1,391 @@
+"""The bytes of the files of a patch: from a disk when they are wanted, from afar before they are.
+
+One request a file, several under way: while one patch is decoded, the files of the next one travel.
+
+One product of one patch: its files read, checked and encoded into inner chunks.
+
+The bands of one file of a patch as a cube would hold them: read, checked and cast, or refused as a conversion would.
+
+For those who look at an archive in place: nothing is compressed again, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudsen12_cube.archive.base import Decoder, PatchFiles, Piece
+from cloudsen12_cube.archive.geotiff import TIFS
+from cloudsen12_cube.archive.grid import difference
+from cloudsen12_cube.archive.tiff import Header
+from cloudsen12_cube.errors import PatchError, without_secrets
+from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, PatchRecord, ProductLayout, Source, encode_chunk
+from cloudsen12_cube.schema import Grid, band_name, files_of, layer
+from cloudsen12_cube.storage import NOTHING, Access, is_url, open_patient
+
+
+@dataclass(frozen=True)
+class PatchTask:
+    """One patch of a shard, and the files that fill it."""
+
+    time: int
+    s2_id_gee: str
+    grid: Grid
+    files: PatchFiles | None
+    """None where the archive has no folder for this row of its metadata."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that is needed to make one shard: small, and sent as it is to a worker anywhere."""
+
+    root: str
+    layout: ProductLayout
+    roi_id: str
+    index: int
+    """Position of the ROI on disk."""
+    patches: tuple[PatchTask, ...]
+    required: frozenset[str]
+    """Files without which a patch of this product is not whole."""
+    access: Access = NOTHING
+    """How to get to the archive, if it is a URL."""
+    decoder: Decoder = TIFS
+    """How its files become pixels."""
+
+
+Fetch = Callable[[str], bytes]
+"""Name of an asset file, ``labels/fmask``, -> its bytes."""
+
+_LEAST = 16 * 2**20
+_REQUESTS = 32
+"""Files that a process asks a bucket for at a time."""
+
+
+def most_bytes(layout: ProductLayout, name: str) -> int:
+    """Bytes that a file may have, and its pixels: 64 bits a pixel, or what a little patch and a large tile take.
+
+    A sound file has a quarter of that, overviews included. More is refused before it is read, or decoded.
+    """
+    return max(_LEAST, 8 * len(files_of(layout.product)[name]) * layout.height * layout.width)
+
+
+def with_files(task: ShardTask) -> Iterator[tuple[PatchTask, Fetch]]:
+    """Yield the patches of a shard, each with what gives the bytes of its files."""
+    if not is_url(task.root):
+        yield from ((patch, partial(read_file, task, patch)) for patch in task.patches)
+        return
+    coming = [_sent_for(task, patch) for patch in task.patches[:1]]
+    for index, patch in enumerate(task.patches):
+        files = coming.pop()
+        coming += [_sent_for(task, later) for later in task.patches[index + 1 : index + 2]]
+        yield patch, partial(_taken, files)
+
+
+def _sent_for(task: ShardTask, patch: PatchTask) -> dict[str, Future[bytes]]:
+    there = patch.files.names if patch.files else {}
+    wanted = [name for name in files_of(task.layout.product) if name in there]
+    return {name: _pool(os.getpid()).submit(read_file, task, patch, name) for name in wanted}
+
+
+def _taken(files: dict[str, Future[bytes]], name: str) -> bytes:
+    return files.pop(name).result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    del process
+    return ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
+
+
+def read_file(task: ShardTask, patch: PatchTask, name: str) -> bytes:
+    """Read the bytes of one asset of a patch.
+
+    Raises
+    ------
+    PatchError
+        If a file is not there, is none, is too large, or leads out of the archive.
+    RemoteError
+        If a bucket does not give it: that says nothing of the file.
+    """
+    files = patch.files or PatchFiles("", "")
+    path = task.decoder.path(files, name)
+    if name in files.outside:
+        raise PatchError(path, "a link that leads out of the archive", "a file inside it")
+    limit = most_bytes(task.layout, name)
+    if files.sizes[name] > limit:
+        raise PatchError(path, f"a file of {files.sizes[name]} bytes", f"at most {limit} bytes")
+    pieces = task.decoder.pieces(files, name)
+    if is_url(task.root):
+        return b"".join(_from_afar(task, piece, files.sizes[name], path) for piece in pieces)
+    return b"".join(_from_disk(os.path.join(task.root, piece.path), piece, path, limit) for piece in pieces)
+
+
+def _from_disk(place: str, piece: Piece, path: str, limit: int) -> bytes:
+    try:
+        found = os.stat(place)
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
+            raise PatchError(path, "no regular file", "a file")
+        if piece.size < 0 and found.st_size > limit:
+            raise PatchError(path, f"a file of {found.st_size} bytes", f"at most {limit} bytes")
+        with open(place, "rb") as file:
+            file.seek(piece.start)
+            data = file.read(limit if piece.size < 0 else piece.size)
+    except OSError as error:
+        raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
+    return _whole(data, piece.size, path)
+
+
+def _from_afar(task: ShardTask, piece: Piece, listed: int, path: str) -> bytes:
+    span = None if piece.size < 0 else (piece.start, piece.start + piece.size)
+    data = open_patient(task.root, task.access).get(piece.path, span)
+    if data is None:
+        raise PatchError(path, "no such file any more", "the file that was listed")
+    return _whole(data, listed if piece.size < 0 else piece.size, path)
+
+
+def _whole(data: bytes, size: int, path: str) -> bytes:
+    if size not in (-1, len(data)):
+        raise PatchError(path, f"{len(data)} bytes", f"the {size} bytes that were listed")
+    return data
+
+
+Planes = npt.NDArray[Any]
+_PROBABILITY_MAX = {"s2cloudless": 100}  # CD-FCNN is published in per cent and in hundredths of it
+_LABEL_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class EncodedPatch:
+    """Chunks of a patch, one a band; all empty if anything was wrong with it."""
+
+    chunks: tuple[bytes, ...]
+    record: PatchRecord
+
+
+def encode_patch(task: ShardTask, patch: PatchTask, fetch: Fetch | None = None) -> EncodedPatch:
+    """Read, check and encode one patch of a shard.
+
+    Parameters
+    ----------
+    task : ShardTask
+    patch : PatchTask
+    fetch : callable, optional
+        Gives the bytes of a file by its name; by default it is read when it is asked for.
+
+    Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
+    """
+    if patch.files is None:
+        return _absent(task, patch)
+    chunks: dict[str, bytes] = {}
+    sources: list[Source] = []
+    faults: list[Fault] = []
+    maxima: dict[str, int] = {}
+    fetch = fetch or partial(read_file, task, patch)
+    for name in files_of(task.layout.product):
+        try:
+            for band, stored in _planes(task, patch, name, fetch, sources):
+                chunks[band] = encode_chunk(stored, task.layout)
+                if task.layout.product == "labels" and layer(band).probability:
+                    maxima[band] = _maximum(stored)
+        except PatchError as error:
+            faults.append(_fault(task, patch, name, error))
+    status = FAILED if faults else DONE
+    kept = tuple(chunks.get(band, b"") if status == DONE else b"" for band in task.layout.bands)
+    record = PatchRecord(patch.time, patch.s2_id_gee, status, tuple(sources), tuple(faults), maxima)
+    return EncodedPatch(kept, record)
+
+
+def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
+    error = PatchError(f"{task.roi_id}/{patch.s2_id_gee}", "no folder of this patch", "a folder for every row")
+    record = PatchRecord(patch.time, patch.s2_id_gee, ABSENT, faults=(_fault(task, patch, "", error),))
+    return EncodedPatch((b"",) * len(task.layout.bands), record)
+
+
+def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> Fault:
+    told = (without_secrets(text) for text in (error.path, error.found, error.expected))
+    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
+
+
+def _planes(
+    task: ShardTask, patch: PatchTask, name: str, fetch: Fetch, sources: list[Source]
+) -> Iterator[tuple[str, Planes]]:
+    """Yield band and checked pixels of one file; nothing where the archive rightly has none."""
+    files = patch.files or PatchFiles("", "")
+    if name not in files.names:
+        if name in task.required:
+            raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
+        return
+    path = task.decoder.path(files, name)
+    data = fetch(name)
+    header, pixels = task.decoder.decode(data, files, name, most_bytes(task.layout, name))
+    check(header, pixels, task.layout, patch, path)
+    sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
+    del data
+    wanted = files_of(task.layout.product)[name]
+    for band, position in zip(wanted, positions(header, wanted, path), strict=True):
+        stored = cast(pixels[position], task.layout, header.nodata, path)
+        if task.layout.product == "labels":
+            check_label(stored, band, path)
+        yield band, stored
+
+
+def _maximum(stored: Planes) -> int:
+    """Largest value of a label plane that is not the fill, 65535 in the 16 bits of either sign; 0 if there is none."""
+    return max(int((stored.view("uint16") + np.uint16(1)).max()) - 1, 0)  # the fill, plus one, is 0
+
+
+def check(header: Header, pixels: Planes, layout: ProductLayout, patch: PatchTask, path: str) -> None:
+    """Compare a file with what its place in the cube asks for.
+
+    Raises
+    ------
+    PatchError
+        If size, reference system or transform differ, or a radar image holds nothing but NaN.
+    """
+    size = (header.height, header.width)
+    if size != (layout.height, layout.width):
+        raise PatchError(path, f"{size[0]} x {size[1]} pixels", f"{layout.height} x {layout.width}")
+    differs = difference(header, patch.grid)
+    if differs:
+        raise PatchError(path, *differs)
+    if pixels.dtype.kind == "f" and np.isnan(pixels.flat[0]) and np.isnan(pixels).all():
+        raise PatchError(path, "nothing but NaN", "at least one value")
+
+
+def positions(header: Header, wanted: Sequence[str], path: str) -> Sequence[int]:
+    """Find the planes of the wanted bands, by the file's descriptions where it has any.
+
+    Raises
+    ------
+    PatchError
+        If the file has other bands.
+    """
+    if header.count != len(wanted):
+        raise PatchError(path, f"{header.count} bands", f"{len(wanted)} ({', '.join(wanted)})")
+    described = [band_name(text) for text in header.descriptions]
+    if len(wanted) == 1 or not set(described) & set(wanted):
+        return range(len(wanted))
+    if sorted(described) != sorted(wanted):
+        raise PatchError(path, f"bands {', '.join(header.descriptions)}", ", ".join(wanted))
+    return [described.index(band) for band in wanted]
+
+
+def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) -> Planes:
+    """Give a plane the stored data type without changing a value.
+
+    What a float label file declares as nodata (-3.4e38 in KappaMask's) becomes the fill: no label.
+
+    Raises
+    ------
+    PatchError
+        If a value would not survive.
+    """
+    dtype = np.dtype(layout.dtype)
+    if plane.dtype == dtype:
+        return plane
+    if layout.product == "labels" and plane.dtype.kind == "f" and nodata is not None:
+        missing = np.isnan(plane) if np.isnan(nodata) else plane == plane.dtype.type(nodata)
+        plane = np.where(missing, plane.dtype.type(layout.fill), plane)
+    if np.can_cast(plane.dtype, dtype, "safe"):
+        return plane.astype(dtype)
+    with np.errstate(invalid="ignore"):  # an impossible cast is found by the comparison below
+        stored = plane.astype(dtype)
+    same = stored == plane
+    if dtype.kind == "f":
+        same |= np.isnan(plane)
+    if not same.all():
+        value = plane[~same].flat[0]
+        raise PatchError(path, f"the value {value} ({plane.dtype})", f"values that fit the cube's {dtype}")
+    return stored
+
+
+@lru_cache(maxsize=64)
+def _legal(band: str) -> npt.NDArray[np.bool_]:
+    """Which of the 65,536 values of 16 bits a label layer may hold; the last one is the fill of either sign."""
+    table = np.zeros(2**16, dtype=bool)
+    row = layer(band)
+    table[list(row.legal) or slice(_PROBABILITY_MAX.get(band, _LABEL_MAX) + 1)] = True
+    table[-1] = True
+    return table
+
+
+def check_label(plane: Planes, band: str, path: str) -> None:
+    """Refuse a label value that no code table has.
+
+    Parameters
+    ----------
+    plane : numpy.ndarray of a 16-bit integer, shape (y, x)
+
+    Raises
+    ------
+    PatchError
+        With the first such value.
+    """
+    table, values = _legal(band), plane.view("uint16")
+    if values.max() < np.argmin(table):
+        return  # below the first illegal value, as nearly always: the look-up costs ten times this
+    legal = table[values]
+    if not legal.all():
+        value = plane[~legal].flat[0]
+        told = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"
+        raise PatchError(path, f"the value {value}", f"one of {told}")
+
+
+def planes_of(task: ShardTask, patch: PatchTask, name: str, data: bytes | None = None) -> dict[str, Planes]:
+    """Read one file of a patch.
+
+    Parameters
+    ----------
+    task : ShardTask
+    patch : PatchTask
+    name : str
+        An asset file that the patch has, ``labels/fmask``.
+    data : bytes, optional
+        Its bytes, where they are there already.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Band -> stored values, shape (y, x), of the layout's data type.
+
+    Raises
+    ------
+    PatchError
+        If the file cannot go into a cube.
+    RemoteError
+        If a bucket does not give it: that says nothing of the file.
+    """
+    files, layout = patch.files or PatchFiles("", ""), task.layout
+    path = task.decoder.path(files, name)
+    data = read_file(task, patch, name) if data is None else data
+    header, pixels = task.decoder.decode(data, files, name, most_bytes(layout, name))
+    check(header, pixels, layout, patch, path)
+    wanted = files_of(layout.product)[name]
+    found: dict[str, Planes] = {}
+    for band, position in zip(wanted, positions(header, wanted, path), strict=True):
+        found[band] = cast(pixels[position], layout, header.nodata, path)
+        if layout.product == "labels":
+            check_label(found[band], band, path)
+    return found
+
+
+def listed_status(task: ShardTask, patch: PatchTask) -> int:
+    """Tell from the listing alone whether a patch is there: absent, failed where a conversion is sure to refuse it.
+
+    A file that is damaged inside is not seen so: reading it raises.
+    """
+    if patch.files is None:
+        return ABSENT
+    files, known = patch.files, files_of(task.layout.product)
+    lacking = task.required - files.names.keys()
+    refused = [n for n in known if n in files.outside or not 0 != files.sizes.get(n, -1) <= most_bytes(task.layout, n)]
+    return FAILED if lacking or refused else DONE

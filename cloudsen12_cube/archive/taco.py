@@ -1,0 +1,494 @@
+"""On which side of a larger image a patch lies: found from the pixels, which are zero around it.
+
+Nothing in CloudSEN12+ says it for certain: its card names the left and the bottom, its readers differ.
+
+The bytes of a TACO v1 file: a header, samples one after another, and a table of them in Parquet at the end.
+
+Little-endian header: two bytes of magic (``#y`` tortilla, ``WX`` taco), then the table's first byte and length. A
+sample is a file of its own, or a tortilla: the same header again, with offsets that count from its own first byte.
+Source: version 1 as the CloudSEN12+ files have it (Aybar et al. 2024, doi:10.1016/j.dib.2024.110852).
+
+CloudSEN12+ as TACO v1 files: an image and its label a sample, padded to 512 or 2048 pixels, in several part files.
+
+No reader of TACO is used: `taco` reads the bytes, and a raster in the middle of a file is a tif like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow
+import rasterio
+from pyarrow import parquet
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+
+from cloudsen12_cube.archive.base import (
+    Entry,
+    Listing,
+    Meaning,
+    PatchFiles,
+    PatchKey,
+    Piece,
+    Pixels,
+    Seen,
+    cropped,
+    header_in_front,
+    surround,
+)
+from cloudsen12_cube.archive.tiff import Header, read
+from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, number_text
+
+_SAMPLED = 8
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a patch may begin in its image: rows and columns from the first to the last number, both in."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def corner(self) -> tuple[int, int] | None:
+        """The one row and column that are left, if it is one."""
+        one = self.rows[0] == self.rows[1] and self.columns[0] == self.columns[1]
+        return (self.rows[0], self.columns[0]) if one else None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no place is left."""
+        return self.rows[0] > self.rows[1] or self.columns[0] > self.columns[1]
+
+    def holds(self, corner: tuple[int, int]) -> bool:
+        """Tell whether the patch may begin there."""
+        return self.rows[0] <= corner[0] <= self.rows[1] and self.columns[0] <= corner[1] <= self.columns[1]
+
+    def __and__(self, other: Room) -> Room:
+        """Give the places that both allow."""
+        return Room(_both(self.rows, other.rows), _both(self.columns, other.columns))
+
+
+def _both(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return max(a[0], b[0]), min(a[1], b[1])
+
+
+def room_of(pixels: npt.NDArray[Any], size: int) -> Room:
+    """Find where a patch may begin so that all pixels around it are zero.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray, shape (band, y, x)
+    size : int
+        Rows and columns of the patch.
+    """
+    seen = (pixels != 0).any(axis=0)
+    return Room(_span(seen.any(axis=1), size), _span(seen.any(axis=0), size))
+
+
+def _span(seen: npt.NDArray[np.bool_], size: int) -> tuple[int, int]:
+    there = np.flatnonzero(seen)
+    last = len(seen) - size
+    if not len(there):
+        return 0, last
+    return max(0, int(there[-1]) - size + 1), min(last, int(there[0]))
+
+
+def corners(rooms: Sequence[Callable[[], Room | None]], pad: int) -> list[tuple[int, int] | None]:
+    """Find the corner of each of some patches that belong together: as a rule it is the same.
+
+    Parameters
+    ----------
+    rooms : sequence of callables
+        Each reads one image; None where it is damaged.
+    pad : int
+        Rows (and columns) that an image has more than its patch.
+
+    Returns
+    -------
+    list of (row, column) or None
+        None where the pixels do not tell, and the documented side, left and bottom, does not fit either. Only some
+        images are read if they agree: what contradicts them later is seen when its padding is cut off.
+    """
+    spread = sorted(set(np.linspace(0, len(rooms) - 1, min(_SAMPLED, len(rooms))).astype(int).tolist()))
+    rest = [i for i in range(len(rooms)) if i not in set(spread)]
+    known: dict[int, Room] = {}
+    common = Room((0, pad), (0, pad))
+    for index in (*spread, *rest):
+        if index not in spread and common.corner and not common.empty:
+            break  # the sample agrees, and leaves one place
+        room = rooms[index]()
+        if room is not None and not room.empty:
+            known[index] = room
+            common &= room
+    if not common.empty:
+        return [_chosen(common, pad)] * len(rooms)
+    return _each(known, len(rooms), pad)
+
+
+def _chosen(room: Room, pad: int) -> tuple[int, int] | None:
+    card = (0, pad)
+    return room.corner or (card if room.holds(card) else None)
+
+
+def _each(known: dict[int, Room], count: int, pad: int) -> list[tuple[int, int] | None]:
+    """Give each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
+    certain = [room.corner for room in known.values() if room.corner]
+    frequent: Iterable[tuple[int, int]] = sorted(set(certain), key=lambda c: (-certain.count(c), c))
+    return [
+        room.corner or next((c for c in frequent if room.holds(c)), _chosen(room, pad))
+        if (room := known.get(index))
+        else None
+        for index in range(count)
+    ]
+
+
+_MAGIC = (b"WX", b"#y")
+_HEAD = struct.Struct("<2sQQ")
+_LEAF = ["tortilla:id", "tortilla:offset", "tortilla:length", "tortilla:file_format"]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One raster in a file."""
+
+    name: str
+    start: int
+    """First byte in the file."""
+    size: int
+    format: str
+    """``GTiff``; what else there is cannot be read."""
+
+
+def samples(listing: Listing, path: str, size: int) -> list[dict[str, Any]]:
+    """Read the table of a file: a row a sample, with ``tortilla:offset`` from the file's first byte.
+
+    Raises
+    ------
+    ArchiveError
+        If it is no TACO file of version 1, or not a whole one.
+    """
+    try:
+        rows = _table(listing, path, 0, size, None)
+        return [row for row in rows if _inside(row, size)]
+    except (ValueError, KeyError, pyarrow.ArrowException) as error:
+        raise ArchiveError(f"{listing.root}/{path} is no whole TACO file of version 1: {error}") from None
+
+
+def leaves(listing: Listing, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
+    """Read which rasters a sample has; None if its own header or table is damaged."""
+    start, size = sample["tortilla:offset"], sample["tortilla:length"]
+    if sample["tortilla:file_format"] != "TORTILLA":
+        return [Leaf(sample["tortilla:id"], start, size, sample["tortilla:file_format"])]
+    try:
+        rows = [row for row in _table(listing, path, start, size, _LEAF) if _inside(row, size)]
+    except (ValueError, KeyError, pyarrow.ArrowException):
+        return None
+    return [Leaf(r[_LEAF[0]], start + r[_LEAF[1]], r[_LEAF[2]], r[_LEAF[3]]) for r in rows]
+
+
+def _table(listing: Listing, path: str, start: int, size: int, columns: list[str] | None) -> list[dict[str, Any]]:
+    head = listing.read(path, start, _HEAD.size)
+    if len(head) < _HEAD.size:
+        raise ValueError(f"{len(head)} bytes are left for a header of {_HEAD.size}")
+    magic, offset, length = _HEAD.unpack(head)
+    if magic not in _MAGIC:
+        raise ValueError(f"it begins with {magic!r}, not with WX or #y")
+    if size >= 0 and offset + length > size:
+        raise ValueError(f"its table ends at byte {offset + length:,}, and it has {size:,}")
+    data = pyarrow.BufferReader(listing.read(path, start + offset, length))
+    rows: list[dict[str, Any]] = parquet.read_table(data, columns=columns).to_pylist()
+    return rows
+
+
+def _inside(row: dict[str, Any], size: int) -> bool:
+    """Tell whether the bytes of a row lie in its file.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    start, length = int(row["tortilla:offset"]), int(row["tortilla:length"])
+    if start < 0 or length < 0 or (size >= 0 and start + length > size):
+        raise ValueError(f"{row['tortilla:id']} is to end at byte {start + length:,}, and there are {size:,}")
+    return True
+
+
+Row = dict[str, Any]
+
+_MOST = 2**30
+_ASKING = 16
+_TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
+_FILES = {a.file.rpartition("/")[2].casefold(): a.file for a in ASSETS}
+_NEEDED = (
+    *("roi_id", "label_type", "real_proj_shape", "tortilla:data_split"),
+    *("stac:crs", "stac:geotransform", "stac:raster_shape", "stac:centroid", "stac:time_start"),
+)
+_AS_THEY_ARE = (
+    *("roi_id", "old_roi_id", "equi_id", "equi_zone", "s2_id"),
+    *("clear_percentage", "thick_percentage", "thin_percentage", "cloud_shadow_percentage"),
+)
+
+
+@dataclass(frozen=True)
+class TacoDecoder:
+    """A raster in the middle of a file is an asset."""
+
+    def path(self, files: PatchFiles, name: str) -> str:
+        """Name the bytes: ``cloudsen12-l1c.0000.part.taco[400+1248599]``."""
+        return f"{files.names[name]}[{files.starts[name]}+{files.sizes[name]}]"
+
+    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+        """Give the bytes of the raster."""
+        return (Piece(files.names[name], files.starts[name], files.sizes[name]),)
+
+    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+        """Read the header, and give that of the patch in the image."""
+        (piece,) = self.pieces(files, name)
+        found = header_in_front(
+            lambda length: listing.read(piece.path, piece.start, min(length, piece.size)),
+            self.path(files, name),
+            piece.size,
+        )
+        return found and _patch_of(found, files)
+
+    def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
+        """Decode the tif and cut its padding off, which must be zero around an image, and one value around a label."""
+        path = self.path(files, name)
+        header, pixels = read(data, path, limit)
+        if files.corner == UNKNOWN:
+            raise PatchError(path, "pixels that fit several places in the padding", "zeros on two sides, or on all")
+        if min(header.height, header.width) < files.rows:
+            raise PatchError(
+                path, f"{header.height} x {header.width} pixels", f"{files.rows} (real_proj_shape) or more"
+            )
+        around = surround(pixels, files)
+        if around.size and (around != (around.flat[0] if name.startswith("labels/") else 0)).any():
+            row, column = files.corner
+            found = f"pixels outside rows {row}:{row + files.rows} and columns {column}:{column + files.rows}"
+            raise PatchError(path, found, "padding alone, as around the other patches")
+        return _patch_of(header, files), cropped(pixels, files)
+
+    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+        """Read the raster by GDAL, out of the middle of the file."""
+        (piece,) = self.pieces(files, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            if listing.is_remote:
+                with MemoryFile(listing.read(*piece)) as memory, memory.open() as file:
+                    return _seen(file, files)
+            place = os.path.abspath(os.path.join(listing.root, piece.path))
+            with rasterio.open(f"/vsisubfile/{piece.start}_{piece.size},{place}") as file:
+                return _seen(file, files)
+
+
+UNKNOWN = (-1, -1)
+"""Corner of a patch whose pixels do not tell where it begins."""
+
+
+def _seen(file: Any, files: PatchFiles) -> Seen:
+    (row, column), rows = files.corner, files.rows
+    window = rasterio.windows.Window(column, row, rows, rows)
+    return Seen(file.read(window=window), [text or "" for text in file.descriptions], file.nodata)
+
+
+def _patch_of(header: Header, files: PatchFiles) -> Header:
+    """Move the header of an image to the patch in it."""
+    known = header.transform is not None and files.corner != UNKNOWN
+    moved = _moved(header.transform, files.corner) if known else None
+    return replace(header, height=files.rows, width=files.rows, transform=moved)
+
+
+def _moved(transform: Any, corner: tuple[int, int]) -> Any:
+    a, b, c, d, e, f = transform
+    row, column = corner
+    return a, b, c + column * a + row * b, d, e, f + column * d + row * e
+
+
+@dataclass(frozen=True)
+class TacoForm:
+    """A listed archive of TACO files."""
+
+    listing: Listing
+    parts: tuple[Entry, ...]
+    """In the order of their names."""
+    decoder: TacoDecoder = TacoDecoder()
+    meaning: Meaning = field(default="v1.1")
+
+    @cached_property
+    def rows(self) -> dict[PatchKey, tuple[str, Row]]:
+        """Patch -> the first file that has it, and its row there."""
+        found: dict[PatchKey, tuple[str, Row]] = {}
+        for part, table in self._tables.items():
+            for row in table:
+                found.setdefault(_key(row, part), (part, row))
+        return found
+
+    @cached_property
+    def _tables(self) -> dict[str, list[Row]]:
+        return {part.path: samples(self.listing, part.path, part.size) for part in self.parts}
+
+    @cached_property
+    def _leaves(self) -> list[tuple[str, Row, list[Leaf] | None]]:
+        """Look into every sample, several at a time where each look is a request."""
+        asked = [(part, row) for part, table in self._tables.items() for row in table]
+        with ThreadPoolExecutor(_ASKING if self.listing.is_remote else 1) as pool:
+            seen = pool.map(lambda pair: leaves(self.listing, *pair), asked)
+            return [(part, row, found) for (part, row), found in zip(asked, seen, strict=True)]
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Rasters that no asset of a cube is made of."""
+        names = {leaf.name for _, row, found in self._leaves for leaf in found or () if not _asset(leaf.name, row)}
+        return tuple(sorted(names))
+
+    @cached_property
+    def patches(self) -> dict[PatchKey, PatchFiles]:
+        """Where the rasters of each patch lie, and where the patch lies in them.
+
+        Raises
+        ------
+        ArchiveError
+            If an image is there twice.
+        """
+        usual = sorted({leaf.name for _, _, found in self._leaves for leaf in found or ()})
+        made: dict[PatchKey, PatchFiles] = {}
+        for part, row, found in self._leaves:
+            files = made.setdefault(_key(row, part), PatchFiles("", _label_type(row), rows=_rows_of(row)))
+            # A sample that cannot be looked into has what the others have; its bytes will tell that they are none.
+            for leaf in found or [
+                Leaf(name, row["tortilla:offset"], row["tortilla:length"], "GTiff") for name in usual
+            ]:
+                _add(files, leaf, part, row)
+        return {key: replace(made[key], corner=corner) for key, corner in self._corners(made).items()}
+
+    def _corners(self, made: dict[PatchKey, PatchFiles]) -> dict[PatchKey, tuple[int, int]]:
+        """Find where each patch begins in its padding, for the patches of one file and size together."""
+        groups: dict[tuple[str, int, int], list[PatchKey]] = defaultdict(list)
+        for key, (part, row) in self.rows.items():
+            groups[part, _rows_of(row), _side(row)].append(key)
+        found: dict[PatchKey, tuple[int, int]] = {}
+        for (_, rows, side), keys in groups.items():
+            rooms: list[Callable[[], Room | None]] = [partial(self._room, made[key]) for key in keys]
+            told = corners(rooms, side - rows) if side > rows else [(0, 0)] * len(keys)
+            found |= {key: corner or UNKNOWN for key, corner in zip(keys, told, strict=True)}
+        return {key: found[key] for key in made}
+
+    def _room(self, files: PatchFiles) -> Room | None:
+        """Look at the image of a patch: in a label, zero is a class."""
+        name = next((n for n in sorted(files.names, reverse=True) if not n.startswith("labels/")), None)
+        if name is None:
+            return None
+        try:
+            (piece,) = self.decoder.pieces(files, name)
+            pixels = read(self.listing.read(*piece), self.decoder.path(files, name), _MOST)[1]
+        except (PatchError, OSError):
+            return None
+        return room_of(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
+
+    def table(self) -> tuple[str, pd.DataFrame]:
+        """Read the metadata of all files."""
+        texts = [self._texts(key, row) for key, (_, row) in self.rows.items()]
+        return "taco", pd.DataFrame(texts, dtype=object).fillna("")
+
+    def _texts(self, key: PatchKey, row: Row) -> dict[str, str]:
+        texts = {name: _text(row.get(name)) for name in _AS_THEY_ARE}
+        c, a, b, f, d, e = row["stac:geotransform"]  # in GDAL's order
+        corner = self.patches[key].corner
+        moved = _moved((a, b, c, d, e, f), corner) if corner != UNKNOWN else ()
+        return texts | {
+            "s2_id_gee": key[1],
+            "label_type": _label_type(row),
+            "split": _text(row["tortilla:data_split"]),
+            "datetime": datetime.fromtimestamp(row["stac:time_start"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "proj_epsg": _text(row["stac:crs"]).removeprefix("EPSG:"),
+            "proj_shape": str(_rows_of(row)),
+            "proj_centroid": _text(row["stac:centroid"]),
+            "proj_transform": ", ".join(number_text(float(v)) for v in moved),
+        }
+
+    def again(self) -> Iterator[dict[str, Any]]:
+        """Give the rows of the Parquet tables: what they name as the cube does, and what only wants another name."""
+        for key, (_, row) in self.rows.items():
+            same = {name: row[name] for name in _AS_THEY_ARE if row.get(name) is not None}
+            yield same | {
+                "s2_id_gee": key[1],
+                "label_type": row["label_type"],
+                "split": row["tortilla:data_split"],
+                "proj_epsg": row["stac:crs"].split(":")[1],
+                "proj_shape": row["real_proj_shape"],
+                "proj_centroid": row["stac:centroid"],
+                "datetime": pd.Timestamp(row["stac:time_start"], unit="s").isoformat(),
+            }
+
+
+def _key(row: Row, part: str) -> PatchKey:
+    """``ROI_00827__20190123T095319_...`` holds both ids."""
+    for name in _NEEDED:
+        if row.get(name) is None:
+            raise ArchiveError(f"{part}: {row.get('tortilla:id')} has no {name}; this is no file of CloudSEN12+")
+    name = str(row["tortilla:id"])
+    return str(row["roi_id"]), name.partition("__")[2] or name
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _label_type(row: Row) -> str:
+    return LABEL_FOLDERS.get(row["label_type"], str(row["label_type"]))
+
+
+def _rows_of(row: Row) -> int:
+    return int(row["real_proj_shape"])
+
+
+def _side(row: Row) -> int:
+    return int(row["stac:raster_shape"][0])
+
+
+def _asset(name: str, row: Row) -> str | None:
+    """Asset that a raster of a sample is: ``target`` is what somebody has drawn."""
+    return _TARGETS.get(_label_type(row)) if name == "target" else _FILES.get(name.casefold())
+
+
+def _add(files: PatchFiles, leaf: Leaf, part: str, row: Row) -> None:
+    asset = _asset(leaf.name, row)
+    if asset is None:
+        return
+    if asset in files.names and leaf.name != "target":  # each collection repeats the label
+        raise ArchiveError(f"{row['tortilla:id']} has its {leaf.name} twice, in {files.names[asset]} and {part}")
+    if asset not in files.names:
+        files.names[asset], files.starts[asset], files.sizes[asset] = part, leaf.start, leaf.size
+
+
+class TacoFinder:
+    """Gathers part files."""
+
+    suffixes = (".taco",)
+
+    def __init__(self) -> None:
+        self.parts: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Keep a TACO file."""
+        if not entry.outside:
+            self.parts.append(entry)
+
+    def found(self, listing: Listing) -> TacoForm | None:
+        """Give the files as one archive."""
+        return TacoForm(listing, tuple(sorted(self.parts, key=lambda e: e.path))) if self.parts else None

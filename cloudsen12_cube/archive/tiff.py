@@ -1,0 +1,304 @@
+"""The header of a tif: size, data type, grid, nodata and the bands' descriptions, from the tags of its first image.
+
+One tif: its header, and its pixels as (band, y, x).
+
+The layouts that the archive is known to use are decoded here, segment by segment, because that is the only way to see
+that a segment holds exactly the bytes it must: a truncated LZW stream otherwise ends in silence. Everything else
+(big-endian, JPEG, odd bit depths, sparse files) is left to GDAL, after the same checks of the header.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import struct
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from cloudsen12_cube.errors import PatchError
+
+Transform = tuple[float, float, float, float, float, float]
+
+_KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}
+_ITEM = re.compile(r"<Item\b([^>]*)>([^<]*)</Item>")
+_ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*["']([^"']*)["']""")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a tif says of its first full-resolution image."""
+
+    count: int
+    """Number of bands."""
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    """Data type of a pixel, in native byte order."""
+    nodata: float | None
+    """Declared nodata value (may be NaN), or None if the file declares none."""
+    epsg: int | None
+    """EPSG code of the reference system, or None if absent or user-defined."""
+    transform: Transform | None
+    """``(a, b, c, d, e, f)``: a pixel's upper left corner is x = a column + b row + c, y = d column + e row + f."""
+    descriptions: tuple[str, ...]
+    """Description of each band, ``""`` where there is none."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels in bytes."""
+        return self.count * self.height * self.width * self.dtype.itemsize
+
+
+def header_of_tags(tags: dict[int, Any]) -> Header:
+    """Make the header from the tags of an image file directory, by their numbers in the TIFF specification.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        Or anything else that damaged values cause.
+    """
+    count, width, height = int(tags.get(277, 1)), int(tags[256]), int(tags[257])
+    if min(count, width, height) < 1:
+        raise ValueError(f"{count} bands of {height} x {width} pixels")
+    ((bits,), (form,)) = set(many(tags.get(258, 1))), set(many(tags.get(339, 1)))  # the same of every band
+    dtype = np.dtype(f"{_KINDS[form]}{next(n for n in (1, 2, 4, 8, 16) if bits <= 8 * n)}")
+    words = many(tags.get(34735, ()))  # keys of four: what, where its value is (0: here), how many, value
+    geokeys = {words[i]: words[i + 3] for i in range(4, len(words) - 3, 4) if words[i + 1] == 0}
+    epsg = geokeys.get(3072, geokeys.get(2048, 0))
+    shift = 0.5 if geokeys.get(1025) == 2 else 0.0  # PixelIsPoint: the tie is a pixel's centre
+    return Header(
+        *(count, height, width, dtype, _nodata(tags.get(42113), dtype)),
+        epsg=epsg if epsg not in (0, 32767) else None,
+        transform=_transform(tags, shift),
+        descriptions=_descriptions(tags.get(42112), count),
+    )
+
+
+def _nodata(text: str | None, dtype: np.dtype[Any]) -> float | None:
+    if text is None or dtype != np.float32:
+        return None if text is None else float(text)
+    with np.errstate(over="ignore"):  # the value that a pixel can have
+        value = float(np.float32(text))
+    return value if np.isfinite(value) else float(text)
+
+
+def _transform(tags: dict[int, Any], shift: float) -> Transform | None:
+    scale, tie, matrix = tags.get(33550), tags.get(33922), tags.get(34264)
+    if scale is not None and tie is not None and scale[0] and scale[1]:
+        a, b, d, e = scale[0], 0.0, 0.0, -abs(scale[1])
+        c, f = tie[3] - tie[0] * a, tie[4] - tie[1] * e
+    elif matrix is not None:
+        a, b, c, d, e, f = matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]
+    else:
+        return None
+    return (float(a), float(b), float(c - shift * (a + b)), float(d), float(e), float(f - shift * (d + e)))
+
+
+def _descriptions(xml: object, count: int) -> tuple[str, ...]:
+    """Descriptions in GDAL's metadata, by pattern: a parser would expand entities."""
+    texts = [""] * count
+    for attributes, text in _ITEM.findall(xml) if isinstance(xml, str) and "<!" not in xml else ():
+        item = dict(_ATTRIBUTE.findall(attributes))
+        sample = item.get("sample", "")
+        if item.get("role") == "description" and sample.isdecimal() and int(sample) < count:
+            texts[int(sample)] = html.unescape(html.unescape(text))  # GDAL escapes twice
+    return tuple(texts)
+
+
+def many(value: Any) -> tuple[int, ...]:
+    """Value of a tag that may hold one number or several."""
+    return tuple(np.atleast_1d(value).tolist())
+
+
+Pixels = npt.NDArray[Any]
+
+_DEFLATE = imagecodecs.deflate_decode
+_ZSTD = imagecodecs.zstd_decode
+_DECODERS: dict[int, Callable[..., Any]] = {5: imagecodecs.lzw_decode, 8: _DEFLATE, 32946: _DEFLATE, 50000: _ZSTD}
+_ROOM = 4096
+_DTYPES = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"})
+_OPENING = threading.Lock()  # the filters of ``warnings`` belong to the process
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the pixels lie: segments of ``rows`` x ``columns``, row by row of segments, plane by plane."""
+
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
+    rows: int
+    columns: int
+    tiled: bool
+    samples: int
+    """Bands in a segment, pixel by pixel: all or one."""
+    compression: int
+    predictor: int
+    plain: bool
+    """Whether ``_decode`` can read it."""
+
+
+def directory_inside(head: bytes) -> bool:
+    """Tell whether the first bytes of a tif hold its first directory, with some room for what that points to."""
+    order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(head[:4])
+    if order is None or len(head) < 8:
+        return False
+    (offset,) = struct.unpack_from(order, head, 4)
+    return bool(offset + _ROOM <= len(head))
+
+
+def read_header(data: bytes, path: str, size: int | None = None) -> Header:
+    """Read the header of a tif (its bytes, and its name for messages); its segments must lie inside the file.
+
+    The first bytes suffice where the header is in front; ``size`` is then the length of the whole file.
+
+    Raises
+    ------
+    PatchError
+        If the file is empty, no TIFF, damaged in its header or truncated.
+    """
+    return _parse(data, path, size)[0]
+
+
+def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
+    """Read a tif (its bytes, and its name for messages): header, and pixels of shape (count, height, width).
+
+    Pixels are in C order and native byte order. More than ``limit`` bytes of them are refused before any is allocated.
+
+    Raises
+    ------
+    PatchError
+        As `read_header`; also if the pixels exceed the limit, or a segment does not decode to the bytes it must hold.
+    """
+    header, layout = _parse(data, path)
+    size = max(header.nbytes, layout.rows * layout.columns * layout.samples * header.dtype.itemsize)
+    if size > limit:
+        raise PatchError(path, f"an image of {size} bytes", f"at most {limit} bytes")
+    return header, (_decode if layout.plain else _by_gdal)(data, header, layout, path)
+
+
+def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _Layout]:
+    if not data:
+        raise PatchError(path, "an empty file", "a TIFF")
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        raise PatchError(path, "no TIFF", "a TIFF")
+    try:
+        # The formats that are switched off make the parser look into more than the first page.
+        with tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
+            page, form = file.pages.first, file.tiff
+            tags = {int(tag.code): tag.value for tag in page.tags}
+            (number,) = struct.unpack_from(form.tagnoformat, data, page.offset)
+        if number != len(tags):  # the parser skips what it cannot read, and a default would take its place
+            raise ValueError(f"{len(tags)} of {number} tags can be read")
+        header = header_of_tags(tags)
+        layout = _layout(tags, header, plain=form.byteorder == "<" and sys.byteorder == "little")
+    except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
+        raise PatchError(path, f"a damaged header ({_line(error)})", "a TIFF") from error
+    _check_segments(len(data) if size is None else size, header, layout, path)
+    return header, layout
+
+
+def _layout(tags: dict[int, Any], header: Header, *, plain: bool) -> _Layout:
+    compression, planes, bits = int(tags.get(259, 1)), int(tags.get(284, 1)), many(tags.get(258, 1))
+    predictor = int(tags.get(317, 1)) if compression != 1 else 1
+    tiled, stripped = 322 in tags, min(int(tags.get(278, header.height)), header.height)
+    rows, columns = (int(tags[323]), int(tags[322])) if tiled else (stripped, header.width)
+    offsets, counts = (many(tags[code]) for code in ((324, 325) if tiled else (273, 279)))
+    if predictor not in ((1, 2, 3) if header.dtype.kind == "f" else (1, 2)):
+        raise ValueError(f"predictor {predictor} on {header.dtype}")
+    if planes not in (1, 2) or min(rows, columns) < 1 or {int(tags.get(code, 1)) for code in (32997, 32998)} != {1}:
+        raise ValueError(f"planar configuration {planes}, segments of {rows} x {columns} pixels, or a volume")
+    plain = (
+        (plain and header.dtype.str[1:] in _DTYPES and bits[0] == 8 * header.dtype.itemsize)
+        and (compression == 1 or compression in _DECODERS)
+        and int(tags.get(266, 1)) == 1  # order of bits in a byte
+        and int(tags.get(262, 1)) != 6  # YCbCr may be subsampled
+        and all(counts)  # GDAL knows what to fill a sparse file with
+    )
+    samples = header.count if planes == 1 else 1
+    return _Layout(offsets, counts, rows, columns, tiled, samples, compression, predictor, plain)
+
+
+def _check_segments(size: int, header: Header, layout: _Layout, path: str) -> None:
+    number = -(-header.height // layout.rows) * -(-header.width // layout.columns) * header.count // layout.samples
+    if not len(layout.offsets) == len(layout.counts) == number:
+        raise PatchError(path, f"{len(layout.offsets)} offsets and {len(layout.counts)} sizes of segments", str(number))
+    end = 8
+    for offset, count in sorted(set(zip(layout.offsets, layout.counts, strict=True))):
+        if offset + count > size:
+            raise PatchError(path, f"a file of {size} bytes", f"{offset + count} bytes")
+        if (offset, count) != (0, 0) and (count < 1 or offset < end):
+            raise PatchError(path, f"a segment of {count} bytes at {offset}", f"at least a byte, not before {end}")
+        end = max(end, offset + count)
+
+
+def _decode(data: bytes, header: Header, layout: _Layout, path: str) -> Pixels:
+    out = np.empty((header.count, header.height, header.width), header.dtype)
+    rowbytes = layout.columns * layout.samples * header.dtype.itemsize
+    # One byte more than a segment may hold, or what is too long would be cut to size.
+    scratch = np.empty(layout.rows * rowbytes + 1, np.uint8)
+    decode = _DECODERS.get(layout.compression)
+    down, across = -(-header.height // layout.rows), -(-header.width // layout.columns)
+    for i, (offset, size) in enumerate(zip(layout.offsets, layout.counts, strict=True)):
+        plane, j = divmod(i, down * across)
+        y, x = j // across * layout.rows, j % across * layout.columns
+        height = min(layout.rows, header.height - y)
+        rows = layout.rows if layout.tiled else height
+        segment = memoryview(data)[offset : offset + size]
+        try:
+            raw = np.frombuffer(segment, np.uint8) if decode is None else decode(segment, out=scratch)
+        except Exception as error:  # each codec has its own
+            raise PatchError(path, f"segment {i} that cannot be decoded ({_line(error)})", "a whole one") from error
+        if raw.nbytes != rows * rowbytes:
+            raise PatchError(path, f"segment {i} of {raw.nbytes} bytes", f"{rows * rowbytes} bytes")
+        block = raw.view(header.dtype).reshape(rows, layout.columns, layout.samples)
+        target = out[plane : plane + layout.samples, y : y + height, x : x + layout.columns].transpose(1, 2, 0)
+        _unpredict(block, target, layout.predictor)
+    return out
+
+
+def _unpredict(block: Pixels, target: Pixels, predictor: int) -> None:
+    """Undo the predictor of a segment, and write what lies inside the image; both are (row, column, band)."""
+    if predictor == 3:
+        block = imagecodecs.floatpred_decode(block, axis=1)
+    block = block[: target.shape[0], : target.shape[1]]
+    if predictor == 2:  # differences of the bits as integers, whatever they mean
+        block, target = (pixels.view(f"u{pixels.itemsize}") for pixels in (block, target))
+        if block.shape[2] == 1:
+            block, target = block[:, :, 0], target[:, :, 0]
+        imagecodecs.delta_decode(block, axis=1, out=target)
+    else:
+        target[...] = block
+
+
+def _by_gdal(data: bytes, header: Header, _: _Layout, path: str) -> Pixels:
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.io import MemoryFile
+
+    try:
+        with MemoryFile(data) as memory:
+            with _OPENING, warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                dataset = memory.open(driver="GTiff")
+            with dataset:
+                found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
+                expected = (header.count, header.height, header.width, str(header.dtype))
+                if found != expected:
+                    raise ValueError(f"{found} in place of {expected}")
+                pixels: Pixels = dataset.read()
+    except Exception as error:  # rasterio has several trees of errors, and GDAL's own among them
+        raise PatchError(path, f"pixels that cannot be decoded ({_line(error)})", "a readable TIFF") from error
+    return np.ascontiguousarray(pixels)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

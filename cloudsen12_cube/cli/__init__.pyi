@@ -1,0 +1,5 @@
+"""The command line ``cloudsen12-cube``."""
+
+from .commands import (
+    main as main,
+)

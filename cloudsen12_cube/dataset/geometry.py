@@ -1,0 +1,178 @@
+"""Where the patches lie on Earth: their footprints as a table of polygons, and which of them a geometry holds.
+
+The footprint is computed from each patch's own reference system and transform, which are what places its pixels;
+the centre is the catalogue's longitude and latitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import shapely.geometry
+import xarray as xr
+
+from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.schema import PLUS, PROPERTIES, to_degrees
+
+WGS84 = "EPSG:4326"
+_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
+"""Shares of the columns and rows at which the corners lie: counterclockwise, as GeoJSON asks, from the upper left."""
+
+
+def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
+    """Make a table of the patches.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        A row a patch of the catalogue, whatever its status, in the order of the cube: ``roi_id``, ``time``, every
+        property under its own name, and the footprint in EPSG:4326. Its edges are straight in degrees; those of the
+        pixels are straight in metres, which differs by 2 m on a patch of 5 km at 70 degrees. A patch across the
+        antimeridian is split there into two polygons. Where the catalogue does not say where a patch lies, the
+        geometry is None.
+    """
+    catalogue = cube.to_dataset()
+    there = _grid_of(catalogue, "s2_id_gee").astype(object) != ""
+    rows, columns = np.nonzero(there)
+    # Given as objects, pandas gives text its own data type and keeps numbers as they are.
+    table: dict[str, Any] = {
+        "roi_id": catalogue["roi"].values.astype(object)[rows],
+        "time": catalogue["time"].values[columns],
+    }
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in catalogue)):
+        values = _grid_of(catalogue, row.name)[there]
+        table[row.name] = _told(values) if row.name == "proj_transform" else _plain(values)
+    frame = pd.DataFrame(table)
+    transforms = _grid_of(catalogue, "proj_transform")[there]
+    shapes = _polygons(frame["proj_epsg"].to_numpy(), transforms, _size(cube))
+    return geopandas.GeoDataFrame(frame, geometry=shapes, crs=WGS84)
+
+
+def _grid_of(catalogue: xr.Dataset, name: str) -> npt.NDArray[Any]:
+    """Values of a column on (roi, time, ...), those of a whole ROI repeated for each of its dates."""
+    column = catalogue[name]
+    return column.broadcast_like(catalogue["time"]).transpose("roi", "time", ...).values
+
+
+def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Hand text to pandas as objects: numpy's own kind of text it does not know."""
+    return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def _told(transforms: npt.NDArray[np.float64]) -> list[str]:
+    """Six numbers as the published tables write them; empty where they are unknown."""
+    known = np.isfinite(transforms).all(axis=1)
+    return [", ".join(f"{v:.15g}" for v in six) if k else "" for six, k in zip(transforms, known, strict=True)]
+
+
+def _size(cube: xr.DataTree) -> tuple[int, int]:
+    for node in cube.children.values():
+        if {"y", "x"} <= node.sizes.keys():
+            return node.sizes["y"], node.sizes["x"]
+    raise SelectionError("footprints need the size of a patch: open the cube with at least one product")
+
+
+def _polygons(
+    epsg: npt.NDArray[np.integer[Any]], transforms: npt.NDArray[np.float64], size: tuple[int, int]
+) -> npt.NDArray[np.object_]:
+    """Footprints of patches (n); one projection of all corners for each reference system."""
+    a, b, c, d, e, f = (column[:, None] for column in transforms.T)
+    across, down = _CORNERS[:, 0] * size[1], _CORNERS[:, 1] * size[0]
+    x, y = a * across + b * down + c, d * across + e * down + f
+    polygons = np.full(len(epsg), None, dtype=object)
+    known = np.isfinite(transforms).all(axis=1)
+    for code in np.unique(epsg[known & (epsg != 0)]):
+        here = known & (epsg == code)
+        ring = np.stack(to_degrees(int(code)).transform(x[here], y[here]), axis=-1)
+        polygons[here] = _rings(ring)
+    return polygons
+
+
+def _rings(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """Polygons of corners (n, 5, 2) in degrees; what jumps from 180 to -180 is laid on end and cut there."""
+    corners = corners.copy()
+    crossing = np.ptp(corners[..., 0], axis=1) > 180
+    west = crossing[:, None] & (corners[..., 0] < 0)
+    corners[..., 0] += np.where(west, 360.0, 0.0)
+    polygons: npt.NDArray[np.object_] = shapely.polygons(corners)
+    for index in np.flatnonzero(crossing):
+        polygons[index] = _cut(polygons[index])
+    return polygons
+
+
+def _cut(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPolygon:
+    near = shapely.intersection(polygon, shapely.box(0, -90, 180, 90))
+    far = shapely.transform(shapely.intersection(polygon, shapely.box(180, -90, 360, 90)), lambda at: at - (360, 0))
+    parts = [part for part in (near, far) if part.area > 0]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def inside(cube: xr.DataTree, geometry: Any) -> npt.NDArray[np.bool_]:
+    """Tell which patches have their centre in a geometry, or on its edge.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    geometry : shapely geometry, or anything with ``__geo_interface__``, or GeoJSON as a mapping
+        In degrees of longitude and latitude. Tables of geopandas are brought there from their own reference system.
+        Longitudes may run on beyond 180, as for a box from 170 to 190.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (roi, time)
+        False where the catalogue has no patch or no centre.
+
+    Raises
+    ------
+    SelectionError
+        If it is no geometry, is empty, or does not lie in degrees.
+    """
+    shape = _shape(geometry)
+    catalogue = cube.to_dataset()
+    longitude, latitude = _grid_of(catalogue, "longitude"), _grid_of(catalogue, "latitude")
+    held = np.zeros(longitude.shape, dtype=bool)
+    known = np.isfinite(longitude) & np.isfinite(latitude)
+    for turn in (-360, 0, 360):
+        held[known] |= shapely.intersects_xy(shape, longitude[known] + turn, latitude[known])
+    return held
+
+
+def _shape(geometry: Any) -> shapely.Geometry:
+    shape = _read(geometry)
+    if shape.is_empty:
+        raise SelectionError("the geometry is empty: give one that can hold a patch")
+    west, south, east, north = shape.bounds
+    if west < -360 or east > 360 or south < -90 or north > 90:
+        raise SelectionError(
+            f"the geometry reaches from {west:g}, {south:g} to {east:g}, {north:g}: give longitudes and latitudes"
+        )
+    return shape
+
+
+def _read(geometry: Any) -> shapely.Geometry:
+    if isinstance(geometry, geopandas.GeoDataFrame | geopandas.GeoSeries):
+        return (geometry.to_crs(WGS84) if geometry.crs else geometry).union_all()
+    if isinstance(geometry, shapely.Geometry):
+        return geometry
+    mapping = geometry if isinstance(geometry, Mapping) else getattr(geometry, "__geo_interface__", None)
+    if not isinstance(mapping, Mapping):
+        raise SelectionError(f"no geometry: {geometry!r}; give a shapely geometry or GeoJSON in degrees")
+    if mapping.get("type") == "FeatureCollection":
+        return shapely.union_all([_read(feature) for feature in mapping["features"]])
+    return _of(mapping["geometry"] if mapping.get("type") == "Feature" else mapping)
+
+
+def _of(mapping: Mapping[str, Any]) -> shapely.Geometry:
+    try:
+        return shapely.geometry.shape(mapping)
+    except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+        raise SelectionError(f"no geometry: {mapping!r} ({error}); give GeoJSON in degrees") from None

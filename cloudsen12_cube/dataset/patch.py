@@ -1,0 +1,215 @@
+"""The flat view of a cube, and one patch of it as a raster that knows where it lies.
+
+A tree has a group a product because one Dataset cannot hold several ``band`` axes. The flat view gives each product an
+axis of its own, ``band_<product>``, and a patch is that view at one roi and time: two dims less, and in their place the
+patch's own reference system, since images of one ROI may lie in two UTM zones. Nothing here reads a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.format import DONE, STATUS, fill_value
+from cloudsen12_cube.schema import PRODUCTS
+
+GRID_MAPPING = "spatial_ref"
+_ABOUT = ("Conventions", "title", "references", "citation", "institution", "source", "history")
+"""Attributes of a cube that hold for a patch too; the others tell of all footprints, in degrees."""
+_LISTED = 10  # names in an error message
+
+
+def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Dataset:
+    """Lay a tree out as one Dataset.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    products : sequence of str, optional
+        Groups to take; by default all that are there.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable a product, (roi, time, band_<product>, y, x). What belongs to a product bears its name:
+        ``status_<product>``, ``scale_<product>``. The columns of the catalogue are coordinates, there once.
+
+    Raises
+    ------
+    KeyError
+        If a product is not in the cube; the message lists those that are.
+    """
+    for name in products or ():
+        if name not in cube.children:
+            raise KeyError(f"no product {name!r} in this cube; it has {', '.join(cube.children)}")
+    catalogue = cube.to_dataset()
+    catalogue = catalogue.set_coords(list(catalogue.data_vars))
+    names = [name for name in cube.children if products is None or name in products]
+    views = [_product_view(cube[name].to_dataset(), name, catalogue) for name in names]
+    # Both come from one tree, so their coordinates are the same: comparing them would read them.
+    return xr.merge([catalogue, *views], join="exact", compat="override", combine_attrs="override").drop_encoding()
+
+
+def _product_view(dataset: xr.Dataset, product: str, catalogue: xr.Dataset) -> xr.Dataset:
+    shared = [name for name in dataset.coords if name in catalogue.coords and name not in dataset.indexes]
+    own = [name for name, array in dataset.coords.items() if "band" in array.dims or name == "status"]
+    return dataset.drop_vars(shared).rename({name: f"{name}_{product}" for name in own})
+
+
+def select_patch(cube: xr.DataTree, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+    """Select one patch with all its products.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    name : str
+        ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
+    time : int, optional
+        Label on ``time``. An ROI with one patch needs none.
+    roi : str, optional
+        ROI id, for an image id that several ROIs share.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable a product, (band_<product>, y, x), as lazy as the tree's; ``x`` and ``y`` in metres, at the centres
+        of the pixels; ``spatial_ref`` with the patch's own reference system and transform; the catalogue as scalar
+        coordinates. Nodata is the store's fill, so what a reprojection adds outside never reads as clear. Products
+        whose pixels are not there are left out and named in the attribute ``missing_products``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such ROI, time or image id; the message says what there is.
+    ValueError
+        If more than one patch fits.
+    SelectionError
+        If no product of the patch is there, or the catalogue does not say where it lies.
+    """
+    return _patch(flatten(cube), *_locate(cube.to_dataset(), name, time, roi))
+
+
+def select_patch_of(dataset: xr.Dataset, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+    """Select one patch of a Dataset: a product's, whose dim stays ``band``, or the flat view.
+
+    Parameters and errors are those of `select_patch`.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As ``cube["s2l1c"].to_dataset()`` or `flatten` give it.
+    name : str
+    time : int, optional
+    roi : str, optional
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `select_patch`.
+    """
+    return _patch(dataset, *_locate(dataset, name, time, roi))
+
+
+def _locate(catalogue: xr.Dataset, name: str, time: int | None, roi: str | None) -> tuple[int, int]:
+    """Find the one patch that is meant; positions on roi and time."""
+    rois: npt.NDArray[Any] = catalogue["roi"].values.astype(object)
+    times: npt.NDArray[Any] = catalogue["time"].values
+    ids: npt.NDArray[Any] = catalogue["s2_id_gee"].transpose("roi", "time").values.astype(object)
+    fits = ids != ""  # a place on the grid that no row of the catalogue names
+    for wanted in (name if name in rois or name.startswith("ROI") else None, roi):
+        if wanted is not None:
+            fits = fits & _is_roi(rois, wanted)[:, None]
+    if name not in rois:
+        if not name or name not in ids:
+            raise KeyError(f"no image id {name!r} among the {np.count_nonzero(ids != '')} patches of this cube")
+        fits = fits & (ids == name)
+    before, fits = fits, fits if time is None else fits & (times == time)
+    if np.count_nonzero(fits) != 1:
+        raise _no_one_patch(before, fits, (rois, times), (name, time, roi))
+    row, column = np.argwhere(fits)[0]
+    return int(row), int(column)
+
+
+def _is_roi(rois: npt.NDArray[Any], wanted: str) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = rois == wanted
+    if not found.any():
+        near = get_close_matches(wanted, list(rois), n=3)
+        hint = f"; near it: {', '.join(near)}" if near else f", {', '.join(rois[:3])} and so on" if len(rois) else ""
+        raise KeyError(f"no ROI {wanted!r} among the {len(rois)} of this cube{hint}")
+    return found
+
+
+def _no_one_patch(
+    before: npt.NDArray[np.bool_],
+    fits: npt.NDArray[np.bool_],
+    labels: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    asked: tuple[str, int | None, str | None],
+) -> Exception:
+    """Say why a question names no patch, or several; `before` is what fitted when time was not yet looked at."""
+    (rois, times), (name, time, roi) = labels, asked
+    if not before.any():
+        return KeyError(f"{name} is not an image of {roi}" if roi else f"{name} has no patch in this cube's catalogue")
+    if not fits.any():
+        there = ", ".join(str(t) for t in times[before.any(axis=0)])
+        return KeyError(f"no time {time} of {name}; it has {there}")
+    places = [f"{rois[i]} time {times[j]}" for i, j in np.argwhere(fits)[:_LISTED]]
+    more = ", ..." if np.count_nonzero(fits) > _LISTED else ""
+    way = "time=" if name in rois else "roi="
+    return ValueError(f"{name} is more than one patch ({', '.join(places)}{more}): give {way} too")
+
+
+def _patch(view: xr.Dataset, row: int, column: int) -> xr.Dataset:
+    patch = view.isel(roi=row, time=column).drop_encoding()
+    patch.attrs = {name: view.attrs[name] for name in _ABOUT if name in view.attrs}
+    return _placed(_done(patch))
+
+
+def _done(patch: xr.Dataset) -> xr.Dataset:
+    """Leave out the products whose pixels are not there: what is stored in their place is nothing but fill."""
+    names = [name for name in PRODUCTS if name in patch.data_vars]
+    status = {name: int(patch[f"status_{name}" if f"status_{name}" in patch.coords else "status"]) for name in names}
+    lacking = [name for name in names if status[name] != DONE]
+    told = ", ".join(f"{name} ({STATUS[status[name]]})" for name in lacking)
+    if len(lacking) == len(names):
+        raise SelectionError(f"{_called(patch)} has no pixels in this cube: {told or 'it has no product'}")
+    patch = patch.drop_dims([f"band_{name}" for name in lacking])
+    return patch.assign_attrs(missing_products=told) if told else patch
+
+
+def _called(patch: xr.Dataset) -> str:
+    return f"{patch['roi'].item()} time {patch['time'].item()} ({patch['s2_id_gee'].item()})"
+
+
+def _placed(patch: xr.Dataset) -> xr.Dataset:
+    """Give a patch its coordinates in metres, its reference system, and a nodata value that says nothing false."""
+    grid = _grid(patch)
+    patch = patch.drop_vars("proj_transform").assign_coords(grid.coords)
+    for name, array in patch.data_vars.items():
+        if name in PRODUCTS:
+            fill = fill_value(str(name), str(array.dtype))
+            array.attrs["_FillValue"] = array.dtype.type(fill)
+        array.encoding["grid_mapping"] = GRID_MAPPING
+    return patch
+
+
+def _grid(patch: xr.Dataset) -> xr.Dataset:
+    """Make the coordinates alone, so that no pixel is copied on the way."""
+    epsg, transform = int(patch["proj_epsg"]), patch["proj_transform"].values
+    if not epsg or not np.isfinite(transform).all():
+        raise SelectionError(f"the catalogue does not say where {_called(patch)} lies: no proj_epsg or proj_transform")
+    a, b, c, d, e, f = (float(number) for number in transform)
+    if b or d:
+        raise SelectionError(f"the grid of {_called(patch)} is rotated: it has no x and y of its own")
+    x, y = c + a * (np.arange(patch.sizes["x"]) + 0.5), f + e * (np.arange(patch.sizes["y"]) + 0.5)
+    grid: xr.Dataset = xr.Dataset(coords={"y": y, "x": x}).rio.write_crs(epsg, grid_mapping_name=GRID_MAPPING)
+    grid = grid.rio.write_coordinate_system()
+    grid[GRID_MAPPING].attrs["GeoTransform"] = f"{c} {a} {b} {f} {d} {e}"
+    for axis in ("x", "y"):
+        grid[axis].attrs["units"] = "m"
+    return grid

@@ -1,0 +1,137 @@
+"""The patches of an opened cube that can be read: where they lie, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
+from cloudsen12_cube.errors import SelectionError, StoreError
+from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
+from cloudsen12_cube.schema import ProductName
+from cloudsen12_cube.storage import Access, Ranges, open_ranges
+
+SPLITS = ("train", "validation", "test")
+_KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
+
+
+@dataclass(frozen=True)
+class StoredCube:
+    """Where an opened cube's pixels lie."""
+
+    url: str
+    access: Access
+    settings: dict[str, Any]
+    files: Mapping[str, VirtualArray] | None = None
+    """Of an archive that was opened in place, by product."""
+
+    @property
+    def objects(self) -> Ranges:
+        """Reader of the cube's objects."""
+        return open_ranges(self.url, self.access)
+
+    def layout(self, product: ProductName) -> ProductLayout:
+        """Array of a product as the store has it."""
+        return layout_of(product, self.settings["products"][product])
+
+    def chunks(self, product: ProductName) -> ChunkReader:
+        """Reader of a product's pixels."""
+        return FileChunks(self.files[product]) if self.files else ChunkReader(self.objects, self.layout(product))
+
+    def order(self) -> tuple[str, ...]:
+        """ROIs as they lie on disk."""
+        if self.files:
+            return tuple(task.roi_id for task in next(iter(self.files.values())).tasks)
+        return read_order(self.url, self.access)
+
+
+def stored_cube(cube: xr.DataTree) -> StoredCube:
+    """Find the store that a cube was opened from, also after a query.
+
+    Raises
+    ------
+    StoreError
+        If the tree was not opened from a store, or is no cube.
+    """
+    url = cube.encoding.get("source")
+    if url is None:
+        raise StoreError(
+            "this tree does not know its store, so nothing can be streamed from it: open the cube with open_cube and "
+            "select with query, isel or sel, which keep the store in mind"
+        )
+    if KEY not in cube.attrs:
+        raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
+    access = Access.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
+    return StoredCube(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
+
+
+def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:
+    """List the patches of a cube whose pixels are there.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        As opened, or what a query left of it.
+    products : sequence of str
+        All of them must have the patch.
+    split : str or None
+        ``train``, ``validation`` or ``test``; None takes all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a patch, by ROI and date: ``roi``, ``time``, ``disk`` (number of the ROI's shards) and the properties
+        that patches are chosen or weighted by.
+
+    Raises
+    ------
+    SelectionError
+        If the split is no published one, or nothing is left.
+    """
+    _check_split(split)
+    root = cube.to_dataset()
+    if root["s2_id_gee"].dims != ("roi", "time"):
+        raise SelectionError(
+            "the cube has lost its dims roi and time: select with lists, as in isel(roi=[0], time=[2])"
+        )
+    there = root["s2_id_gee"].values != ""
+    for product in products:
+        there = there & (cube[product]["status"].values == DONE)
+    index, time = np.nonzero(there)
+    position = {roi: number for number, roi in enumerate(stored_cube(cube).order())}
+    rois = np.array([str(roi) for roi in root["roi"].values], dtype=object)[index]
+    columns: dict[str, Any] = {"roi": rois, "time": root["time"].values[time]}
+    columns["disk"] = np.array([position[roi] for roi in rois], dtype=np.int64)
+    columns |= {name: _column(root[name].values, index, time) for name in _KNOWN}
+    table = pd.DataFrame(columns)
+    chosen = table if split is None else table[table["split"] == split].reset_index(drop=True)
+    if chosen.empty:
+        counts = ", ".join(f"{name or 'none'} {count}" for name, count in table["split"].value_counts().items())
+        raise SelectionError(
+            f"no patch of {', '.join(products)} is in the split {split!r}; patches by split: {counts or 'none at all'}"
+        )
+    return chosen
+
+
+def _column(values: npt.NDArray[Any], index: Any, time: Any) -> Any:
+    picked = values[index] if values.ndim == 1 else values[index, time]
+    return picked if picked.dtype.kind in "fiu" else np.array([str(value) for value in picked], dtype=object)
+
+
+def _check_split(split: object) -> None:
+    """Refuse what is no published split; above all a share, which asks for a split by patch."""
+    if split is None or split in SPLITS:
+        return
+    if isinstance(split, str):
+        raise SelectionError(f"split is {split!r}: give one of {', '.join(SPLITS)}, or None for all patches")
+    raise SelectionError(
+        f"split is {split!r}, which asks for a random split by patch. The five patches of an ROI show the same ground: "
+        f"some of them in training and others in testing leak, and the accuracy is too good. Give one of "
+        f"{', '.join(SPLITS)}, which share no ROI; or query(rois=...) two sets of ROIs of your own"
+    )

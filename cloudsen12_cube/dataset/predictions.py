@@ -1,0 +1,182 @@
+"""Predicted labels: a model's classes written as a layer, and read beside the cube they were predicted from.
+
+A layer is a small Zarr store of its own: one array (roi, time, y, x) of class codes, which plain xarray opens. It is no
+part of the cube's own store, since that is what an archive says, verified against it, and often lies in a bucket that
+its users cannot write to. Opened together, the layer stands in the group ``predictions``, where the accessor finds it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cloudsen12_cube.dataset.patches import stored_cube
+from cloudsen12_cube.errors import DestinationError, StoreError
+from cloudsen12_cube.format import prediction_encoding
+from cloudsen12_cube.schema import CLASSES, LAYERS, UNLABELLED
+
+GROUP = "predictions"
+Codes = npt.NDArray[np.uint8]
+Predicted = tuple[Iterable[str], Iterable[int], Codes]
+"""ROI and time of each patch of a batch, and its class codes, shape (batch, y, x)."""
+
+_LEGAL = np.array([*(row.code for row in CLASSES), UNLABELLED], dtype=np.uint8)
+
+
+def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batches: Iterable[Predicted]) -> int:
+    """Write predicted classes as a label layer.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Predicted from; the layer has its ROIs and dates.
+    path : path
+        Store to make.
+    name : str
+        Of the layer, such as ``unet``.
+    batches : iterable
+        ROIs, times and class codes (0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled). In the
+        cube's order, as a stream with ``shuffle=False`` gives them, no more than an ROI waits in memory.
+
+    Returns
+    -------
+    int
+        Patches written; all others are unlabelled.
+
+    Raises
+    ------
+    DestinationError
+        If there is something at the path.
+    ValueError
+        If the name is that of a stored layer, or codes are none of the classes.
+    """
+    _check_name(name)
+    place = os.fspath(path)
+    if Path(place).exists():
+        raise DestinationError(f"{place} is there already: give the layer another place, or delete it")
+    layout = stored_cube(cube).layout("labels" if "labels" in cube.children else next(iter(cube.children)))  # type: ignore[arg-type]  # a cube's children are products
+    template = _template(cube, name, (layout.height, layout.width))
+    encoding = prediction_encoding(template.sizes["time"], layout.height, layout.width)
+    with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
+        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        template.to_zarr(place, compute=False, encoding={name: encoding}, zarr_format=3, consolidated=True)
+    written = 0
+    waiting: dict[str, dict[int, Codes]] = {}
+    for rois, times, codes in batches:
+        for roi, time, plane in zip(rois, times, codes, strict=True):
+            if str(roi) not in waiting and len(waiting) > 1:
+                first = next(iter(waiting))
+                _write_roi(template, place, name, (first, waiting.pop(first)))
+            waiting.setdefault(str(roi), {})[int(time)] = _checked(plane, (layout.height, layout.width))
+            written += 1
+    for item in waiting.items():
+        _write_roi(template, place, name, item)
+    return written
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or name in {row.band for row in LAYERS}:
+        raise ValueError(f"a layer cannot be called {name!r}: give a word that is no stored label layer")
+
+
+def _template(cube: xr.DataTree, name: str, size: tuple[int, int]) -> xr.Dataset:
+    root = cube.to_dataset()
+    ids = root["s2_id_gee"].astype(object)
+    shape = (*ids.shape, *size)
+    blank = dask.array.full(shape, UNLABELLED, dtype=np.uint8, chunks=(1, *shape[1:]))  # type: ignore[no-untyped-call]
+    attributes = {
+        "long_name": f"classes predicted by {name}",
+        "standard_name": "status_flag",
+        "flag_values": _LEGAL,
+        "flag_meanings": " ".join([*(row.name for row in CLASSES), "unlabelled"]),
+        "layer": name,
+        "missing_label": UNLABELLED,
+    }
+    about = {"predicted_from": stored_cube(cube).url, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
+    coords = {
+        "roi": root["roi"].values.astype(object),
+        "time": root["time"].values,
+        "s2_id_gee": (ids.dims, ids.values),
+    }
+    return xr.Dataset({name: (("roi", "time", "y", "x"), blank, attributes)}, coords=coords, attrs=about)
+
+
+def _checked(plane: Codes, size: tuple[int, int]) -> Codes:
+    """Refuse what is no plane of class codes, before it is called clear."""
+    if plane.shape != size:
+        raise ValueError(f"a prediction has {plane.shape} pixels, the cube's patches {size}: cut off the padding")
+    wrong = plane[~np.isin(plane, _LEGAL)]
+    if wrong.size:
+        raise ValueError(f"a prediction holds {wrong.flat[0]}: give class codes {_LEGAL.tolist()}")
+    return plane.astype(np.uint8)
+
+
+def _write_roi(template: xr.Dataset, place: str, name: str, item: tuple[str, dict[int, Codes]]) -> None:
+    roi, planes = item
+    array = template[name]
+    times = [int(time) for time in template["time"].values]
+    index = [str(other) for other in template["roi"].values].index(roi)
+    stored = xr.open_zarr(place, chunks=None)[name][index].values  # an ROI may come in two parts
+    for time, plane in planes.items():
+        stored[times.index(time)] = plane
+    part = xr.Dataset({name: (array.dims, stored[None])})
+    part.to_zarr(place, region={"roi": slice(index, index + 1)}, zarr_format=3, consolidated=False)
+
+
+def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
+    """Open a predicted layer beside a cube.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        That it was predicted from, or a query on it.
+    path : path or URL
+        Of the layer.
+
+    Returns
+    -------
+    xarray.DataTree
+        The cube with the layer in its group ``predictions``; the accessor's ``classes``, ``mask``, ``superclass`` and
+        whatever builds on them take its name like that of a stored layer. Nothing is read yet.
+
+    Raises
+    ------
+    StoreError
+        If the layer does not have the cube's patches.
+    """
+    place = os.fspath(path)
+    try:
+        layer = xr.open_zarr(place, chunks=None)
+    except FileNotFoundError:
+        raise StoreError(f"{place} is no predicted layer: there is nothing") from None
+    root = cube.to_dataset()
+    lacking = set(map(str, root["roi"].values)) - set(map(str, layer["roi"].values))
+    if lacking:
+        raise StoreError(f"{place} lacks {len(lacking)} ROIs of the cube, such as {min(lacking)}: predict them, too")
+    fitting = layer.sel(roi=root["roi"].values.astype(object), time=root["time"].values)
+    ids, others = (table["s2_id_gee"].values.astype(object) for table in (root, fitting))
+    if ((ids != "") & (ids != others)).any():
+        raise StoreError(f"{place} was predicted from another cube: its images are not this one's")
+    nodes: dict[str, Any] = {name: node.to_dataset(inherit=False) for name, node in cube.children.items()}
+    there = nodes.get(GROUP, xr.Dataset())
+    nodes[GROUP] = there.assign({name: v.variable for name, v in fitting.data_vars.items()})
+    made = xr.DataTree.from_dict({"/": root, **nodes}, name=cube.name)
+    made.encoding = dict(cube.encoding)
+    return made
+
+
+def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
+    """Find a predicted layer of a cube, or None if it has none of that name."""
+    if GROUP not in cube.children:
+        return None
+    layers = cube.children[GROUP].to_dataset()
+    return layers[name] if name in layers.data_vars else None

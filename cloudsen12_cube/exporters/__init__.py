@@ -1,0 +1,5 @@
+"""Cubes in other formats: COG, archive folders, STAC."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

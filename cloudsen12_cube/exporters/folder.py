@@ -1,0 +1,267 @@
+"""What an exported folder says of itself, in ``cloudsen12_export.json`` beside its table.
+
+The published table cannot say what the codes of ``test`` mean: 0 and 1 alone read as train and test, yet in a part of
+the newer set they are train and validation. So the folder says it, and a conversion of the folder believes it.
+
+The folder of an export: whose it is, and which of its files are whole.
+
+A file comes into its place by a rename, so none is there in part, and a journal, a line a patch and product, says after
+that which files with how many bytes were made from which shard. A file is whole if its size is the journal's and the
+shard is still the same. What lies in the way and is not in the journal stays as it is: it is reported, unless it has
+the very bytes that were to be written, as after a run that died between the rename and the journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cloudsen12_cube.archive import NOTE_NAME, TABLE_NAME
+from cloudsen12_cube.errors import DestinationError
+from cloudsen12_cube.schema import TestMeaning
+from cloudsen12_cube.storage import Sink, clean, is_url
+
+NOTE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A product of a patch that was not written, and why."""
+
+    roi_id: str
+    s2_id_gee: str
+    product: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.roi_id}/{self.s2_id_gee} {self.product}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the folder was made from, and how far the last run came."""
+
+    test_meaning: TestMeaning
+    """What the codes of ``test`` in the table mean."""
+    cube: dict[str, str]
+    """Which cube: when it was created, and from what."""
+    tool: str
+    table_sha256: str
+    """Of the table as it was written."""
+    state: str = "exporting"
+    """``final`` when the last run has ended."""
+    left_out: tuple[LeftOut, ...] = ()
+    """By the last run."""
+    export_version: int = NOTE_VERSION
+
+    def as_bytes(self) -> bytes:
+        """Serialise."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def read_note(data: bytes, place: str) -> Note:
+    """Read the note of a folder.
+
+    Raises
+    ------
+    DestinationError
+        If it is none, or one of a later release.
+    """
+    try:
+        document: dict[str, Any] = json.loads(data)
+        if document["export_version"] != NOTE_VERSION:
+            raise DestinationError(
+                f"{place} was exported by another release (version {document['export_version']}, this one writes "
+                f"{NOTE_VERSION}): give another folder"
+            )
+        left_out = tuple(LeftOut(**row) for row in document.pop("left_out"))
+        return Note(**document, left_out=left_out)
+    except (ValueError, TypeError, KeyError):
+        raise DestinationError(f"{place} has a damaged {NOTE_NAME}: remove that folder, or give another one") from None
+
+
+JOURNAL = ".cloudsen12-export.jsonl"
+
+Unit = tuple[str, str, str]
+"""roi_id, s2_id_gee, product."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal: the files of one product of one patch."""
+
+    roi_id: str
+    s2_id_gee: str
+    product: str
+    shard: str
+    """sha256 of the shard that the pixels come from."""
+    files: dict[str, int]
+    """Path in the folder -> bytes."""
+
+    @property
+    def unit(self) -> Unit:
+        """What it speaks of."""
+        return self.roi_id, self.s2_id_gee, self.product
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that is ours, while it is being written."""
+
+    sink: Sink
+    note: Note
+    """As this run leaves it, but for its end."""
+    earlier: Note | None = None
+    """As an earlier run has left it."""
+    entries: dict[Unit, Entry] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+
+    def whole(self, unit: Unit, shard: str) -> Entry | None:
+        """Give the entry of what needs not be written again: all its files are there, made from this very shard."""
+        entry = self.entries.get(unit)
+        if entry is None or entry.shard != shard:
+            return None
+        return entry if all(self.sink.size(path) == size for path, size in entry.files.items()) else None
+
+    def in_the_way(self, unit: Unit, path: str, data: bytes) -> bool:
+        """Tell whether a file must stay as it is: it is there, nobody noted it, and it is not what is to be written."""
+        entry = self.entries.get(unit)
+        if entry is not None and path in entry.files:
+            return False
+        return os.path.lexists(os.path.join(self.sink.root, path)) and self._read(path) != data
+
+    def _read(self, path: str) -> bytes | None:
+        with suppress(DestinationError):
+            return self.sink.get(path)
+        return None
+
+    def put(self, unit: Unit, shard: str, files: dict[str, bytes]) -> list[str]:
+        """Write the files of a unit and note them; take away what an earlier run wrote and this one does not.
+
+        Returns
+        -------
+        list of str
+            Paths that were ours and were not whole, or are of an older state of the cube.
+        """
+        before = self.entries.get(unit)
+        old = [path for path in (before.files if before else {}) if self.sink.size(path) is not None]
+        for path, data in files.items():
+            self.sink.put(path, data, durable=False)
+        for path in set(old) - files.keys():
+            self.sink.delete(path)
+        self._note(Entry(*unit, shard, {path: len(data) for path, data in files.items()}))
+        return old
+
+    def _note(self, entry: Entry) -> None:
+        line = json.dumps([*entry.unit, entry.shard, entry.files]) + "\n"
+        path = os.path.join(self.sink.root, JOURNAL)
+        try:
+            with self._lock, open(path, "ab") as file:
+                file.write(line.encode())
+                self.entries[entry.unit] = entry
+        except OSError as error:
+            raise DestinationError(f"cannot write {path}: {error.strerror}") from None
+
+    def begin(self, table: bytes) -> list[str]:
+        """Write the note and the table.
+
+        Returns
+        -------
+        list of str
+            The table's name if somebody has changed it since it was written.
+        """
+        there = self.sink.get(TABLE_NAME)
+        ours = there is None or (self.earlier is not None and _sha256(there) == self.earlier.table_sha256)
+        self.sink.put(NOTE_NAME, replace(self.note, table_sha256=_sha256(table)).as_bytes())
+        if there != table:
+            self.sink.put(TABLE_NAME, table)
+        return [] if ours or there == table else [TABLE_NAME]
+
+    def end(self, note: Note) -> None:
+        """Write the last word."""
+        table = self.sink.get(TABLE_NAME) or b""
+        self.sink.put(NOTE_NAME, replace(note, table_sha256=_sha256(table), state="final").as_bytes())
+
+
+@contextmanager
+def opened(folder: str | os.PathLike[str], note: Note) -> Iterator[Folder]:
+    """Take hold of a folder, made where it is not there.
+
+    Parameters
+    ----------
+    folder : path
+    note : Note
+        What the folder is to say of itself.
+
+    Raises
+    ------
+    DestinationError
+        If the place is no local folder, holds something else or the export of another cube, or another process writes.
+    """
+    root = clean(folder)
+    if is_url(root):
+        raise DestinationError(f"{root} is a URL: export writes to a local folder; copy that to the bucket afterwards")
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise DestinationError(f"{root} is a file: give the folder to write to")
+    sink = Sink(os.path.abspath(root))
+    _is_ours(sink, note)
+    with sink.locked():
+        earlier = _is_ours(sink, note)
+        yield Folder(sink, note, earlier, _journal(sink))
+
+
+def _is_ours(sink: Sink, note: Note) -> Note | None:
+    """Give the note that lies there, None in an empty folder."""
+    data = sink.get(NOTE_NAME)
+    if data is None:
+        if not sink.empty():
+            raise DestinationError(
+                f"{sink.root} holds something else ({_first(sink)}) and no earlier export: give a folder of its own"
+            )
+        return None
+    found = read_note(data, sink.root)
+    for name in ("cube", "test_meaning"):
+        if getattr(found, name) != getattr(note, name):
+            raise DestinationError(
+                f"{sink.root} holds the export of another cube ({_told(found)}; this one: {_told(note)}): "
+                "give another folder"
+            )
+    return found
+
+
+def _told(note: Note) -> str:
+    return f"of {note.cube.get('created')}, from {note.cube.get('source')}, test {note.test_meaning}"
+
+
+def _first(sink: Sink) -> str:
+    try:
+        return min(os.listdir(sink.root))
+    except OSError:
+        return "unreadable"
+
+
+def _journal(sink: Sink) -> dict[Unit, Entry]:
+    """Read the journal; the last line of a unit holds, and one that was cut off is none."""
+    path = Path(sink.root, JOURNAL)
+    data = sink.get(JOURNAL) or b""
+    if data and not data.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    entries: dict[Unit, Entry] = {}
+    for line in data.splitlines():
+        with suppress(ValueError, TypeError):
+            roi, image, product, shard, files = json.loads(line)
+            if all(path.endswith(".tif") and f"/{roi}/{image}/" in path and ".." not in path for path in files):
+                entries[roi, image, product] = Entry(roi, image, product, shard, dict(files))
+    return entries
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,358 @@
+"""A cube in the words of STAC: one Collection for the store, which says what its groups, dims, bands and codes mean.
+
+A Collection of one store, instead of the 49,400 items with 20 files each that the archive would be: whoever looks for
+single patches reads the table of ``stac_items``. It is made from the catalogue alone, no pixel is read.
+
+The patches of a cube as STAC items: one table, a row a patch, in the form of stac-geoparquet.
+
+A table instead of a file an item: it is read with one request, and filtered before it is read. Beside it lies the
+Collection, and inside it a copy, so that the file explains itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cloudsen12_cube.dataset import footprints
+from cloudsen12_cube.errors import CubeError, without_secrets
+from cloudsen12_cube.format import DONE
+from cloudsen12_cube.schema import (
+    CLASSES,
+    LAYERS,
+    PLUS,
+    PRODUCTS,
+    PROPERTIES,
+    UNLABELLED_COLOR,
+    Asset,
+    Layer,
+    assets_of,
+)
+
+ID = "CloudSEN12"
+VERSION = "1.1.0"
+SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
+_OF_COLLECTION = ("datacube/v2.3.0", "zarr/v1.1.0", "projection/v2.0.0", "classification/v2.0.0", "label/v1.0.1")
+_MORE = ("eo/v2.0.0", "raster/v2.0.0", "scientific/v1.0.0")
+ZARR = "application/vnd.zarr; version=3"
+_DOI = "10.1038/s41597-022-01878-2"
+_DIMS = ("roi", "time", "band", "y", "x")
+_SUMMARISED = ("label_type", "split", "cloud_coverage", "land_cover", "proj_epsg")
+_PIXELS = (
+    'ENGCRS["pixels of one patch",EDATUM["upper left corner of the patch"],CS[Cartesian,2],'
+    'AXIS["column (x)",east,ORDER[1]],AXIS["row (y)",south,ORDER[2]],LENGTHUNIT["pixel of 10 m",10]]'
+)
+"""Reference system of y and x: each image has its own UTM zone, so the cube's axes count pixels."""
+
+
+def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
+    """Describe a cube as a STAC Collection.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    href : str
+        Where the cube is, as the document should say it: a URL, or a path from the document's folder.
+
+    Returns
+    -------
+    dict
+        STAC 1.1.0, ready for JSON.
+    """
+    places = footprints(cube)
+    products = [name for name in PRODUCTS if name in cube.children]
+    return {
+        "type": "Collection",
+        "stac_version": VERSION,
+        "stac_extensions": [SCHEMA.format(name) for name in (*_OF_COLLECTION, *_MORE)],
+        "id": ID,
+        "title": cube.attrs.get("title", ID),
+        "description": (
+            f"{places['roi_id'].nunique():,} regions of interest and {len(places):,} image patches of CloudSEN12 as "
+            "one sharded Zarr v3 cube: a group for each product, in it one array (roi, time, band, y, x)."
+        ),
+        "license": cube.attrs.get("license", {}).get("spdx", "CC-BY-4.0"),
+        "keywords": ["cloud detection", "deep learning", "semantic segmentation", "Sentinel-2", "Sentinel-1"],
+        "providers": [_PRODUCER],
+        "extent": {"spatial": {"bbox": [_bounds(places)]}, "temporal": {"interval": [_interval(places)]}},
+        "summaries": _summaries(places),
+        "sci:doi": _DOI,
+        "sci:citation": cube.attrs.get("citation", ""),
+        "cube:dimensions": _dimensions(cube, places, products),
+        "cube:variables": {name: _variable(cube, name) for name in products},
+        "links": [
+            {"rel": "store", "href": href, "type": ZARR, "title": "the cube"},
+            {"rel": "cite-as", "href": f"https://doi.org/{_DOI}"},
+        ],
+        "assets": {"cube": _node(href, "the cube", consolidated=True)}
+        | {name: _asset(cube, name, href) for name in products},
+    }
+
+
+_PRODUCER = {
+    "name": "EcoHidro",
+    "roles": ["producer", "licensor"],
+    "url": "https://vrip.unmsm.edu.pe/category/ecohidro/",
+}
+"""As the published collection says."""
+
+
+def _bounds(places: geopandas.GeoDataFrame) -> list[float]:
+    """Box of all footprints; of the whole Earth where no patch says where it lies."""
+    box = [float(edge) for edge in places.total_bounds]
+    return [round(edge, 6) for edge in box] if np.isfinite(box).all() else [-180.0, -90.0, 180.0, 90.0]
+
+
+def _interval(places: geopandas.GeoDataFrame) -> list[str | None]:
+    known = places["datetime"].dropna()
+    return [f"{end:%Y-%m-%dT%H:%M:%SZ}" if len(known) else None for end in (known.min(), known.max())]
+
+
+def _summaries(places: geopandas.GeoDataFrame) -> dict[str, Any]:
+    missing = {row.name: "" if row.kind == "text" else row.missing for row in PROPERTIES}
+    found = {name: sorted(set(places[name].tolist()) - {missing[name]}) for name in _SUMMARISED}
+    codes = [f"EPSG:{code}" for code in found.pop("proj_epsg")]
+    told: dict[str, Any] = {"gsd": [10], **found, "proj:code": codes}
+    hard = places["difficulty"].dropna()
+    if len(hard):
+        told["difficulty"] = {"minimum": float(hard.min()), "maximum": float(hard.max())}
+    return {name: values for name, values in told.items() if values}
+
+
+def _dimensions(cube: xr.DataTree, places: geopandas.GeoDataFrame, products: Sequence[str]) -> dict[str, Any]:
+    sizes = cube[products[0]].sizes if products else {}
+    bands = [asset.band for name in products for asset in assets_of(name)]
+    return {
+        "roi": {
+            "type": "roi",
+            "values": [str(roi) for roi in cube.to_dataset()["roi"].values],
+            "description": "region of interest",
+        },
+        "time": {
+            "type": "temporal",
+            "extent": _interval(places),
+            "description": "rank of the image in its ROI by acquisition; the true times stand in datetime(roi, time)",
+        },
+        "band": {"type": "bands", "values": list(dict.fromkeys(bands)), "description": "of each product its own"},
+        **{
+            axis: {"type": "spatial", "axis": axis, "extent": [0, sizes[axis]], "reference_system": _PIXELS}
+            for axis in ("y", "x")
+            if axis in sizes
+        },
+    }
+
+
+def _variable(cube: xr.DataTree, product: str) -> dict[str, Any]:
+    array = cube[product].to_dataset()[product]
+    return {
+        "dimensions": list(_DIMS),
+        "variable_type": "data",
+        "description": str(array.attrs.get("long_name", product)),
+        "data_type": str(array.dtype),
+        "nodata": _nodata(array),
+    }
+
+
+def _nodata(array: xr.DataArray) -> int | str:
+    """Value of a pixel that is not there, as JSON has it."""
+    fill = array.encoding["fill_value"]
+    return "nan" if np.isnan(fill) else int(fill)
+
+
+def _asset(cube: xr.DataTree, product: str, href: str) -> dict[str, Any]:
+    array = cube[product].to_dataset()[product]
+    bands = [_band(asset, array) for asset in assets_of(product) if asset.band in array.indexes["band"]]
+    node = _node(f"{href.rstrip('/')}/{product}", str(array.attrs.get("long_name", product)), consolidated=False)
+    asset = node | {
+        "roles": ["data", "labels"] if product == "labels" else ["data"],
+        "gsd": 10,
+        "data_type": str(array.dtype),
+        "nodata": _nodata(array),
+        "proj:shape": [array.sizes["y"], array.sizes["x"]],
+        "bands": bands,
+    }
+    return asset | (_label() if product == "labels" else {})
+
+
+def _node(href: str, title: str, consolidated: bool) -> dict[str, Any]:
+    zarr = {"zarr:consolidated": consolidated, "zarr:node_type": "group", "zarr:zarr_format": 3}
+    return {"href": href, "type": ZARR, "title": title, "roles": ["data"], **zarr}
+
+
+def _label() -> dict[str, Any]:
+    return {
+        "label:type": "raster",
+        "label:properties": None,
+        "label:classes": [{"name": None, "classes": [row.name for row in CLASSES]}],
+        "label:description": "clouds and cloud shadows, by experts (manual_hq, manual_sc) and by eight algorithms",
+        "label:tasks": ["segmentation", "classification"],
+        "label:methods": ["manual", "automatic"],
+    }
+
+
+def _band(asset: Asset, array: xr.DataArray) -> dict[str, Any]:
+    band: dict[str, Any] = {"name": f"{asset.product}[band={asset.band}]", "description": asset.long_name}
+    if asset.scale != 1:
+        band["raster:scale"] = asset.scale
+    if asset.units != "1":
+        band["unit"] = asset.units
+    if asset.wavelength:
+        band |= {"eo:common_name": asset.common_name, "eo:center_wavelength": round(asset.wavelength[0] / 1000, 4)}
+    row = next((layer for layer in LAYERS if layer.band == asset.band and layer.meanings), None)
+    if row and asset.product == "labels":
+        band["classification:classes"] = [_class(row, value) for value in row.meanings]
+        band["classification:classes"].append(_UNTOLD | {"value": _nodata(array)})
+    return band
+
+
+_UNTOLD = {"name": "not_there", "title": "not there", "color_hint": UNLABELLED_COLOR[1:], "nodata": True}
+
+
+def _class(row: Layer, value: int) -> dict[str, Any]:
+    code = row.codes.get(value)
+    color = UNLABELLED_COLOR if code is None else CLASSES[code].color
+    name = row.meanings[value]
+    return {
+        "value": value,
+        "name": name,
+        "title": name.replace("_", " "),
+        "color_hint": color[1:],
+        "nodata": code is None,
+    }
+
+
+_PARQUET = "application/vnd.apache.parquet"
+_EXTENSIONS = [SCHEMA.format(name) for name in ("projection/v2.0.0", "view/v1.0.0")]
+_RENAMED = {
+    "s2_view_off_nadir": "view:off_nadir",
+    "s2_view_sun_azimuth": "view:sun_azimuth",
+    "s2_view_sun_elevation": "view:sun_elevation",
+}
+_REPLACED = ("proj_epsg", "proj_shape", "proj_transform", "proj_centroid", "proj_geometry", "longitude", "latitude")
+
+
+def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
+    """List the patches as STAC items, a row each.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    href : str
+        Where the cube is, as in `collection`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        In the columns of stac-geoparquet but for ``bbox``, which `write` adds: ``id`` (the ROI and the image's id in
+        Earth Engine, ``ROI_0001__...``), ``geometry``, ``collection``, ``assets``, ``links`` and every property under
+        STAC's name where it has one. The asset of a product is None where the cube has no pixels of it. What is unknown
+        is null.
+    """
+    places = footprints(cube)
+    columns: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": VERSION,
+        "stac_extensions": [_EXTENSIONS] * len(places),
+        "id": places["roi_id"] + "__" + places["s2_id_gee"],
+        "collection": ID,
+        "links": [[{"rel": "collection", "href": "./collection.json", "type": "application/json"}]] * len(places),
+        "assets": _item_assets(cube, places, href),
+        "roi_id": places["roi_id"],
+        "time": places["time"],
+    }
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in places)):
+        if row.name not in _REPLACED:
+            columns[_RENAMED.get(row.name, row.name)] = _known(places[row.name], row.kind, row.missing)
+    frame = pd.DataFrame(columns | _projection(places), index=places.index)
+    return geopandas.GeoDataFrame(frame, geometry=places.geometry, crs=places.crs)
+
+
+def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -> list[dict[str, Any]]:
+    """Give each patch the cube, and of the products that have pixels somewhere those that have pixels of it."""
+    at = (
+        xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch"),
+        xr.DataArray(places["time"].to_numpy(), dims="patch"),
+    )
+    held: dict[str, Any] = {}
+    for name in (name for name in PRODUCTS if name in cube.children):
+        there = cube[name].to_dataset()["status"].sel(roi=at[0], time=at[1]).values == DONE
+        if there.any():
+            held[name] = there
+    made = {name: {"href": f"{href.rstrip('/')}/{name}", "type": ZARR, "roles": ["data"]} for name in held}
+    whole = {"cube": {"href": href, "type": ZARR, "roles": ["metadata"]}}
+    return [whole | {name: made[name] if held[name][i] else None for name in held} for i in range(len(places))]
+
+
+def _known(column: pd.Series[Any], kind: str, missing: int) -> pd.Series[Any]:
+    if kind == "time":
+        known: pd.Series[Any] = column.dt.tz_localize("UTC")
+    elif kind == "int":
+        known = column.astype("Int64").mask(column == missing)
+    else:
+        known = column.mask(column == "") if kind == "text" else column
+    return known
+
+
+def _projection(places: geopandas.GeoDataFrame) -> dict[str, Any]:
+    six = [[float(part) for part in text.split(",")] if text else None for text in places["proj_transform"]]
+    middle = zip(places["latitude"], places["longitude"], strict=True)
+    return {
+        "proj:code": [f"EPSG:{code}" if code else None for code in places["proj_epsg"]],
+        "proj:shape": [[int(edge)] * 2 if edge else None for edge in places["proj_shape"]],
+        "proj:transform": six,
+        "proj:centroid": [{"lat": lat, "lon": lon} if np.isfinite(lat + lon) else None for lat, lon in middle],
+    }
+
+
+def write(cube: xr.DataTree, place: str, folder: Path) -> int:
+    """Write ``collection.json`` and ``items.parquet`` into a folder.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+    place : str
+        The cube's path or URL; what is secret in it is left out.
+    folder : pathlib.Path
+        Made if it is not there.
+
+    Returns
+    -------
+    int
+        Number of items.
+
+    Raises
+    ------
+    CubeError
+        If pyarrow is not installed.
+    """
+    try:
+        # Here, since it is large and this is all that needs it; it comes without types.
+        from pyarrow import parquet
+    except ImportError:
+        raise CubeError("items.parquet needs pyarrow: pip install 'cloudsen12-cube[stac]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    href = without_secrets(place) if "://" in place else Path(os.path.relpath(place, folder)).as_posix()
+    document = collection(cube, href)
+    items = items_table(cube, href)
+    path = folder / "items.parquet"
+    items.to_parquet(path, index=False, write_covering_bbox=True, schema_version="1.1.0", compression="zstd")
+    table = parquet.read_table(path)
+    told = {"version": "1.1.0", "collections": {ID: document}}
+    metadata = table.schema.metadata | {b"stac-geoparquet": json.dumps(told).encode()}
+    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    document["assets"]["items"] = {
+        "href": "./items.parquet",
+        "type": _PARQUET,
+        "title": "one row a patch",
+        "roles": ["collection-mirror"],
+    }
+    (folder / "collection.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return len(items)

@@ -1,0 +1,212 @@
+"""What a cube is on disk: layouts, codecs, shards, records, metadata and statistics."""
+
+from .codec import (
+    CRC as CRC,
+)
+from .codec import (
+    CodecName as CodecName,
+)
+from .codec import (
+    decode as decode,
+)
+from .cube import (
+    Origin as Origin,
+)
+from .cube import (
+    is_cube as is_cube,
+)
+from .cube import (
+    open_origin as open_origin,
+)
+from .layout import (
+    DEFAULT as DEFAULT,
+)
+from .layout import (
+    DIMS as DIMS,
+)
+from .layout import (
+    ChunkName as ChunkName,
+)
+from .layout import (
+    Layout as Layout,
+)
+from .layout import (
+    ProductLayout as ProductLayout,
+)
+from .layout import (
+    check_version as check_version,
+)
+from .layout import (
+    fill_value as fill_value,
+)
+from .layout import (
+    layout_of as layout_of,
+)
+from .layout import (
+    object_key as object_key,
+)
+from .layout import (
+    parse_codec as parse_codec,
+)
+from .layout import (
+    record_key as record_key,
+)
+from .layout import (
+    records_path as records_path,
+)
+from .layout import (
+    shard_key as shard_key,
+)
+from .layout import (
+    stored_dtype as stored_dtype,
+)
+from .metadata import (
+    ABOUT as ABOUT,
+)
+from .metadata import (
+    KEY as KEY,
+)
+from .metadata import (
+    ROOT_KEY as ROOT_KEY,
+)
+from .metadata import (
+    Contents as Contents,
+)
+from .metadata import (
+    Frame as Frame,
+)
+from .metadata import (
+    damaged_tables as damaged_tables,
+)
+from .metadata import (
+    memory_store as memory_store,
+)
+from .metadata import (
+    objects as objects,
+)
+from .metadata import (
+    prediction_encoding as prediction_encoding,
+)
+from .metadata import (
+    read_order as read_order,
+)
+from .metadata import (
+    read_settings as read_settings,
+)
+from .metadata import (
+    read_shard as read_shard,
+)
+from .metadata import (
+    read_status as read_status,
+)
+from .metadata import (
+    read_table as read_table,
+)
+from .metadata import (
+    restated as restated,
+)
+from .metadata import (
+    settings_of as settings_of,
+)
+from .metadata import (
+    stated_scale as stated_scale,
+)
+from .metadata import (
+    told as told,
+)
+from .metadata import (
+    zarr_store as zarr_store,
+)
+from .record import (
+    ABSENT as ABSENT,
+)
+from .record import (
+    DONE as DONE,
+)
+from .record import (
+    FAILED as FAILED,
+)
+from .record import (
+    STATUS as STATUS,
+)
+from .record import (
+    Fault as Fault,
+)
+from .record import (
+    PatchRecord as PatchRecord,
+)
+from .record import (
+    ShardRecord as ShardRecord,
+)
+from .record import (
+    Source as Source,
+)
+from .record import (
+    Tally as Tally,
+)
+from .record import (
+    commit as commit,
+)
+from .record import (
+    faults_of as faults_of,
+)
+from .shard import (
+    NO_CHUNK as NO_CHUNK,
+)
+from .shard import (
+    ChunkReader as ChunkReader,
+)
+from .shard import (
+    Fetched as Fetched,
+)
+from .shard import (
+    Index as Index,
+)
+from .shard import (
+    assemble as assemble,
+)
+from .shard import (
+    by_plane as by_plane,
+)
+from .shard import (
+    cut as cut,
+)
+from .shard import (
+    encode_chunk as encode_chunk,
+)
+from .shard import (
+    joined as joined,
+)
+from .statistics import (
+    COUNTED as COUNTED,
+)
+from .statistics import (
+    COUNTS_KEY as COUNTS_KEY,
+)
+from .statistics import (
+    BandStatistics as BandStatistics,
+)
+from .statistics import (
+    ClassCounts as ClassCounts,
+)
+from .statistics import (
+    Histogram as Histogram,
+)
+from .statistics import (
+    StatisticsSource as StatisticsSource,
+)
+from .statistics import (
+    read_bands as read_bands,
+)
+from .statistics import (
+    read_counts as read_counts,
+)
+from .statistics import (
+    statistics_key as statistics_key,
+)
+from .statistics import (
+    write_bands as write_bands,
+)
+from .statistics import (
+    write_counts as write_counts,
+)

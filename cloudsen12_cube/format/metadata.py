@@ -1,0 +1,542 @@
+"""The metadata arrays of a cube as plain numpy: which there are, their values, dims and attributes.
+
+One list feeds the store, and nothing here knows how it is stored. The full table stands at the root; every product's
+group repeats the columns that a reader needs with its pixels, since Zarr readers of a group see nothing of the root.
+
+The metadata of a cube as Zarr v3: a pure function from contents to objects, and back.
+
+The only file that imports zarr. Pixels never pass here: their shards are made in ``shard``. What is made here is small
+and depends on nothing but its input, so a cube that was interrupted and continued ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+import zarr_cm
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+
+from cloudsen12_cube.errors import RemoteError, StoreError
+from cloudsen12_cube.format.codec import BLOCKS
+from cloudsen12_cube.format.layout import DEFAULT, DIMS, Layout, ProductLayout, array_path, check_version, roi_chunk
+from cloudsen12_cube.format.record import STATUS
+from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
+from cloudsen12_cube.storage import NOTHING, Access, RemoteStore, is_url
+
+CORE = (
+    "s2_id_gee",
+    "datetime",
+    "s1_datetime",
+    "label_type",
+    "split",
+    "cloud_coverage",
+    "difficulty",
+    "longitude",
+    "latitude",
+    "proj_epsg",
+    "proj_transform",
+)
+"""Properties that stand beside the pixels of every product."""
+
+NAT = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metadata array."""
+
+    name: str
+    dims: tuple[str, ...]
+    values: npt.NDArray[Any]
+    """Text as an object array of str; times as int64 microseconds since 1970."""
+    fill: str | int | float = 0
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The catalogue laid out on (roi, time), in the order of the disk."""
+
+    order: tuple[str, ...]
+    times: int
+    table: pd.DataFrame
+    """Rows in any order, with ``roi_id`` and ``time``."""
+
+    def place(self, values: Any, fill: Any, dtype: Any) -> npt.NDArray[Any]:
+        """Scatter one value a row to (roi, time); what no row names is the fill."""
+        position = {roi: index for index, roi in enumerate(self.order)}
+        grid = np.full((len(self.order), self.times), fill, dtype=dtype)
+        grid[self.table["roi_id"].map(position).to_numpy(), self.table["time"].to_numpy()] = values
+        return grid
+
+
+def dimensions(frame: Frame) -> Iterator[Column]:
+    """Yield the coordinates of the dims that all groups share."""
+    yield Column("roi", ("roi",), np.array(frame.order, dtype=object), "", {"long_name": "region of interest"})
+    text = "rank of the image in its ROI by acquisition; see datetime"
+    yield Column("time", ("time",), np.arange(frame.times, dtype="int64"), 0, {"long_name": text})
+
+
+def properties(frame: Frame) -> Iterator[Column]:
+    """Yield the columns of the catalogue."""
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in frame.table)):
+        yield _transform(frame, row) if row.name == "proj_transform" else _property(frame, row)
+
+
+def _property(frame: Frame, row: Property) -> Column:
+    attributes: dict[str, Any] = {"long_name": row.description}
+    if row.units:
+        attributes["units"] = row.units
+    values, fill = _column_values(frame, row)
+    if row.kind == "time":
+        attributes |= {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian", "_FillValue": NAT}
+    if row.name in ROI_WIDE:
+        return Column(row.name, ("roi",), values[:, 0], fill, attributes)
+    return Column(row.name, ("roi", "time"), values, fill, attributes)
+
+
+def _column_values(frame: Frame, row: Property) -> tuple[npt.NDArray[Any], Any]:
+    column = frame.table[row.name]
+    if row.kind == "text":
+        return frame.place(column.to_numpy(dtype=object), "", object), ""
+    if row.kind == "time":
+        micro = column.to_numpy(dtype="datetime64[us]").astype("int64")
+        return frame.place(micro, NAT, "int64"), NAT
+    if row.kind == "float":
+        return frame.place(column.to_numpy(), np.nan, "float64"), float("nan")
+    return frame.place(column.to_numpy(), row.missing, "int32"), row.missing
+
+
+def _transform(frame: Frame, row: Property) -> Column:
+    grid = np.full((len(frame.order), frame.times, 6), np.nan)
+    position = {roi: index for index, roi in enumerate(frame.order)}
+    for roi, time, text in zip(*(frame.table[c] for c in ("roi_id", "time", "proj_transform")), strict=True):
+        grid[position[roi], time] = parse_transform(text) or np.nan
+    attributes = {"long_name": row.description, "units": row.units}
+    return Column(row.name, ("roi", "time", "affine"), grid, float("nan"), attributes)
+
+
+def bands(product: str) -> Iterator[Column]:
+    """Yield what is known of each band: name, meaning, scale, units, nodata and, where it has one, wavelength."""
+    rows = assets_of(product)
+    yield _band("band", [a.band for a in rows], "band, named as in the archive")
+    yield _band("band_long_name", [a.long_name for a in rows], "meaning of the band")
+    yield _band("units", [a.units for a in rows], "units of the physical value")
+    yield _band("scale", [a.scale for a in rows], "physical value = scale x stored value + offset")
+    yield _band("offset", [0.0 for _ in rows], "physical value = scale x stored value + offset")
+    yield _band("nodata", [np.nan if a.nodata is None else a.nodata for a in rows], "stored value that means no data")
+    if any(a.wavelength for a in rows):
+        yield _band("common_name", [a.common_name or "" for a in rows], "STAC common name")
+        for index, satellite in enumerate(("s2a", "s2b")):
+            values = [a.wavelength[index] if a.wavelength else np.nan for a in rows]
+            yield _band(f"wavelength_{satellite}", values, "central wavelength", {"units": "nm"})
+
+
+def _band(name: str, values: list[Any], text: str, more: dict[str, Any] | None = None) -> Column:
+    is_text = isinstance(values[0], str)
+    array = np.array(values, dtype=object if is_text else "float64")
+    return Column(name, ("band",), array, "" if is_text else float("nan"), {"long_name": text} | (more or {}))
+
+
+def status(values: npt.NDArray[np.uint8]) -> Column:
+    """Make the column that says which patches are there.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of uint8, shape (roi, time)
+    """
+    attributes = {
+        "long_name": "whether the pixels of this patch are in the cube",
+        "standard_name": "status_flag",
+        "flag_values": list(range(len(STATUS))),
+        "flag_meanings": " ".join(STATUS),
+    }
+    return Column("status", ("roi", "time"), values, 0, attributes)
+
+
+def label_flags(scale: int | None) -> dict[str, Any]:
+    """Meaning of the stored values of each label layer, by band: CF's flag attributes, one set a layer.
+
+    Parameters
+    ----------
+    scale : int, optional
+        Full scale of CD-FCNN's probability, where the values of the whole cube tell it.
+    """
+    flags: dict[str, Any] = {}
+    for layer in LAYERS:
+        if layer.meanings:
+            kind = "flag_masks" if layer.bits else "flag_values"
+            meanings = {v: m for v, m in layer.meanings.items() if not layer.bits or v in (1024, 2048)}
+            flags[layer.band] = {kind: list(meanings), "flag_meanings": " ".join(meanings.values())}
+        else:
+            flags[layer.band] = {"long_name": "cloud probability", "valid_min": 0}
+            full = layer.full_scale or scale
+            flags[layer.band] |= {"valid_max": full} if full else {}
+    return flags
+
+
+_LICENSE: Any = zarr_cm.license.create_convention_attrs(spdx="CC-BY-4.0")
+
+ROOT_KEY = "zarr.json"
+KEY = "cloudsen12"
+"""Root attribute that holds the settings: a store without it is no cube of ours."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a cube's metadata follows from."""
+
+    frame: Frame
+    layouts: tuple[ProductLayout, ...]
+    status: dict[str, npt.NDArray[np.uint8]]
+    """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
+    settings: dict[str, Any]
+    """Written to the root attribute ``cloudsen12``."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """Other root attributes: title, licence, provenance."""
+    scale: int | None = None
+    """Full scale of CD-FCNN's probability; None where it is not known."""
+
+
+def objects(contents: Contents) -> dict[str, bytes]:
+    """Make every metadata object of a cube.
+
+    Returns
+    -------
+    dict of str to bytes
+        Key -> object; ``zarr.json`` of the root, with the consolidated metadata, is the last.
+    """
+    memory: dict[str, Any] = {}
+    root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
+    _write(root, [*dimensions(contents.frame), *properties(contents.frame)])
+    for layout in contents.layouts:
+        _product(root, layout, contents)
+    made = {key: value.to_bytes() for key, value in memory.items()}
+    for layout in contents.layouts:
+        made |= _copied(made, layout.product)
+    return _with_root(made, contents)
+
+
+def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
+    """Make the objects that change when nothing but the status and the settings do.
+
+    Parameters
+    ----------
+    made : dict of str to bytes
+        What `objects` gave for the same frame and layouts.
+    contents : Contents
+
+    Returns
+    -------
+    dict of str to bytes
+        Equal to ``objects(contents)``, in a tenth of the time.
+    """
+    return _with_root(made | _learnt(contents), contents)
+
+
+def told(root_object: bytes, contents: Contents) -> dict[str, bytes]:
+    """Make the objects that say what is there, of a cube whose other metadata stay as they are.
+
+    Parameters
+    ----------
+    root_object : bytes
+        The root as it is.
+    contents : Contents
+        Of its settings, the state alone is new.
+
+    Returns
+    -------
+    dict of str to bytes
+        The root is the last.
+    """
+    made, document = _learnt(contents), json.loads(root_object)
+    document["attributes"][KEY]["state"] = contents.settings["state"]
+    nodes = document["consolidated_metadata"]["metadata"]
+    nodes |= {key.removesuffix("/zarr.json"): json.loads(made[key]) for key in made if key.endswith("/zarr.json")}
+    return made | {ROOT_KEY: json.dumps(document).encode()}
+
+
+def _learnt(contents: Contents) -> dict[str, bytes]:
+    """Make the objects of what a run learns."""
+    memory: dict[str, Any] = {}
+    root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
+    for layout in contents.layouts:
+        group = root.create_group(layout.product)
+        _write(group, [status(contents.status[layout.product])])
+        _pixels(group, layout, contents)
+    changing = {key for layout in contents.layouts for key in _changing(layout.product)}
+    return {key: value.to_bytes() for key, value in memory.items() if key.startswith(tuple(changing))}
+
+
+def _changing(product: str) -> tuple[str, str]:
+    """Begin the keys of what a run learns: which patches are there, and what the pixels' array says of itself."""
+    return f"{product}/status/", f"{array_path(product)}/zarr.json"
+
+
+def _copied(made: dict[str, bytes], product: str) -> dict[str, bytes]:
+    """Repeat in a product's group the arrays of the root that every reader of pixels needs."""
+    names = {"roi", "time", *CORE}
+    return {f"{product}/{key}": data for key, data in made.items() if key.partition("/")[0] in names}
+
+
+def _with_root(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
+    """Put the root last: its attributes, and every node's metadata inline (consolidated, as in the v3.1 text)."""
+    nodes = {key.removesuffix("/zarr.json"): key for key in sorted(made) if key.endswith("/zarr.json")}
+    inline = {path: json.loads(made[key]) for path, key in nodes.items()}
+    root = {
+        "attributes": _root_attributes(contents),
+        "zarr_format": 3,
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": inline},
+        "node_type": "group",
+    }
+    ordered = {key: made[key] for key in sorted(made) if key != ROOT_KEY}
+    return ordered | {ROOT_KEY: json.dumps(root).encode()}
+
+
+def _root_attributes(contents: Contents) -> dict[str, Any]:
+    attributes = {"Conventions": "CF-1.12", **contents.attributes, KEY: contents.settings}
+    parts: list[Any] = [_LICENSE, zarr_cm.proj.create_convention_attrs(code="EPSG:4326")]
+    box = bounding_box(contents.frame.table)
+    if box:
+        spatial = zarr_cm.spatial.create_convention_attrs(dimensions=["latitude", "longitude"], bbox=box)
+        parts.append(spatial)
+    for part in parts:
+        attributes |= part
+    return attributes | {"zarr_conventions": [entry for part in parts for entry in part["zarr_conventions"]]}
+
+
+def bounding_box(table: pd.DataFrame) -> list[float] | None:
+    """West, south, east, north of all patch centres in degrees, or None where no centre is known."""
+    known = table[["longitude", "latitude"]].dropna()
+    if known.empty:
+        return None
+    low, high = known.min(), known.max()
+    return [float(low["longitude"]), float(low["latitude"]), float(high["longitude"]), float(high["latitude"])]
+
+
+def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
+    group = root.create_group(layout.product, attributes=_LICENSE)
+    _write(group, [*bands(layout.product), status(contents.status[layout.product])])
+    _pixels(group, layout, contents)
+
+
+def _pixels(group: Any, layout: ProductLayout, contents: Contents) -> None:
+    """Describe the array of the pixels; its shards are made elsewhere."""
+    beside = [column.name for column in bands(layout.product) if column.name != "band"]
+    names = " ".join([*beside, "status", *CORE])
+    attributes: dict[str, Any] = {"long_name": f"CloudSEN12 {layout.product}", "coordinates": names}
+    if layout.product == "labels":
+        attributes |= {"layers": label_flags(contents.scale), "missing_label": layout.fill}
+    group.create_array(
+        layout.product,
+        shape=layout.shape(len(contents.frame.order)),
+        chunks=layout.chunk,
+        shards=layout.shard,
+        dtype=layout.dtype,
+        fill_value=layout.fill,
+        compressors=_codecs(layout.form),
+        filters=None,
+        dimension_names=DIMS,
+        attributes=attributes,
+    )
+
+
+def _codecs(form: Layout) -> list[Any]:
+    if form.codec == "none":
+        return [Crc32cCodec()]
+    block = BLOCKS[form.codec]
+    return [BloscCodec(cname=form.codec, clevel=form.level or 0, shuffle="shuffle", blocksize=block), Crc32cCodec()]
+
+
+def _write(group: Any, columns: Iterable[Column]) -> None:
+    """Store columns, each in one chunk with room for more ROIs than there are."""
+    for column in columns:
+        is_text = column.values.dtype == object
+        array = group.create_array(
+            column.name,
+            shape=column.values.shape,
+            chunks=tuple(
+                roi_chunk(size) if dim == "roi" else max(size, 1)
+                for dim, size in zip(column.dims, column.values.shape, strict=True)
+            ),
+            dtype="string" if is_text else column.values.dtype,
+            fill_value=column.fill,
+            compressors=[ZstdCodec(level=3, checksum=False), Crc32cCodec()],
+            filters=None,
+            dimension_names=column.dims,
+            attributes=column.attributes,
+            config={"write_empty_chunks": True},
+        )
+        array[...] = column.values.astype(np.dtypes.StringDType()) if is_text else column.values
+
+
+def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
+    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, whatever the cube has."""
+    return {
+        "chunks": (1, 1, height, width),
+        "shards": (1, times, height, width),
+        "compressors": _codecs(DEFAULT),
+        "filters": (),
+        "_FillValue": None,
+        "fill_value": 255,
+    }
+
+
+def reference_codec(layout: ProductLayout) -> ShardingCodec:
+    """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
+    return ShardingCodec(
+        chunk_shape=layout.chunk,
+        codecs=[BytesCodec(), *_codecs(layout.form)],
+        subchunk_write_order="lexicographic",
+    )
+
+
+def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
+    """Read the settings of a cube from its root object.
+
+    Raises
+    ------
+    StoreError
+        If the object is no Zarr v3 group, or one that is no cube of CloudSEN12.
+    """
+    try:
+        settings = json.loads(root_object)["attributes"][KEY]
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(
+            f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}"
+        ) from None
+    if not isinstance(settings, dict):
+        raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    check_version(settings, place)
+    return settings
+
+
+def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
+    """Read the settings of a cube that can be looked into.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube, or one whose metadata are not all there yet.
+    """
+    if root_object is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root_object, place)
+    if settings.get("state") == "creating":
+        raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
+    return settings
+
+
+def stated_scale(root_object: bytes) -> int | None:
+    """Full scale of CD-FCNN's probabilities as the root of a cube states it, or None."""
+    nodes = json.loads(root_object).get("consolidated_metadata", {}).get("metadata", {})
+    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
+    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
+    return next((int(scale) for scale in told if scale), None)
+
+
+def zarr_store(root: str, access: Access = NOTHING) -> Any:
+    """Give what zarr and xarray open: the path of a folder, or a store for what lies behind a URL."""
+    return RemoteStore(root, access) if is_url(root) else root
+
+
+def memory_store(objects: Mapping[str, bytes]) -> Any:
+    """Give what zarr and xarray open of a cube's metadata that lie nowhere but in memory."""
+    held: dict[str, Any] = {key: default_buffer_prototype().buffer.from_bytes(data) for key, data in objects.items()}
+    return zarr.storage.MemoryStore(held, read_only=True)
+
+
+def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Read the catalogue back out of a cube.
+
+    Returns
+    -------
+    order : tuple of str
+        ROIs as they lie on disk.
+    table : pandas.DataFrame
+        One row a patch, in the order of the disk: ``roi_id``, ``time``, every column of ``PROPERTIES``, and
+        those of ``PLUS`` that are there.
+    """
+    root = zarr.open_group(zarr_store(place, access), mode="r")
+    order = tuple(str(roi) for roi in _values(root, "roi"))
+    images = _values(root, "s2_id_gee")
+    index, time = np.nonzero(images != "")
+    columns: dict[str, Any] = {"roi_id": np.array(order, dtype=object)[index], "time": time}
+    for row in (*PROPERTIES, *(row for row in PLUS if row.name in root)):
+        values = _values(root, row.name)
+        picked = values[index] if values.ndim == 1 else values[index, time]
+        columns[row.name] = _typed(row.name, row.kind, picked)
+    return order, pd.DataFrame(columns)
+
+
+def read_order(place: str, access: Access = NOTHING) -> tuple[str, ...]:
+    """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
+    root = zarr.open_group(zarr_store(place, access), mode="r")
+    return tuple(str(roi) for roi in _values(root, "roi"))
+
+
+def read_status(place: str, products: Iterable[str], access: Access = NOTHING) -> dict[str, npt.NDArray[np.uint8]]:
+    """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
+    root = zarr.open_group(zarr_store(place, access), mode="r")
+    return {product: _values(root, f"{product}/status").astype(np.uint8) for product in products}
+
+
+def _values(root: Any, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(root[name][...])
+    except RemoteError:
+        raise
+    except Exception as error:  # whatever a damaged chunk makes a codec raise
+        place = str(root.store_path).removeprefix("file://")
+        raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
+
+
+def damaged_tables(place: str, access: Access = NOTHING) -> list[str]:
+    """Read every array but the pixels; give a line for each that cannot be read."""
+    found = []
+    for name, array in zarr.open_group(zarr_store(place, access), mode="r").members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
+            try:
+                array[...]
+            except RemoteError:
+                raise
+            except Exception as error:  # whatever a damaged chunk makes a codec raise
+                found.append(f"{name}: cannot be read ({error})")
+    return sorted(found)
+
+
+def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
+    if name == "proj_transform":
+        return ["" if np.isnan(v[0]) else ", ".join(number_text(float(n)) for n in v) for v in values]
+    if kind == "time":
+        return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
+    return values.astype(object) if kind == "text" else values
+
+
+def read_shard(place: str, product: str, index: int, access: Access = NOTHING) -> npt.NDArray[Any]:
+    """Read all pixels of one ROI through zarr-python's own reader.
+
+    Returns
+    -------
+    numpy.ndarray, shape (time, band, y, x)
+    """
+    array = zarr.open_array(zarr_store(place, access), path=array_path(product), mode="r")
+    return np.asarray(array[index])
+
+
+ABOUT = {
+    "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
+    "references": "https://doi.org/10.1038/s41597-022-01878-2",
+    "citation": "Aybar, C. et al. CloudSEN12, a global dataset for semantic understanding of cloud and cloud shadow in "
+    "Sentinel-2. Scientific Data 9, 782 (2022).",
+    "institution": "contains modified Copernicus Sentinel data",
+}
+"""Root attributes of every cube."""

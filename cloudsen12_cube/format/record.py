@@ -1,0 +1,199 @@
+"""The record of a shard: what was written, from which files, and what could not be. A shard is done when it says so.
+
+What the records of a cube add up to: the status of every patch, and the scale of the probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloudsen12_cube.format.layout import ProductLayout, record_key, shard_key
+from cloudsen12_cube.schema import layer, probability_scale
+from cloudsen12_cube.storage import Place
+
+ABSENT, DONE, FAILED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one asset of one patch is not in the cube: a line of the report."""
+
+    roi_id: str
+    s2_id_gee: str
+    product: str
+    asset: str
+    """File of the asset, ``labels/fmask``; empty where the whole patch is concerned."""
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that went into a shard."""
+
+    path: str
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PatchRecord:
+    """One patch of a shard."""
+
+    time: int
+    s2_id_gee: str
+    status: int
+    """0 absent, 1 done, 2 failed."""
+    sources: tuple[Source, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    maxima: dict[str, int] = field(default_factory=dict)
+    """Largest stored value of each layer of probabilities: what its full scale is told from."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard: stored as JSON under the product's array."""
+
+    product: str
+    roi_id: str
+    index: int
+    size: int
+    """Bytes of the shard's object; 0 where nothing was stored, since every pixel is the fill."""
+    sha256: str
+    patches: tuple[PatchRecord, ...] = field(default=())
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Everything that went wrong in the shard."""
+        return tuple(fault for patch in self.patches for fault in patch.faults)
+
+    def without_sources(self) -> ShardRecord:
+        """Drop the file lists: a run keeps a record of every shard in memory, and the store has the rest."""
+        return replace(self, patches=tuple(replace(patch, sources=()) for patch in self.patches))
+
+    def as_bytes(self) -> bytes:
+        """Serialise; equal records give equal bytes."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def from_bytes(data: bytes) -> ShardRecord | None:
+    """Read a record; None if the bytes are none, so that the shard is made again."""
+    try:
+        document = json.loads(data)
+        patches = tuple(_patch(p) for p in document.pop("patches"))
+        return ShardRecord(**document, patches=patches)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _patch(document: dict[str, Any]) -> PatchRecord:
+    sources = tuple(Source(**s) for s in document.pop("sources"))
+    faults = tuple(Fault(**f) for f in document.pop("faults"))
+    return PatchRecord(**document, sources=sources, faults=faults)
+
+
+def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[ShardRecord | None]:
+    """Leave out the records of ROIs that share a shard, and say different things of it: it is not done."""
+    digests: dict[int, set[str]] = {}
+    for record in found:
+        if record is not None:
+            digests.setdefault(record.index // rois_per_shard, set()).add(record.sha256)
+    return [row if row and len(digests[row.index // rois_per_shard]) == 1 else None for row in found]
+
+
+def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
+    """Read the record of a shard, or None if there is no whole one."""
+    data = sink.get(record_key(product, roi_id))
+    return None if data is None else from_bytes(data)
+
+
+def commit(sink: Place, record: ShardRecord, data: bytes) -> None:
+    """Write a shard, and then its record.
+
+    An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
+
+    Parameters
+    ----------
+    sink : Place
+    record : ShardRecord
+    data : bytes
+        Empty where every pixel is the fill: then there is no object.
+    """
+    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
+    sink.delete(note)
+    if data:
+        sink.put(key, data)
+    else:
+        sink.delete(key)
+    sink.put(note, record.as_bytes())
+
+
+STATUS = ("absent", "done", "failed")
+"""Meaning of the codes 0, 1 and 2 of ``status``."""
+
+_CERTAIN = 10_000
+"""The scale that a single value tells; the other follows from all values."""
+
+
+@dataclass
+class Tally:
+    """Sums that grow as records are added; equal records in any order give equal sums."""
+
+    status: dict[str, npt.NDArray[np.uint8]]
+    """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
+    maxima: dict[int, int] = field(default_factory=dict)
+    """Place of an ROI on disk -> largest value of CD-FCNN in its labels; -1 where none was read."""
+    known: int = -1
+    """Full scale that a larger cube told, from which this one was taken; -1 where none did."""
+
+    @classmethod
+    def empty(cls, layouts: Sequence[ProductLayout], rois: int, known: int | None = None) -> Tally:
+        """Begin with nothing done."""
+        status: dict[str, npt.NDArray[np.uint8]] = {
+            row.product: np.zeros((rois, row.times), dtype=np.uint8) for row in layouts
+        }
+        return cls(status, known=-1 if known is None else known)
+
+    def add(self, record: ShardRecord, shown: bool = True) -> None:
+        """Add a record; one of an ROI and product that was added before takes its place.
+
+        Parameters
+        ----------
+        record : ShardRecord
+        shown : bool
+            Whether readers may be told that its patches are there.
+        """
+        status = self.status[record.product]
+        status[record.index] = 0
+        for patch in record.patches if shown else ():
+            status[record.index, patch.time] = patch.status
+        if record.product == "labels":
+            values = [v for p in record.patches for band, v in p.maxima.items() if layer(band).full_scale is None]
+            self.maxima[record.index] = max(values, default=-1)
+
+    @property
+    def scale(self) -> int | None:
+        """Full scale of CD-FCNN's probability; None as long as an ROI that is still missing may decide it."""
+        largest = max(self.known, *self.maxima.values(), -1)
+        if largest < 0:
+            return None
+        scale = probability_scale(largest)
+        whole = len(self.maxima) == len(next(iter(self.status.values())))
+        return scale if whole or scale == _CERTAIN else None
+
+
+def faults_of(records: Iterable[ShardRecord]) -> list[Fault]:
+    """Collect what went wrong. A patch without a folder lacks every product: one line says so."""
+    found = [fault for record in records for fault in record.faults]
+    return list(dict.fromkeys(f if f.asset else replace(f, product="") for f in found))

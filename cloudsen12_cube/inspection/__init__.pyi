@@ -1,0 +1,50 @@
+"""What is in a cube: verification, status and summary. Nothing here can import what makes a cube."""
+
+from .accepted import (
+    Gap as Gap,
+)
+from .accepted import (
+    as_setting as as_setting,
+)
+from .accepted import (
+    in_settings as in_settings,
+)
+from .accepted import (
+    key_of as key_of,
+)
+from .accepted import (
+    read_choices as read_choices,
+)
+from .completeness import (
+    Ledger as Ledger,
+)
+from .completeness import (
+    Status as Status,
+)
+from .completeness import (
+    look as look,
+)
+from .completeness import (
+    open_ledger as open_ledger,
+)
+from .completeness import (
+    outdated as outdated,
+)
+from .completeness import (
+    status as status,
+)
+from .summary import (
+    Info as Info,
+)
+from .summary import (
+    info as info,
+)
+from .verification import (
+    Level as Level,
+)
+from .verification import (
+    Verification as Verification,
+)
+from .verification import (
+    verify as verify,
+)

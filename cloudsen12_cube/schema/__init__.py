@@ -1,0 +1,5 @@
+"""What CloudSEN12 is, as data: assets, classes, properties, labels, grids, and the catalogue of patches."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

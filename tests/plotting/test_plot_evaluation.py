@@ -1,0 +1,110 @@
+"""Pictures of an evaluation: the numbers and shapes that are drawn, not the look."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy.integrate import trapezoid
+
+from cloudsen12_cube.plotting.figures import accuracy_figure, confusion_figure
+
+NAMES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
+
+
+def counts(pixels: npt.ArrayLike) -> xr.Dataset:
+    table = np.asarray(pixels)
+    data = xr.DataArray(table[None], dims=("roi", "reference", "predicted"))
+    names = NAMES[: len(table)]
+    about = {"reference": "manual_hq", "predicted": "fmask"}
+    return xr.Dataset({"counts": data}, {"reference": names, "predicted": names}, about)
+
+
+def drawn(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=50)
+    return file.getvalue()
+
+
+def test_the_cells_of_a_confusion_matrix() -> None:
+    figure = confusion_figure(counts([[60, 20], [5, 15]]))
+    axes: Any = figure.axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[(0, 0)] == "60.00%\nUA 92.3%\nPA 75.0%"
+    assert texts[(1, 0)] == "20.00%"  # reference clear, predicted thick: across is the prediction
+    assert texts[(0, 1)] == "5.00%"
+    assert texts[(1, 1)] == "15.00%\nUA 42.9%\nPA 75.0%"
+    assert axes.get_title() == "overall agreement 75.0%, 100 pixels"
+    assert axes.get_ylabel() == "reference: manual_hq"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["clear", "thick cloud"]
+    assert drawn(figure)[:4] == b"\x89PNG"
+
+
+def test_a_class_that_nobody_gave() -> None:
+    axes: Any = confusion_figure(counts([[4, 0, 0], [0, 0, 0], [0, 0, 4]])).axes[0]
+    assert "0.00%\nUA -\nPA -" in [text.get_text() for text in axes.texts]
+    with pytest.raises(ValueError, match="no pixel is labelled by both"):
+        confusion_figure(counts([[0, 0], [0, 0]]))
+
+
+def patches() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    layers = {"mine": 0.95, "fmask": 0.8, "qa60": 0.5}
+    parts = [
+        pd.DataFrame({m: random.normal(middle, 0.1, 300).clip(0, 1) for m in ("boa", "pa", "ua")}).assign(layer=name)
+        for name, middle in layers.items()
+    ]
+    table = pd.concat(parts, ignore_index=True).assign(scheme="cloud")
+    table.loc[::10, ["pa", "ua"]] = np.nan
+    return table
+
+
+def test_curves_have_an_area_in_common() -> None:
+    table = patches()
+    figure = accuracy_figure(table)
+    axes: Any = figure.axes[0]
+    curves = [line.get_xydata() for line in axes.lines]
+    heights = [curve - [0, place] for place, curve in enumerate(curves)]
+    areas = [trapezoid(curve[:, 1], curve[:, 0]) for curve in heights]
+    assert areas == pytest.approx([areas[0]] * 3, rel=0.02)
+    assert max(curve[:, 1].max() for curve in heights) == pytest.approx(1.5)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["QA60", "Fmask", "mine"]
+    peaks = [curve[curve[:, 1].argmax(), 0] for curve in heights]
+    assert peaks == pytest.approx([0.5, 0.8, 0.97], abs=0.06)
+
+
+@pytest.mark.parametrize(("place", "metric"), [(1, "pa"), (2, "ua")])
+def test_heat_lines_are_histograms(place: int, metric: str) -> None:
+    table = patches()
+    axes: Any = accuracy_figure(table).axes[place]
+    for mesh, name in zip(axes.collections, ("mine", "fmask", "qa60"), strict=True):
+        values = table.loc[table["layer"] == name, metric].dropna()
+        naive = [100 * ((values >= b / 100) & (values < (b + 1) / 100)).mean() for b in range(99)]
+        shown = np.asarray(mesh.get_array()).ravel()
+        assert shown[:99] == pytest.approx(naive, abs=0.8)  # a value on an edge may fall to either side
+        assert shown.sum() == pytest.approx(100)
+    stars = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "*"]
+    assert stars == pytest.approx(list(table.groupby("layer", sort=False)[metric].median()))
+
+
+def test_the_darkest_colour_is_of_some_patches() -> None:
+    """5 % as in the paper; with 20 patches that would be each of them, and nothing were told apart."""
+    for count, full in ((300, 5.0), (20, 20.0), (2, 100.0)):
+        table = pd.concat([rows.head(count) for _, rows in patches().fillna(0.5).groupby("layer")])
+        axes: Any = accuracy_figure(table).axes[1]
+        assert [mesh.get_clim()[1] for mesh in axes.collections] == pytest.approx([full] * 3)
+
+
+def test_layers_without_a_value_are_drawn_empty() -> None:
+    table = patches()
+    table.loc[table["layer"] == "fmask", ["boa", "pa", "ua"]] = np.nan
+    assert drawn(accuracy_figure(table))[:4] == b"\x89PNG"
+    assert drawn(accuracy_figure(table.assign(boa=0.5)))[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="no scheme 'shadow'; it has cloud"):
+        accuracy_figure(table, "shadow")
