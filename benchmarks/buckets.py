@@ -61,8 +61,8 @@ def _patch(settings: Settings, endpoint: str, slow: str, seen: Any, client: str)
 def patches(place: str, client: str) -> dict[str, list[float]]:
     """Read every first and every second patch of an ROI, and as many bytes by one GET."""
     import cloudsen12_cube as c12
-    from cloudsen12_cube.storage.config import access_of
-    from cloudsen12_cube.storage.retry import open_patient
+    from cloudsen12_cube.storage.config import storage_config
+    from cloudsen12_cube.storage.retry import open_retrying
 
     where = url(place, client)
     times: dict[str, list[float]] = {"get": [], "first": [], "then": []}
@@ -75,7 +75,7 @@ def patches(place: str, client: str) -> dict[str, list[float]]:
                 array.isel(roi=roi, time=rank).values  # noqa: B018 (reads)
                 times[name].append(time.perf_counter() - start)
             start = time.perf_counter()
-            open_patient(where.url, access_of(where)).get(f"s2l1c/s2l1c/c/{roi}/0/0/0/0", (0, size))
+            open_retrying(where.url, storage_config(where)).get(f"s2l1c/s2l1c/c/{roi}/0/0/0/0", (0, size))
             times["get"].append(time.perf_counter() - start)
     return times
 
@@ -96,9 +96,9 @@ def _open(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) 
 def write_empty(archive: str, cube: str) -> None:
     from cloudsen12_cube import plan
     from cloudsen12_cube.conversion.writer import open_or_create
-    from cloudsen12_cube.storage.open import place_of
+    from cloudsen12_cube.storage.open import open_store
 
-    store = open_or_create(plan(archive), place_of(url(cube)))
+    store = open_or_create(plan(archive), open_store(url(cube)))
     store.finalise(store.survey().there, ())
 
 

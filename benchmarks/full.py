@@ -80,10 +80,10 @@ def write_empty(archive: str, cube: str) -> float:
     """Write the metadata of a cube of which no shard is done."""
     from cloudsen12_cube import plan
     from cloudsen12_cube.conversion.writer import open_or_create
-    from cloudsen12_cube.storage.local import Sink
+    from cloudsen12_cube.storage.local import LocalStore
 
     start = time.perf_counter()
-    store = open_or_create(plan(archive), Sink(cube))
+    store = open_or_create(plan(archive), LocalStore(cube))
     store.finalise(store.survey().there, ())
     return time.perf_counter() - start
 

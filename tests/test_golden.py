@@ -22,7 +22,7 @@ NAMES = sorted(path.relative_to(golden.FOLDER).as_posix() for path in golden.FOL
 
 
 @dataclass(frozen=True)
-class Made:
+class Written:
     files: Path
     """Of today, as they are in `golden.FOLDER`."""
     work: Path
@@ -30,14 +30,14 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    both = Made(tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("work"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    both = Written(tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("work"))
     golden.write(both.files, both.work)
     return both
 
 
 @pytest.fixture
-def here(made: Made, tmp_path: Path) -> Iterator[Path]:
+def here(made: Written, tmp_path: Path) -> Iterator[Path]:
     """A folder with copies of what the files come from, which is the current one: paths in files are relative."""
     for name in ("archive", "cube.zarr", "faulty", "faulty.zarr", "export"):
         shutil.copytree(made.work / name, tmp_path / name)
@@ -45,14 +45,14 @@ def here(made: Made, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def test_every_kind_of_file_is_there(made: Made) -> None:
+def test_every_kind_of_file_is_there(made: Written) -> None:
     found = sorted(path.relative_to(made.files).as_posix() for path in made.files.rglob("*") if path.is_file())
     assert found == NAMES
     assert len(NAMES) >= 40
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_is_what_it_was(made: Made, name: str) -> None:
+def test_a_file_is_what_it_was(made: Written, name: str) -> None:
     was, now = ((folder / name).read_bytes() for folder in (golden.FOLDER, made.files))
     if was != now:  # a diff of the texts is short, that of pytest takes minutes
         lines = difflib.unified_diff(was.decode().splitlines(), now.decode().splitlines(), "was", "now", n=0)
@@ -132,7 +132,8 @@ def test_records_of_before_are_read(here: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_failures_of_before_are_accepted(here: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_failures_of_before_are_accepted() -> None:
     options = c12.Options(workers=0, layout=c12.Layout("none"), accept=golden.FOLDER / "failures.json")
     report = c12.convert("faulty", "faulty.zarr", ["s1", "labels"], options=options)
     assert (report.exit_code, report.accepted) == (0, 2)

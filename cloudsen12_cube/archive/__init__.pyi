@@ -1,10 +1,10 @@
 """The published forms of CloudSEN12: from files to catalogue, patches and pixels."""
 
 from .base import (
-    Decoder as Decoder,
+    ArchiveListing as ArchiveListing,
 )
 from .base import (
-    Listing as Listing,
+    Decoder as Decoder,
 )
 from .base import (
     PatchFiles as PatchFiles,
@@ -16,7 +16,7 @@ from .geotiff import (
     NOTE_NAME as NOTE_NAME,
 )
 from .geotiff import (
-    TifForm as TifForm,
+    GeotiffFormat as GeotiffFormat,
 )
 from .grid import (
     complete as complete,

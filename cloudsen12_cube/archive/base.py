@@ -2,8 +2,8 @@
 
 What every published form of the dataset is to the rest of the package: patches, their metadata, and a decoder.
 
-A form is one file, ``form_*.py``, with a `Finder`: it sees what is listed and gives a `Form` or None. Its row
-in ``archive.FORMS`` makes it known. Nothing else of the package knows how the files of a form look.
+A format is one module with a `FormatDetector`: it is shown the files that were listed and returns an `ArchiveFormat` or
+None. The table of formats in `archive.open` names it; nothing else of the package knows how the files look.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pandas as pd
 
 from cloudsen12_cube.archive.tiff import Header, directory_inside, read_header
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.storage import NOTHING, Access, access_of, clean, is_url, open_patient
+from cloudsen12_cube.storage import NOTHING, StorageConfig, clean, is_url, open_retrying, storage_config
 
 SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco")
 """What any published form is made of; other files are nobody's business."""
@@ -29,7 +29,7 @@ _DEPTH = 7  # one level on top, label folder, ROI, patch, labels: deeper lies no
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedFile:
     """One file."""
 
     path: str
@@ -41,11 +41,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ArchiveListing:
     """A root, and how to read below it."""
 
     root: str
-    access: Access = NOTHING
+    access: StorageConfig = NOTHING
     """How to get there, if it is a URL."""
 
     @property
@@ -72,7 +72,7 @@ class Listing:
         """
         if self.is_remote:
             span = None if start == 0 and size < 0 else (start, None if size < 0 else start + size)
-            data = open_patient(self.root, self.access).get(path, span)
+            data = open_retrying(self.root, self.access).get(path, span)
             if data is None:
                 raise FileNotFoundError(errno.ENOENT, "it is not there any more", f"{self.root}/{path}")
             return data
@@ -84,7 +84,7 @@ class Listing:
             return file.read(size)
 
 
-def listed(root: str | os.PathLike[str]) -> tuple[Listing, Iterator[Entry]]:
+def listed(root: str | os.PathLike[str]) -> tuple[ArchiveListing, Iterator[ListedFile]]:
     """List a folder, a bucket or a single file; nothing is opened.
 
     Raises
@@ -92,36 +92,36 @@ def listed(root: str | os.PathLike[str]) -> tuple[Listing, Iterator[Entry]]:
     ArchiveError
         If there is no such place.
     """
-    access, root = access_of(root), clean(root)
+    access, root = storage_config(root), clean(root)
     if root.endswith(".taco") and (is_url(root) or os.path.isfile(root)):
         folder, _, name = root.rpartition("/") if is_url(root) else (os.path.dirname(root) or ".", "", root)
-        listing = Listing(folder, access)
-        return listing, iter([Entry(os.path.basename(name), _size(listing, os.path.basename(name)))])
+        listing = ArchiveListing(folder, access)
+        return listing, iter([ListedFile(os.path.basename(name), _size(listing, os.path.basename(name)))])
     if is_url(root):
-        return Listing(root, access), _bucket(root, access)
+        return ArchiveListing(root, access), _bucket(root, access)
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
         raise ArchiveError(f"{root} {found}: give the folder that holds high/, scribble/ or nolabel/, or .taco files")
-    return Listing(root, access), _walk(os.path.realpath(root), "", 0)
+    return ArchiveListing(root, access), _walk(os.path.realpath(root), "", 0)
 
 
-def _size(listing: Listing, name: str) -> int:
+def _size(listing: ArchiveListing, name: str) -> int:
     if not listing.is_remote:
         return os.path.getsize(os.path.join(listing.root, name))
-    size = open_patient(listing.root, listing.access).size(name)
+    size = open_retrying(listing.root, listing.access).size(name)
     if size is None:
         raise ArchiveError(f"{listing.root}/{name} does not exist: give the folder of the .taco files, or one of them")
     return size
 
 
-def _bucket(url: str, access: Access) -> Iterator[Entry]:
+def _bucket(url: str, access: StorageConfig) -> Iterator[ListedFile]:
     """List a bucket once; nothing is asked of a single file."""
-    for path, size in open_patient(url, access).listed():
+    for path, size in open_retrying(url, access).listed():
         if path.endswith(SUFFIXES) and path.count("/") <= _DEPTH:
-            yield Entry(path, size)
+            yield ListedFile(path, size)
 
 
-def _walk(root: str, folder: str, depth: int) -> Iterator[Entry]:
+def _walk(root: str, folder: str, depth: int) -> Iterator[ListedFile]:
     """List files below a folder, in the order of their names, without following links that lead out of the root."""
     try:
         with os.scandir(os.path.join(root, folder)) as scan:
@@ -136,7 +136,7 @@ def _walk(root: str, folder: str, depth: int) -> Iterator[Entry]:
                 yield from _walk(root, f"{path}/", depth + 1)
         elif path.endswith(SUFFIXES):
             size = 0 if outside or not entry.is_file() else entry.stat().st_size
-            yield Entry(path, size, outside)
+            yield ListedFile(path, size, outside)
 
 
 def _leaves(path: str, root: str) -> bool:
@@ -180,7 +180,7 @@ class PatchFiles:
     """Row and column of a padded image at which the patch begins."""
 
 
-class Piece(NamedTuple):
+class ByteRange(NamedTuple):
     """Some bytes of a file."""
 
     path: str
@@ -196,7 +196,7 @@ class Decoder(Protocol):
     def path(self, files: PatchFiles, name: str) -> str:
         """Name an asset of a patch in a message and in the record of a shard."""
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Say which bytes make an asset, in order.
 
         Raises
@@ -205,7 +205,7 @@ class Decoder(Protocol):
             If some of them are not there.
         """
 
-    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
         """Read what an asset says of itself, or None if it is damaged."""
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
@@ -217,12 +217,12 @@ class Decoder(Protocol):
             If they are damaged, or would take more than ``limit`` bytes.
         """
 
-    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
         """Read an asset by other libraries than `decode` does: what a verification compares with."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReferencePixels:
     """Pixels as another reader sees them."""
 
     pixels: Pixels
@@ -231,7 +231,7 @@ class Seen:
     nodata: float | None = None
 
 
-class Form(Protocol):
+class ArchiveFormat(Protocol):
     """An archive as one of the forms."""
 
     @property
@@ -257,17 +257,17 @@ class Form(Protocol):
         """Yield the metadata of each patch as they stand in the files, read apart from `table`."""
 
 
-class Finder(Protocol):
+class FormatDetector(Protocol):
     """Recognise a form, from one entry of the listing after another: a full archive has 1.2 million of them."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that it wants to see, ``.tif``."""
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ListedFile) -> None:
         """Take a file into account."""
 
-    def found(self, listing: Listing) -> Form | None:
+    def found(self, listing: ArchiveListing) -> ArchiveFormat | None:
         """Give the archive as this form, or None if it is none."""
 
 
@@ -306,7 +306,7 @@ def cropped(pixels: Pixels, files: PatchFiles) -> Pixels:
     return np.ascontiguousarray(pixels[:, row : row + rows, column : column + rows])
 
 
-def surround(pixels: Pixels, files: PatchFiles) -> Pixels:
+def padding_pixels(pixels: Pixels, files: PatchFiles) -> Pixels:
     """Give the pixels around a patch, (count, n)."""
     (row, column), rows = files.corner, files.rows
     around = np.ones(pixels.shape[1:], dtype=bool)

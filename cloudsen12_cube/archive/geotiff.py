@@ -24,14 +24,14 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
-    Entry,
-    Listing,
+    ArchiveListing,
+    ByteRange,
+    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
-    Piece,
     Pixels,
-    Seen,
+    ReferencePixels,
     header_in_front,
 )
 from cloudsen12_cube.archive.tiff import Header, read
@@ -41,7 +41,7 @@ from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, TestMeaning
 NOTE_NAME = "cloudsen12_export.json"
 
 
-def told_meaning(listing: Listing, table: str, documents: Sequence[str]) -> TestMeaning | None:
+def told_meaning(listing: ArchiveListing, table: str, documents: Sequence[str]) -> TestMeaning | None:
     """Find out what an exported folder says of its codes of ``test``; None for any other archive.
 
     Raises
@@ -72,18 +72,18 @@ _TABLES = ("cloudsen12_metadata.csv", "metadata.csv")
 
 
 @dataclass(frozen=True)
-class TifDecoder:
+class GeotiffDecoder:
     """A whole file is an asset."""
 
     def path(self, files: PatchFiles, name: str) -> str:
         """Name the file."""
         return f"{files.folder}/{files.names[name]}"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give the whole file."""
-        return (Piece(self.path(files, name)),)
+        return (ByteRange(self.path(files, name)),)
 
-    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
         """Read the header of the file."""
         path = self.path(files, name)
         return header_in_front(lambda length: listing.read(path, 0, length), path, files.sizes[name])
@@ -92,30 +92,30 @@ class TifDecoder:
         """Decode the file."""
         return read(data, self.path(files, name), limit)
 
-    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the file by GDAL."""
         path = self.path(files, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
             source = io.BytesIO(listing.read(path)) if listing.is_remote else os.path.join(listing.root, path)
             with rasterio.open(source) as file:
-                return Seen(file.read(), [text or "" for text in file.descriptions], file.nodata)
+                return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
 
 
-TIFS = TifDecoder()
+TIFS = GeotiffDecoder()
 
 
 @dataclass(frozen=True)
-class TifForm:
+class GeotiffFormat:
     """A listed archive of tifs."""
 
-    listing: Listing
+    listing: ArchiveListing
     patches: dict[PatchKey, PatchFiles]
     tables: tuple[str, ...]
     """CSV files with metadata, the shallowest first."""
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
-    decoder: TifDecoder = TIFS
+    decoder: GeotiffDecoder = TIFS
     ignored: tuple[str, ...] = field(default=())
 
     @property
@@ -152,14 +152,14 @@ class TifForm:
                 yield {"roi_id": roi, "s2_id_gee": image, "label_type": files.label_type}
 
 
-def _text(listing: Listing, path: str) -> str:
+def _text(listing: ArchiveListing, path: str) -> str:
     try:
         return listing.read(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
 
 
-class TifFinder:
+class GeotiffDetector:
     """Tells patches from metadata."""
 
     suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two say that metadata may be another form's
@@ -170,7 +170,7 @@ class TifFinder:
         self.documents: list[str] = []
         self.others = False
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ListedFile) -> None:
         """Sort a file in."""
         match = _PATCH.fullmatch(entry.path)
         stem = SPELLINGS.get(match[4], match[4]) if match else ""
@@ -183,7 +183,7 @@ class TifFinder:
         elif entry.path.endswith((".dat", ".taco")):
             self.others = True
 
-    def _add(self, match: re.Match[str], stem: str, entry: Entry) -> None:
+    def _add(self, match: re.Match[str], stem: str, entry: ListedFile) -> None:
         label_type, roi, image = LABEL_FOLDERS[match[1]], match[2], match[3]
         folder = entry.path[: match.end(3)]
         files = self.patches.setdefault((roi, image), PatchFiles(folder, label_type))
@@ -194,11 +194,11 @@ class TifFinder:
         if entry.outside:
             self.patches[roi, image] = replace(files, outside=files.outside | {stem})
 
-    def found(self, listing: Listing) -> TifForm | None:
+    def found(self, listing: ArchiveListing) -> GeotiffFormat | None:
         """Give the archive; metadata alone are one, too, unless they belong to another form."""
         if not self.patches and (self.others or not (self.tables or self.documents)):
             return None
         if not self.patches and "zarr.json" in self.documents:
             raise ArchiveError(f"{listing.root} is a Zarr store, and an archive is asked for here")
         by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
-        return TifForm(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))
+        return GeotiffFormat(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

@@ -20,16 +20,16 @@ import pandas as pd
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
-    Entry,
-    Listing,
+    ArchiveListing,
+    ByteRange,
+    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
-    Piece,
     Pixels,
-    Seen,
+    ReferencePixels,
     cropped,
-    surround,
+    padding_pixels,
 )
 from cloudsen12_cube.archive.tiff import Header
 from cloudsen12_cube.errors import ArchiveError, PatchError
@@ -54,7 +54,7 @@ _WANTED = {file: (product, bands) for product in _PREFIXES for file, bands in fi
 
 
 @dataclass(frozen=True)
-class DatDecoder:
+class MemmapDecoder:
     """An asset is a plane of each of its bands' files."""
 
     def path(self, files: PatchFiles, name: str) -> str:
@@ -63,7 +63,7 @@ class DatDecoder:
         short = stems[0] if len(_WANTED[name][1]) == 1 else f"{_PREFIXES[_WANTED[name][0]]}_*.dat"
         return f"{_below(files.folder, short)}[{files.number}]"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give a plane of each file."""
         stems = files.names[name].split("|")
         for band, stem in zip(_WANTED[name][1], stems, strict=True):
@@ -71,9 +71,9 @@ class DatDecoder:
                 missing = _below(files.folder, f"{_PREFIXES[_WANTED[name][0]]}_{band}.dat")
                 raise PatchError(missing, "no such file", f"a file for each of {len(stems)} bands")
         size = files.sizes[name] // len(stems)
-        return tuple(Piece(_below(files.folder, stem), files.number * size, size) for stem in stems)
+        return tuple(ByteRange(_below(files.folder, stem), files.number * size, size) for stem in stems)
 
-    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
         """Derive it: there is none in the files."""
         del listing
         bands = _WANTED[name][1]
@@ -85,12 +85,12 @@ class DatDecoder:
         if len(data) != len(bands) * _PLANE * dtype.itemsize or len(data) > limit:
             raise PatchError(path, f"{len(data)} bytes", f"{len(bands)} x {_SIDE} x {_SIDE} pixels of {dtype}")
         planes = np.frombuffer(data, dtype.newbyteorder("<")).reshape(len(bands), _SIDE, _SIDE)
-        if surround(planes, files).any():
+        if padding_pixels(planes, files).any():
             raise PatchError(path, "pixels that are not 0 around the patch", "zeros outside [1:510, 1:510]")
         header = Header(len(bands), _ROWS, _ROWS, dtype, None, None, None, bands)
         return header, cropped(planes, files).astype(dtype, copy=False)
 
-    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the files by numpy's memory map, whole ones; a remote one plane by plane."""
         dtype = _dtype(files, name).newbyteorder("<")
         planes = []
@@ -101,7 +101,7 @@ class DatDecoder:
                 whole = np.memmap(os.path.join(listing.root, piece.path), dtype, mode="r")
                 plane = whole.reshape(-1, _SIDE, _SIDE)[files.number]
             planes.append(np.array(plane[1:510, 1:510]))
-        return Seen(np.stack(planes), _WANTED[name][1])
+        return ReferencePixels(np.stack(planes), _WANTED[name][1])
 
 
 def _dtype(files: PatchFiles, name: str) -> np.dtype[Any]:
@@ -117,13 +117,13 @@ def _below(folder: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class DatForm:
+class MemmapFormat:
     """A listed archive of memory maps."""
 
-    listing: Listing
-    folders: dict[str, dict[str, Entry]]
+    listing: ArchiveListing
+    folders: dict[str, dict[str, ListedFile]]
     """Folder -> name -> file: memory maps and the metadata.csv."""
-    decoder: DatDecoder = DatDecoder()
+    decoder: MemmapDecoder = MemmapDecoder()
     ignored: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -131,7 +131,7 @@ class DatForm:
         """Folder -> its metadata, in the order of the memory maps."""
         return {folder: self._read(folder, files) for folder, files in self.folders.items()}
 
-    def _read(self, folder: str, files: dict[str, Entry]) -> pd.DataFrame:
+    def _read(self, folder: str, files: dict[str, ListedFile]) -> pd.DataFrame:
         path = _below(folder, _TABLE)
         if _TABLE not in files:
             raise ArchiveError(f"{self.listing.root} has memory maps, but no {path}: it says which patches they hold")
@@ -196,7 +196,7 @@ class DatForm:
                 yield row | ({"split": split} if split else {})
 
 
-def _assets(root: str, folder: str, files: dict[str, Entry], count: int) -> tuple[dict[str, str], dict[str, int]]:
+def _assets(root: str, folder: str, files: dict[str, ListedFile], count: int) -> tuple[dict[str, str], dict[str, int]]:
     """Sort the memory maps of a folder by asset: their names in the order of its bands, and bytes a patch."""
     maps = {_BANDS[key]: e for name, e in files.items() if (key := _plain(name.removesuffix(".dat"))) in _BANDS}
     names, sizes = {}, {}
@@ -211,7 +211,7 @@ def _assets(root: str, folder: str, files: dict[str, Entry], count: int) -> tupl
     return names, sizes
 
 
-def _width(root: str, entry: Entry, count: int, product: str) -> int:
+def _width(root: str, entry: ListedFile, count: int, product: str) -> int:
     """Bytes of a pixel, if the file holds as many patches as its metadata has rows."""
     legal: Sequence[int] = (4,) if product == "s1" else (1, 2)
     width, rest = divmod(entry.size, count * _PLANE) if count else (0, 1)
@@ -224,23 +224,23 @@ def _width(root: str, entry: Entry, count: int, product: str) -> int:
     return width
 
 
-class DatFinder:
+class MemmapDetector:
     """Gathers memory maps by folder."""
 
     suffixes = (".dat", ".csv")
 
     def __init__(self) -> None:
-        self.folders: dict[str, dict[str, Entry]] = {}
+        self.folders: dict[str, dict[str, ListedFile]] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ListedFile) -> None:
         """Sort a file in."""
         folder, _, name = entry.path.rpartition("/")
         if not entry.outside and (name == _TABLE or name.endswith(".dat")):
             self.folders.setdefault(folder, {})[name] = entry
 
-    def found(self, listing: Listing) -> DatForm | None:
+    def found(self, listing: ArchiveListing) -> MemmapFormat | None:
         """Give the folders that hold memory maps."""
         folders = {f: files for f, files in sorted(self.folders.items()) if any(n.endswith(".dat") for n in files)}
         names = {name.removesuffix(".dat") for files in folders.values() for name in files if name.endswith(".dat")}
         unknown = tuple(sorted(name for name in names if _plain(name) not in _BANDS))
-        return DatForm(listing, folders, ignored=unknown) if folders else None
+        return MemmapFormat(listing, folders, ignored=unknown) if folders else None

@@ -15,14 +15,23 @@ import pandas as pd
 from cloudsen12_cube.archive import geotiff as form_tif
 from cloudsen12_cube.archive import memmap as form_dat
 from cloudsen12_cube.archive import taco as form_taco
-from cloudsen12_cube.archive.base import Decoder, Finder, Form, Listing, Meaning, PatchFiles, PatchKey, listed
+from cloudsen12_cube.archive.base import (
+    ArchiveFormat,
+    ArchiveListing,
+    Decoder,
+    FormatDetector,
+    Meaning,
+    PatchFiles,
+    PatchKey,
+    listed,
+)
 from cloudsen12_cube.errors import ArchiveError
-from cloudsen12_cube.storage import Access
+from cloudsen12_cube.storage import StorageConfig
 
-FORMS: dict[str, Callable[[], Finder]] = {
-    "COGs": form_tif.TifFinder,
-    "memory maps": form_dat.DatFinder,
-    "TACO files": form_taco.TacoFinder,
+FORMS: dict[str, Callable[[], FormatDetector]] = {
+    "COGs": form_tif.GeotiffDetector,
+    "memory maps": form_dat.MemmapDetector,
+    "TACO files": form_taco.TacoDetector,
 }
 """What a form's files are called -> what recognises it."""
 
@@ -31,8 +40,8 @@ FORMS: dict[str, Callable[[], Finder]] = {
 class Archive:
     """A listed archive: nothing is opened but its metadata."""
 
-    listing: Listing
-    form: Form
+    listing: ArchiveListing
+    form: ArchiveFormat
 
     @property
     def root(self) -> str:
@@ -40,7 +49,7 @@ class Archive:
         return self.listing.root
 
     @property
-    def access(self) -> Access:
+    def access(self) -> StorageConfig:
         """How to get there, if it is a URL."""
         return self.listing.access
 
@@ -109,7 +118,7 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     """
     listing, entries = listed(root)
     finders = {name: make() for name, make in FORMS.items()}
-    wanting: dict[str, list[Finder]] = {}
+    wanting: dict[str, list[FormatDetector]] = {}
     for finder in finders.values():
         for suffix in finder.suffixes:
             wanting.setdefault(suffix, []).append(finder)

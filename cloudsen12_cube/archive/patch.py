@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloudsen12_cube.archive.base import Decoder, PatchFiles, Piece
+from cloudsen12_cube.archive.base import ByteRange, Decoder, PatchFiles
 from cloudsen12_cube.archive.geotiff import TIFS
 from cloudsen12_cube.archive.grid import difference
 from cloudsen12_cube.archive.tiff import Header
 from cloudsen12_cube.errors import PatchError, without_secrets
 from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, PatchRecord, ProductLayout, Source, encode_chunk
 from cloudsen12_cube.schema import Grid, band_name, files_of, layer
-from cloudsen12_cube.storage import NOTHING, Access, is_url, open_patient
+from cloudsen12_cube.storage import NOTHING, StorageConfig, is_url, open_retrying
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ShardTask:
     patches: tuple[PatchTask, ...]
     required: frozenset[str]
     """Files without which a patch of this product is not whole."""
-    access: Access = NOTHING
+    access: StorageConfig = NOTHING
     """How to get to the archive, if it is a URL."""
     decoder: Decoder = TIFS
     """How its files become pixels."""
@@ -129,7 +129,7 @@ def read_file(task: ShardTask, patch: PatchTask, name: str) -> bytes:
     return b"".join(_from_disk(os.path.join(task.root, piece.path), piece, path, limit) for piece in pieces)
 
 
-def _from_disk(place: str, piece: Piece, path: str, limit: int) -> bytes:
+def _from_disk(place: str, piece: ByteRange, path: str, limit: int) -> bytes:
     try:
         found = os.stat(place)
         if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
@@ -144,9 +144,9 @@ def _from_disk(place: str, piece: Piece, path: str, limit: int) -> bytes:
     return _whole(data, piece.size, path)
 
 
-def _from_afar(task: ShardTask, piece: Piece, listed: int, path: str) -> bytes:
+def _from_afar(task: ShardTask, piece: ByteRange, listed: int, path: str) -> bytes:
     span = None if piece.size < 0 else (piece.start, piece.start + piece.size)
-    data = open_patient(task.root, task.access).get(piece.path, span)
+    data = open_retrying(task.root, task.access).get(piece.path, span)
     if data is None:
         raise PatchError(path, "no such file any more", "the file that was listed")
     return _whole(data, listed if piece.size < 0 else piece.size, path)

@@ -36,17 +36,17 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from cloudsen12_cube.archive.base import (
-    Entry,
-    Listing,
+    ArchiveListing,
+    ByteRange,
+    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
-    Piece,
     Pixels,
-    Seen,
+    ReferencePixels,
     cropped,
     header_in_front,
-    surround,
+    padding_pixels,
 )
 from cloudsen12_cube.archive.tiff import Header, read
 from cloudsen12_cube.errors import ArchiveError, PatchError
@@ -56,7 +56,7 @@ _SAMPLED = 8
 
 
 @dataclass(frozen=True)
-class Room:
+class OffsetBounds:
     """Where a patch may begin in its image: rows and columns from the first to the last number, both in."""
 
     rows: tuple[int, int]
@@ -77,16 +77,16 @@ class Room:
         """Tell whether the patch may begin there."""
         return self.rows[0] <= corner[0] <= self.rows[1] and self.columns[0] <= corner[1] <= self.columns[1]
 
-    def __and__(self, other: Room) -> Room:
+    def __and__(self, other: OffsetBounds) -> OffsetBounds:
         """Give the places that both allow."""
-        return Room(_both(self.rows, other.rows), _both(self.columns, other.columns))
+        return OffsetBounds(_both(self.rows, other.rows), _both(self.columns, other.columns))
 
 
 def _both(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return max(a[0], b[0]), min(a[1], b[1])
 
 
-def room_of(pixels: npt.NDArray[Any], size: int) -> Room:
+def offset_bounds(pixels: npt.NDArray[Any], size: int) -> OffsetBounds:
     """Find where a patch may begin so that all pixels around it are zero.
 
     Parameters
@@ -96,7 +96,7 @@ def room_of(pixels: npt.NDArray[Any], size: int) -> Room:
         Rows and columns of the patch.
     """
     seen = (pixels != 0).any(axis=0)
-    return Room(_span(seen.any(axis=1), size), _span(seen.any(axis=0), size))
+    return OffsetBounds(_span(seen.any(axis=1), size), _span(seen.any(axis=0), size))
 
 
 def _span(seen: npt.NDArray[np.bool_], size: int) -> tuple[int, int]:
@@ -107,7 +107,7 @@ def _span(seen: npt.NDArray[np.bool_], size: int) -> tuple[int, int]:
     return max(0, int(there[-1]) - size + 1), min(last, int(there[0]))
 
 
-def corners(rooms: Sequence[Callable[[], Room | None]], pad: int) -> list[tuple[int, int] | None]:
+def corners(rooms: Sequence[Callable[[], OffsetBounds | None]], pad: int) -> list[tuple[int, int] | None]:
     """Find the corner of each of some patches that belong together: as a rule it is the same.
 
     Parameters
@@ -125,8 +125,8 @@ def corners(rooms: Sequence[Callable[[], Room | None]], pad: int) -> list[tuple[
     """
     spread = sorted(set(np.linspace(0, len(rooms) - 1, min(_SAMPLED, len(rooms))).astype(int).tolist()))
     rest = [i for i in range(len(rooms)) if i not in set(spread)]
-    known: dict[int, Room] = {}
-    common = Room((0, pad), (0, pad))
+    known: dict[int, OffsetBounds] = {}
+    common = OffsetBounds((0, pad), (0, pad))
     for index in (*spread, *rest):
         if index not in spread and common.corner and not common.empty:
             break  # the sample agrees, and leaves one place
@@ -139,12 +139,12 @@ def corners(rooms: Sequence[Callable[[], Room | None]], pad: int) -> list[tuple[
     return _each(known, len(rooms), pad)
 
 
-def _chosen(room: Room, pad: int) -> tuple[int, int] | None:
+def _chosen(room: OffsetBounds, pad: int) -> tuple[int, int] | None:
     card = (0, pad)
     return room.corner or (card if room.holds(card) else None)
 
 
-def _each(known: dict[int, Room], count: int, pad: int) -> list[tuple[int, int] | None]:
+def _each(known: dict[int, OffsetBounds], count: int, pad: int) -> list[tuple[int, int] | None]:
     """Give each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
     certain = [room.corner for room in known.values() if room.corner]
     frequent: Iterable[tuple[int, int]] = sorted(set(certain), key=lambda c: (-certain.count(c), c))
@@ -173,7 +173,7 @@ class Leaf:
     """``GTiff``; what else there is cannot be read."""
 
 
-def samples(listing: Listing, path: str, size: int) -> list[dict[str, Any]]:
+def samples(listing: ArchiveListing, path: str, size: int) -> list[dict[str, Any]]:
     """Read the table of a file: a row a sample, with ``tortilla:offset`` from the file's first byte.
 
     Raises
@@ -188,7 +188,7 @@ def samples(listing: Listing, path: str, size: int) -> list[dict[str, Any]]:
         raise ArchiveError(f"{listing.root}/{path} is no whole TACO file of version 1: {error}") from None
 
 
-def leaves(listing: Listing, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
+def leaves(listing: ArchiveListing, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
     """Read which rasters a sample has; None if its own header or table is damaged."""
     start, size = sample["tortilla:offset"], sample["tortilla:length"]
     if sample["tortilla:file_format"] != "TORTILLA":
@@ -200,7 +200,9 @@ def leaves(listing: Listing, path: str, sample: dict[str, Any]) -> list[Leaf] | 
     return [Leaf(r[_LEAF[0]], start + r[_LEAF[1]], r[_LEAF[2]], r[_LEAF[3]]) for r in rows]
 
 
-def _table(listing: Listing, path: str, start: int, size: int, columns: list[str] | None) -> list[dict[str, Any]]:
+def _table(
+    listing: ArchiveListing, path: str, start: int, size: int, columns: list[str] | None
+) -> list[dict[str, Any]]:
     head = listing.read(path, start, _HEAD.size)
     if len(head) < _HEAD.size:
         raise ValueError(f"{len(head)} bytes are left for a header of {_HEAD.size}")
@@ -252,11 +254,11 @@ class TacoDecoder:
         """Name the bytes: ``cloudsen12-l1c.0000.part.taco[400+1248599]``."""
         return f"{files.names[name]}[{files.starts[name]}+{files.sizes[name]}]"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[Piece, ...]:
+    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give the bytes of the raster."""
-        return (Piece(files.names[name], files.starts[name], files.sizes[name]),)
+        return (ByteRange(files.names[name], files.starts[name], files.sizes[name]),)
 
-    def header(self, listing: Listing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
         """Read the header, and give that of the patch in the image."""
         (piece,) = self.pieces(files, name)
         found = header_in_front(
@@ -276,14 +278,14 @@ class TacoDecoder:
             raise PatchError(
                 path, f"{header.height} x {header.width} pixels", f"{files.rows} (real_proj_shape) or more"
             )
-        around = surround(pixels, files)
+        around = padding_pixels(pixels, files)
         if around.size and (around != (around.flat[0] if name.startswith("labels/") else 0)).any():
             row, column = files.corner
             found = f"pixels outside rows {row}:{row + files.rows} and columns {column}:{column + files.rows}"
             raise PatchError(path, found, "padding alone, as around the other patches")
         return _patch_of(header, files), cropped(pixels, files)
 
-    def again(self, listing: Listing, files: PatchFiles, name: str) -> Seen:
+    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the raster by GDAL, out of the middle of the file."""
         (piece,) = self.pieces(files, name)
         with warnings.catch_warnings():
@@ -300,10 +302,10 @@ UNKNOWN = (-1, -1)
 """Corner of a patch whose pixels do not tell where it begins."""
 
 
-def _seen(file: Any, files: PatchFiles) -> Seen:
+def _seen(file: Any, files: PatchFiles) -> ReferencePixels:
     (row, column), rows = files.corner, files.rows
     window = rasterio.windows.Window(column, row, rows, rows)
-    return Seen(file.read(window=window), [text or "" for text in file.descriptions], file.nodata)
+    return ReferencePixels(file.read(window=window), [text or "" for text in file.descriptions], file.nodata)
 
 
 def _patch_of(header: Header, files: PatchFiles) -> Header:
@@ -320,11 +322,11 @@ def _moved(transform: Any, corner: tuple[int, int]) -> Any:
 
 
 @dataclass(frozen=True)
-class TacoForm:
+class TacoFormat:
     """A listed archive of TACO files."""
 
-    listing: Listing
-    parts: tuple[Entry, ...]
+    listing: ArchiveListing
+    parts: tuple[ListedFile, ...]
     """In the order of their names."""
     decoder: TacoDecoder = TacoDecoder()
     meaning: Meaning = field(default="v1.1")
@@ -383,12 +385,12 @@ class TacoForm:
             groups[part, _rows_of(row), _side(row)].append(key)
         found: dict[PatchKey, tuple[int, int]] = {}
         for (_, rows, side), keys in groups.items():
-            rooms: list[Callable[[], Room | None]] = [partial(self._room, made[key]) for key in keys]
+            rooms: list[Callable[[], OffsetBounds | None]] = [partial(self._room, made[key]) for key in keys]
             told = corners(rooms, side - rows) if side > rows else [(0, 0)] * len(keys)
             found |= {key: corner or UNKNOWN for key, corner in zip(keys, told, strict=True)}
         return {key: found[key] for key in made}
 
-    def _room(self, files: PatchFiles) -> Room | None:
+    def _room(self, files: PatchFiles) -> OffsetBounds | None:
         """Look at the image of a patch: in a label, zero is a class."""
         name = next((n for n in sorted(files.names, reverse=True) if not n.startswith("labels/")), None)
         if name is None:
@@ -398,7 +400,7 @@ class TacoForm:
             pixels = read(self.listing.read(*piece), self.decoder.path(files, name), _MOST)[1]
         except (PatchError, OSError):
             return None
-        return room_of(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
+        return offset_bounds(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata of all files."""
@@ -476,19 +478,19 @@ def _add(files: PatchFiles, leaf: Leaf, part: str, row: Row) -> None:
         files.names[asset], files.starts[asset], files.sizes[asset] = part, leaf.start, leaf.size
 
 
-class TacoFinder:
+class TacoDetector:
     """Gathers part files."""
 
     suffixes = (".taco",)
 
     def __init__(self) -> None:
-        self.parts: list[Entry] = []
+        self.parts: list[ListedFile] = []
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ListedFile) -> None:
         """Keep a TACO file."""
         if not entry.outside:
             self.parts.append(entry)
 
-    def found(self, listing: Listing) -> TacoForm | None:
+    def found(self, listing: ArchiveListing) -> TacoFormat | None:
         """Give the files as one archive."""
-        return TacoForm(listing, tuple(sorted(self.parts, key=lambda e: e.path))) if self.parts else None
+        return TacoFormat(listing, tuple(sorted(self.parts, key=lambda e: e.path))) if self.parts else None

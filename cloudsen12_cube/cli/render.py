@@ -18,7 +18,7 @@ from cloudsen12_cube.exporters import ExportReport, ExportStep
 from cloudsen12_cube.format import Fault
 from cloudsen12_cube.inspection import Info, Status, Verification
 from cloudsen12_cube.schema import CLASSES
-from cloudsen12_cube.training import Census
+from cloudsen12_cube.training import CubeStatistics
 
 _SHOWN = 20
 _FEW = 5
@@ -270,7 +270,7 @@ def show_verification(console: Console, result: Verification) -> None:
     console.print(verdict, style="green" if not result.exit_code else "red")
 
 
-def show_census(console: Console, census: Census) -> None:
+def show_census(console: Console, census: CubeStatistics) -> None:
     """Print the statistics of bands, in stored values, and the shares of the classes."""
     origin = census.origin
     console.print(f"split {origin.split or 'all'}: {origin.patches} patches of {origin.rois} ROIs", markup=False)

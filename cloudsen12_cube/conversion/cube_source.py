@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cloudsen12_cube.conversion.planning import KEPT, Member, ShardPiece, SharedTask
+from cloudsen12_cube.conversion.planning import KEPT, GroupedShardTask, Member, ShardCopy
 from cloudsen12_cube.errors import DestinationError, PatchError, StoreError, without_secrets
 from cloudsen12_cube.format import (
     CRC,
@@ -40,13 +40,13 @@ from cloudsen12_cube.format import (
     shard_key,
 )
 from cloudsen12_cube.format import record as records
-from cloudsen12_cube.storage import Place
+from cloudsen12_cube.storage import ObjectStore
 
 Chunk = bytes | memoryview
 
 
 @dataclass(frozen=True)
-class Piece:
+class RoiChunks:
     """What an ROI of a product holds."""
 
     record: ShardRecord
@@ -54,7 +54,7 @@ class Piece:
     """Of each date, as encoded; empty where all is fill."""
 
 
-def read_piece(place: Place, layout: ProductLayout, roi_id: str, index: int) -> Piece:
+def read_piece(place: ObjectStore, layout: ProductLayout, roi_id: str, index: int) -> RoiChunks:
     """Read an ROI of a product, after the sha256 of its shard was compared.
 
     Raises
@@ -71,7 +71,7 @@ def read_piece(place: Place, layout: ProductLayout, roi_id: str, index: int) -> 
     key, inside = layout.place(index)
     data = _shard(place, key, record, layout.form.rois_per_shard > 1)
     if not data:
-        return Piece(record, (((b"",) * layout.chunks_a_date),) * layout.times)
+        return RoiChunks(record, (((b"",) * layout.chunks_a_date),) * layout.times)
     size = 16 * int(np.prod(layout.index_shape[:3]))
     places = np.frombuffer(data[-size - CRC : -CRC], dtype="<u8").reshape(layout.index_shape)[inside]
     view = memoryview(data)
@@ -79,10 +79,10 @@ def read_piece(place: Place, layout: ProductLayout, roi_id: str, index: int) -> 
     def cut(offset: int, length: int) -> Chunk:
         return b"" if offset == NO_CHUNK else view[offset : offset + length]
 
-    return Piece(record, tuple(tuple(cut(*pair) for pair in date) for date in places.tolist()))
+    return RoiChunks(record, tuple(tuple(cut(*pair) for pair in date) for date in places.tolist()))
 
 
-def _shard(place: Place, key: str, record: ShardRecord, shared: bool) -> bytes:
+def _shard(place: ObjectStore, key: str, record: ShardRecord, shared: bool) -> bytes:
     if not record.size:
         return b""
     if not shared:
@@ -90,7 +90,7 @@ def _shard(place: Place, key: str, record: ShardRecord, shared: bool) -> bytes:
     return _shelf(os.getpid()).get(place, key, record)
 
 
-def _right(place: Place, key: str, record: ShardRecord) -> bytes:
+def _right(place: ObjectStore, key: str, record: ShardRecord) -> bytes:
     data = place.get(key)
     wanted = f"{record.size} bytes with the sha256 {record.sha256[:12]}... of its record"
     if data is None:
@@ -108,7 +108,7 @@ class _Shelf:
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, str, str], Future[bytes]] = OrderedDict()
 
-    def get(self, place: Place, key: str, record: ShardRecord) -> bytes:
+    def get(self, place: ObjectStore, key: str, record: ShardRecord) -> bytes:
         """Give a shard with the recorded sha256, or raise what reading it raised."""
         name = (place.root, key, record.sha256)
         with self._lock:
@@ -140,7 +140,7 @@ def forget() -> None:
     _shelf.cache_clear()
 
 
-def recoded(chunks: Sequence[Chunk], layout: ProductLayout, target: ProductLayout) -> tuple[bytes, ...]:
+def transcode(chunks: Sequence[Chunk], layout: ProductLayout, target: ProductLayout) -> tuple[bytes, ...]:
     """Give the chunks of one date the form of another layout; what has it already is copied.
 
     Raises
@@ -168,10 +168,10 @@ def _packing(layout: ProductLayout) -> tuple[str, int | None, str]:
 
 
 @dataclass(frozen=True)
-class Made:
+class ShardResult:
     """What became of a shard."""
 
-    task: SharedTask
+    task: GroupedShardTask
     records: tuple[ShardRecord, ...]
     """One for each ROI that is in it, as they were stored."""
     faults: tuple[Fault, ...] = ()
@@ -185,7 +185,7 @@ class Made:
         return replace(self.records[0], patches=tuple(patch for row in self.records for patch in row.patches))
 
 
-def write_shared(task: SharedTask, sink: Place) -> Made:
+def write_grouped_shard(task: GroupedShardTask, sink: ObjectStore) -> ShardResult:
     """Make one shard: read its ROIs from the source, encode them date by date, commit it and then their records.
 
     Old records go first: whenever this stops, what is on disk has the records that belong to it, or too few of them.
@@ -213,14 +213,14 @@ def write_shared(task: SharedTask, sink: Place) -> Made:
                 kept.append((member, before.record.patches))
         chunks += own or [b""] * (task.layout.times * task.layout.chunks_a_date)
     if not kept:
-        return Made(task, (), tuple(faults))
+        return ShardResult(task, (), tuple(faults))
     lacking = task.layout.form.rois_per_shard - len(task.members)
     chunks += [b""] * (lacking * task.layout.times * task.layout.chunks_a_date)
-    return Made(task, _commit(task, assemble(chunks) if any(chunks) else b"", kept, sink), tuple(faults))
+    return ShardResult(task, _commit(task, assemble(chunks) if any(chunks) else b"", kept, sink), tuple(faults))
 
 
 def _commit(
-    task: SharedTask, data: bytes, kept: list[tuple[Member, tuple[PatchRecord, ...]]], sink: Place
+    task: GroupedShardTask, data: bytes, kept: list[tuple[Member, tuple[PatchRecord, ...]]], sink: ObjectStore
 ) -> tuple[ShardRecord, ...]:
     digest, product = hashlib.sha256(data).hexdigest(), task.layout.product
     made = tuple(ShardRecord(product, m.roi_id, m.index, len(data), digest, patches) for m, patches in kept)
@@ -235,7 +235,7 @@ def _commit(
     return made
 
 
-def _from_source(task: SharedTask, member: Member) -> tuple[list[bytes], tuple[PatchRecord, ...]]:
+def _from_source(task: GroupedShardTask, member: Member) -> tuple[list[bytes], tuple[PatchRecord, ...]]:
     """Read an ROI from the source, in the form that it will have."""
     piece = read_piece(task.source, task.origin, member.roi_id, member.source)
     patches = patches_of(piece.record, member)
@@ -243,14 +243,14 @@ def _from_source(task: SharedTask, member: Member) -> tuple[list[bytes], tuple[P
     for patch, (time, _, source) in zip(patches, member.patches, strict=True):
         if patch.status == DONE:
             try:
-                dates[time] = recoded(piece.chunks[source], task.origin, task.layout)
+                dates[time] = transcode(piece.chunks[source], task.origin, task.layout)
             except ValueError as error:
                 key = task.origin.place(member.source)[0]
                 raise PatchError(f"{task.source.root}/{key}", str(error), "chunks of its layout") from None
     return [chunk for date in dates for chunk in date], patches
 
 
-def _from_old(task: SharedTask, member: Member, sink: Place) -> Piece | None:
+def _from_old(task: GroupedShardTask, member: Member, sink: ObjectStore) -> RoiChunks | None:
     """Read what the shard has of an ROI before it is written again; None if that is not whole."""
     try:
         piece = read_piece(sink, task.layout, member.roi_id, member.index)
@@ -260,7 +260,7 @@ def _from_old(task: SharedTask, member: Member, sink: Place) -> Piece | None:
     return piece if stated == [(time, image) for time, image, _ in member.patches] else None
 
 
-def _fault(task: SharedTask, member: Member, error: PatchError) -> Fault:
+def _fault(task: GroupedShardTask, member: Member, error: PatchError) -> Fault:
     told = (without_secrets(text) for text in (error.path, error.found, error.expected))
     return Fault(member.roi_id, "", task.layout.product, "", *told)
 
@@ -279,10 +279,10 @@ def patches_of(record: ShardRecord, member: Member) -> tuple[PatchRecord, ...]:
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedShard:
     """What became of one shard."""
 
-    piece: ShardPiece
+    piece: ShardCopy
     record: ShardRecord | None
     """As it stands in the new cube, without its sources; None if there was nothing to copy."""
     whole: bool = False
@@ -299,7 +299,7 @@ class _UnfitError(Exception):
         self.found, self.expected = found, expected
 
 
-def copy_shard(piece: ShardPiece, source: Place, sink: Place) -> Copied:
+def copy_shard(piece: ShardCopy, source: ObjectStore, sink: ObjectStore) -> CopiedShard:
     """Copy one shard, or some of its dates.
 
     What is damaged in the cube, or not there, is not copied, and what the place held of it before is taken away.
@@ -313,13 +313,13 @@ def copy_shard(piece: ShardPiece, source: Place, sink: Place) -> Copied:
             data = cut(data, piece.layout, piece.dates, piece.times)
             renewed = replace(renewed, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     except (_UnfitError, StoreError) as error:
-        take_away(piece, sink)
-        return Copied(piece, None, fault=_copy_fault(piece, source, error))
+        delete_shard(piece, sink)
+        return CopiedShard(piece, None, fault=_copy_fault(piece, source, error))
     commit(sink, renewed, data)
-    return Copied(piece, renewed.without_sources(), whole)
+    return CopiedShard(piece, renewed.without_sources(), whole)
 
 
-def _intact(piece: ShardPiece, source: Place) -> tuple[ShardRecord, bytes]:
+def _intact(piece: ShardCopy, source: ObjectStore) -> tuple[ShardRecord, bytes]:
     """Read a record and its shard, whose sha256 fits; again, if somebody has written them meanwhile."""
     product, key = piece.layout.product, shard_key(piece.layout.product, piece.before)
     record = records.load(source, product, piece.roi_id)
@@ -335,14 +335,14 @@ def _intact(piece: ShardPiece, source: Place) -> tuple[ShardRecord, bytes]:
     raise _UnfitError("no record of this shard", "one: it was never converted, or its record is damaged")
 
 
-def _read(source: Place, key: str) -> bytes | None:
+def _read(source: ObjectStore, key: str) -> bytes | None:
     try:
         return source.get(key)
     except DestinationError as error:  # a disk that cannot read this one may still read the others
         raise _UnfitError(str(error), "an object that can be read") from None
 
 
-def _copy_fault(piece: ShardPiece, source: Place, error: Exception) -> Fault:
+def _copy_fault(piece: ShardCopy, source: ObjectStore, error: Exception) -> Fault:
     """Name the shard; without a patch or a file, since it is a whole object that does not fit."""
     product = piece.layout.product
     path = f"{source.root}/{shard_key(product, piece.before)}"
@@ -351,7 +351,7 @@ def _copy_fault(piece: ShardPiece, source: Place, error: Exception) -> Fault:
     return Fault(piece.roi_id, "", product, "", path, found, expected)
 
 
-def is_there(piece: ShardPiece, mine: ShardRecord | None, theirs: ShardRecord | None, sink: Place) -> bool:
+def is_there(piece: ShardCopy, mine: ShardRecord | None, theirs: ShardRecord | None, sink: ObjectStore) -> bool:
     """Tell whether a shard of the new cube is what it should be, by the records and the length of its object.
 
     Parameters
@@ -376,7 +376,7 @@ def is_there(piece: ShardPiece, mine: ShardRecord | None, theirs: ShardRecord | 
     return not piece.is_whole(theirs) or (mine.size, mine.sha256) == (theirs.size, theirs.sha256)
 
 
-def take_away(piece: ShardPiece, sink: Place) -> None:
+def delete_shard(piece: ShardCopy, sink: ObjectStore) -> None:
     """Remove what a place holds of a shard: its record first."""
     sink.delete(record_key(piece.layout.product, piece.roi_id))
     sink.delete(shard_key(piece.layout.product, piece.index))

@@ -24,16 +24,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cloudsen12_cube.archive import Archive, Header, Listing, PatchTask, ShardTask, TifForm, complete, header_of
+from cloudsen12_cube.archive import (
+    Archive,
+    ArchiveListing,
+    GeotiffFormat,
+    Header,
+    PatchTask,
+    ShardTask,
+    complete,
+    header_of,
+)
 from cloudsen12_cube.conversion.options import Options
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError, without_secrets
 from cloudsen12_cube.format import (
     ROOT_KEY,
-    Origin,
     ProductLayout,
     ShardRecord,
+    SourceCube,
     layout_of,
-    open_origin,
+    open_source_cube,
     read_table,
     settings_of,
     stated_scale,
@@ -50,7 +59,7 @@ from cloudsen12_cube.schema import (
     grid_of,
     select,
 )
-from cloudsen12_cube.storage import Place, place_of
+from cloudsen12_cube.storage import ObjectStore, open_store
 
 _MANUAL = frozenset(asset.file for asset in ASSETS if asset.manual)
 _SAMPLED = 60
@@ -336,10 +345,10 @@ class Member:
 
 
 @dataclass(frozen=True)
-class SharedTask:
+class GroupedShardTask:
     """All that is needed to make one shard of one ROI or of several: small, and sent as it is to a worker anywhere."""
 
-    source: Place
+    source: ObjectStore
     origin: ProductLayout
     """Of the product in the source."""
     layout: ProductLayout
@@ -355,9 +364,9 @@ class SharedTask:
 class Resharding(Plan):
     """What will be made from a cube."""
 
-    origin: Origin = field(kw_only=True)
+    origin: SourceCube = field(kw_only=True)
 
-    def shared(self, table: pd.DataFrame) -> list[SharedTask]:
+    def shared(self, table: pd.DataFrame) -> list[GroupedShardTask]:
         """List the shards that hold an ROI of the plan, those from one shard of the source behind each other.
 
         Parameters
@@ -379,7 +388,7 @@ class Resharding(Plan):
         for group in chosen:
             _complete(group, self.origin)
         tasks = [
-            SharedTask(self.origin.place, self.origin.layouts[layout.product], layout, tuple(group))
+            GroupedShardTask(self.origin.place, self.origin.layouts[layout.product], layout, tuple(group))
             for layout in self.layouts
             for group in chosen
         ]
@@ -443,7 +452,7 @@ class Resharding(Plan):
         return document(self, workers, map(_reshard_json, self.shared(self.catalogue.table)))
 
 
-def _complete(group: Sequence[Member], origin: Origin) -> None:
+def _complete(group: Sequence[Member], origin: SourceCube) -> None:
     for member in group:
         if member.source < 0:
             raise DestinationError(
@@ -452,7 +461,7 @@ def _complete(group: Sequence[Member], origin: Origin) -> None:
             )
 
 
-def _reshard_json(task: SharedTask) -> dict[str, Any]:
+def _reshard_json(task: GroupedShardTask) -> dict[str, Any]:
     return {
         "rois": [member.roi_id for member in task.members],
         "product": task.layout.product,
@@ -471,7 +480,7 @@ def plan_resharding(
     CubeError
         If the source is not finished, or lacks what is asked for.
     """
-    origin = open_origin(source)
+    origin = open_source_cube(source)
     root, settings = origin.place.root, origin.settings
     for name in products:
         if name not in settings["products"]:
@@ -482,8 +491,8 @@ def plan_resharding(
     chosen = select(Catalogue(origin.table, settings["test_meaning"]), selection)
     kept = [product for product in PRODUCTS if product in (products or settings["products"])]
     layouts = tuple(replace(origin.layouts[p], times=chosen.times, form=options.layout) for p in kept)
-    listing = Listing(root, origin.place.access)
-    archive = Archive(listing, TifForm(listing, {}, (), ()))  # no file is known: gaps are the source's own
+    listing = ArchiveListing(root, origin.place.access)
+    archive = Archive(listing, GeotiffFormat(listing, {}, (), ()))  # no file is known: gaps are the source's own
     required: dict[str, frozenset[str]] = {product: frozenset(files_of(product)) for product in kept}
     plan = Resharding(
         archive, chosen, settings["metadata"], selection, layouts, required, tuple(chosen.rois), origin=origin
@@ -491,7 +500,7 @@ def plan_resharding(
     return replace(plan, about=_about(origin, selection))
 
 
-def _about(origin: Origin, selection: Selection) -> dict[str, Any]:
+def _about(origin: SourceCube, selection: Selection) -> dict[str, Any]:
     """Give the settings that a cube has from the one it was made from, and where that was."""
     settings = origin.settings
     before = {
@@ -520,7 +529,7 @@ def _together(before: dict[str, Any], selection: Selection) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ShardPiece:
+class ShardCopy:
     """One shard of a cube, or some dates of it, and where it is to lie."""
 
     layout: ProductLayout
@@ -552,10 +561,10 @@ class ShardPiece:
 
 
 @dataclass(frozen=True)
-class Excerpt:
+class SubsetPlan:
     """What a selection names of a cube."""
 
-    source: Place
+    source: ObjectStore
     settings: dict[str, Any]
     """Of the cube."""
     disk: dict[str, int]
@@ -570,7 +579,7 @@ class Excerpt:
     full_scale: int | None = None
     """Of CD-FCNN's probabilities, where the cube knows it."""
 
-    def pieces(self, order: Sequence[str], times: int) -> Iterator[ShardPiece]:
+    def pieces(self, order: Sequence[str], times: int) -> Iterator[ShardCopy]:
         """Yield the shards in the order of the catalogue.
 
         Parameters
@@ -585,10 +594,10 @@ class Excerpt:
             name, images = str(roi), tuple(rows["s2_id_gee"])
             dates = tuple(self.dates[name, image] for image in images)
             for layout in self.layouts:
-                yield ShardPiece(layout, name, self.disk[name], position[name], dates, images, times)
+                yield ShardCopy(layout, name, self.disk[name], position[name], dates, images, times)
 
 
-def excerpt_of(cube: str | os.PathLike[str], products: Sequence[str] | None, selection: Selection) -> Excerpt:
+def plan_subset(cube: str | os.PathLike[str], products: Sequence[str] | None, selection: Selection) -> SubsetPlan:
     """Look up what a selection names of a cube; its catalogue is read, and no shard.
 
     Parameters
@@ -605,7 +614,7 @@ def excerpt_of(cube: str | os.PathLike[str], products: Sequence[str] | None, sel
     SelectionError
         If a condition cannot be read, a product or ROI is not there, or nothing is selected.
     """
-    source = place_of(cube)
+    source = open_store(cube)
     root = source.get(ROOT_KEY) or None
     settings = settings_of(root, source.root)
     layouts = tuple(_layout(p, settings, source.root) for p in _chosen(products, settings, source.root))
@@ -619,7 +628,7 @@ def excerpt_of(cube: str | os.PathLike[str], products: Sequence[str] | None, sel
     chosen = select(Catalogue(table, settings["test_meaning"]), selection)
     disk = {roi: index for index, roi in enumerate(order)}
     scale = stated_scale(root or b"{}") or settings.get("full_scale")
-    return Excerpt(source, settings, disk, dates, chosen, layouts, selection, scale)
+    return SubsetPlan(source, settings, disk, dates, chosen, layouts, selection, scale)
 
 
 _KEY = ("roi_id", "s2_id_gee", "time")

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from cloudsen12_cube.archive import ShardTask, build, encode_patch, open_archive, with_files
-from cloudsen12_cube.conversion.cube_source import Made, forget, patches_of, write_shared
+from cloudsen12_cube.conversion.cube_source import ShardResult, forget, patches_of, write_grouped_shard
 from cloudsen12_cube.conversion.executor import cluster, started, submitting, worker_count
 from cloudsen12_cube.conversion.options import DEFAULTS, Options, Progress, Step, StrictError
-from cloudsen12_cube.conversion.planning import Member, Plan, Resharding, SharedTask, make_plan, plan_resharding
+from cloudsen12_cube.conversion.planning import GroupedShardTask, Member, Plan, Resharding, make_plan, plan_resharding
 from cloudsen12_cube.conversion.report import Report, faults_of_rows, write_failures
-from cloudsen12_cube.conversion.writer import Cube, Survey, open_or_create
+from cloudsen12_cube.conversion.writer import Cube, PendingWork, open_or_create
 from cloudsen12_cube.errors import ArchiveError, DestinationError, PatchError, SelectionError, StoreError
 from cloudsen12_cube.format import (
     COUNTS_KEY,
@@ -35,7 +35,7 @@ from cloudsen12_cube.format import (
     Frame,
     PatchRecord,
     ShardRecord,
-    Tally,
+    StatusGrid,
     assemble,
     by_plane,
     commit,
@@ -48,25 +48,25 @@ from cloudsen12_cube.format import (
 )
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import (
-    Gap,
-    Ledger,
+    AcceptedFailure,
+    RecordIndex,
     Status,
     as_setting,
     in_settings,
     key_of,
     look,
-    open_ledger,
+    open_record_index,
     read_choices,
 )
 from cloudsen12_cube.schema import Selection, select
-from cloudsen12_cube.storage import Place, clean, each, is_url, place_of
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_store
 
 
 @dataclass(frozen=True)
 class _Found:
     """What there is of a shard before a run."""
 
-    task: SharedTask
+    task: GroupedShardTask
     records: tuple[ShardRecord, ...]
     done: bool
 
@@ -91,7 +91,7 @@ def reshard(
     CubeError
         If nothing could be done, or, with ``options.strict``, at the first shard of the source that is damaged.
     """
-    sink, part = place_of(cube), options.part
+    sink, part = open_store(cube), options.part
     _check(made, sink, options)
     waiting = is_url(made.origin.place.root) or is_url(sink.root)
     workers = worker_count(made, options.workers, options.memory, waiting)
@@ -115,7 +115,7 @@ def reshard(
     return _report(own, fresh, faults, store, options)
 
 
-def _check(made: Resharding, sink: Place, options: Options) -> None:
+def _check(made: Resharding, sink: ObjectStore, options: Options) -> None:
     if options.accept:
         raise SelectionError(
             f"what can be accepted is a file's failure: accept it in {made.origin.place.root}, then run this again"
@@ -127,19 +127,19 @@ def _check(made: Resharding, sink: Place, options: Options) -> None:
 
 def _with_gaps(store: Cube, made: Resharding) -> Cube:
     """Take over the decisions to live with a failure; those of the source are its newest."""
-    gaps: dict[object, Gap] = {gap.key: gap for gap in in_settings(store.settings)}
+    gaps: dict[object, AcceptedFailure] = {gap.key: gap for gap in in_settings(store.settings)}
     gaps |= {gap.key: gap for gap in in_settings(made.origin.settings)}
     settings = store.settings | as_setting(frozenset(gaps.values()))
     return replace(store, settings=settings, accepted=frozenset(gap.key for gap in gaps.values()))
 
 
-def _survey(store: Cube, made: Resharding, repair: bool, workers: int) -> tuple[list[_Found], Tally]:
+def _survey(store: Cube, made: Resharding, repair: bool, workers: int) -> tuple[list[_Found], StatusGrid]:
     """Find out which shards are to be made, and what readers may be told while they are."""
     plan = replace(made, layouts=store.plan.layouts, order=store.plan.order)
     listed = store.sink.listed()
     look = partial(_looked_at, sink=listed, store=store, repair=repair)
     found = list(each(listed, look, plan.shared(store.table), workers if repair else 1))
-    there = Tally.empty(plan.layouts, len(plan.order), store.settings.get("full_scale"))
+    there = StatusGrid.empty(plan.layouts, len(plan.order), store.settings.get("full_scale"))
     seen: set[tuple[str, str]] = set()
     for row in found:
         seen |= {(row.task.layout.product, member.roi_id) for member in row.task.members}
@@ -152,14 +152,14 @@ def _survey(store: Cube, made: Resharding, repair: bool, workers: int) -> tuple[
     return found, there
 
 
-def _looked_at(task: SharedTask, sink: Place, store: Cube, repair: bool) -> _Found:
+def _looked_at(task: GroupedShardTask, sink: ObjectStore, store: Cube, repair: bool) -> _Found:
     loaded = [records.load(sink, task.layout.product, member.roi_id) for member in task.members]
     own = [r for r, member in zip(loaded, task.members, strict=True) if r and r.index == member.index]
     done = len(own) == len(task.members) and _is_done(task, own, sink, store, repair)
     return _Found(task, tuple(record.without_sources() for record in own), done)
 
 
-def _is_done(task: SharedTask, own: Sequence[ShardRecord], sink: Place, store: Cube, repair: bool) -> bool:
+def _is_done(task: GroupedShardTask, own: Sequence[ShardRecord], sink: ObjectStore, store: Cube, repair: bool) -> bool:
     """Tell whether all records of a shard say the same, its object is there, and the source has nothing newer."""
     if len({(record.size, record.sha256) for record in own}) > 1 or own[0].size != (sink.size(task.key) or 0):
         return False
@@ -172,7 +172,7 @@ def _is_done(task: SharedTask, own: Sequence[ShardRecord], sink: Place, store: C
     return not repair or hashlib.sha256(sink.get(task.key) or b"").hexdigest() == own[0].sha256
 
 
-def _is_outdated(record: ShardRecord, task: SharedTask, member: Member) -> bool:
+def _is_outdated(record: ShardRecord, task: GroupedShardTask, member: Member) -> bool:
     """Tell whether the source's patches are others now; a source without a whole record has nothing better."""
     there = records.load(task.source, task.layout.product, member.roi_id)
     try:
@@ -182,20 +182,20 @@ def _is_outdated(record: ShardRecord, task: SharedTask, member: Member) -> bool:
 
 
 def _run_reshard(
-    todo: list[SharedTask],
-    state: tuple[Cube, Tally],
+    todo: list[GroupedShardTask],
+    state: tuple[Cube, StatusGrid],
     who: tuple[Executor | None, int],
     options: Options,
     progress: Progress | None,
-) -> tuple[Cube, list[Made]]:
+) -> tuple[Cube, list[ShardResult]]:
     store, there = state
-    made: list[Made] = []
+    made: list[ShardResult] = []
     if todo and not store.new:
         store = store.begun(there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
     again = partial(_looked_at, sink=store.sink, store=store, repair=False)
     queue = (task for task in todo if not (options.part and again(task).done))
-    making = submitting(partial(write_shared, sink=store.sink.portable()), *who)
+    making = submitting(partial(write_grouped_shard, sink=store.sink.portable()), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as results:
         if store.new:
             store = store.begun(there)  # while the first shards are being made
@@ -208,7 +208,7 @@ def _run_reshard(
     return store, made
 
 
-def _finalise(store: Cube, there: Tally, fresh: Sequence[Made]) -> None:
+def _finalise(store: Cube, there: StatusGrid, fresh: Sequence[ShardResult]) -> None:
     """Write what every patch's status is; as long as an ROI is left out, the cube is not final."""
     for made in fresh:
         for record in made.records:
@@ -230,14 +230,18 @@ def _copy_statistics(store: Cube, made: Resharding) -> None:
             store.sink.put(key, data)
 
 
-def _faults(rows: Sequence[ShardRecord], fresh: Sequence[Made], accepted: frozenset[object]) -> tuple[Fault, ...]:
+def _faults(
+    rows: Sequence[ShardRecord], fresh: Sequence[ShardResult], accepted: frozenset[object]
+) -> tuple[Fault, ...]:
     """Collect the damaged shards of the source, and the failures that came with it."""
     damaged = [fault for made in fresh for fault in made.faults]
     found = faults_of(sorted(rows, key=lambda r: (r.product, r.roi_id)))
     return (*damaged, *(fault for fault in found if key_of(fault) not in accepted))
 
 
-def _report(own: list[_Found], fresh: list[Made], faults: tuple[Fault, ...], store: Cube, options: Options) -> Report:
+def _report(
+    own: list[_Found], fresh: list[ShardResult], faults: tuple[Fault, ...], store: Cube, options: Options
+) -> Report:
     written = [made.whole for made in fresh if made.whole]
     skipped = sum(row.done for row in own)
     return replace(Report.of(len(own), skipped, written, faults), accepted=len(store.accepted), part=options.part)
@@ -328,7 +332,7 @@ def convert(
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     choices = read_choices(Path(options.accept)) if options.accept else []
-    sink, part = place_of(cube), options.part
+    sink, part = open_store(cube), options.part
     waiting = made.archive.is_remote or is_url(sink.root)
     workers = worker_count(made, options.workers, options.memory, waiting)
     if choices and sink.size(ROOT_KEY) is None:
@@ -356,7 +360,7 @@ def convert(
 def _run(
     todo: list[ShardTask],
     store: Cube,
-    survey: Survey,
+    survey: PendingWork,
     who: tuple[Executor | None, int],
     options: Options,
     progress: Progress | None,
@@ -381,7 +385,7 @@ def _run(
     return store, made
 
 
-def write_shard(task: ShardTask, sink: Place) -> ShardRecord:
+def write_shard(task: ShardTask, sink: ObjectStore) -> ShardRecord:
     """Make one shard: read its patches, encode them one by one, commit the shard and then its record.
 
     Returns
@@ -422,10 +426,10 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
     DestinationError
         If another process is writing the cube.
     """
-    open_ledger(cube)  # no lock makes a folder where there is no cube
-    sink = place_of(cube)
+    open_record_index(cube)  # no lock makes a folder where there is no cube
+    sink = open_store(cube)
     with sink.locked():
-        ledger = open_ledger(cube)
+        ledger = open_record_index(cube)
         root = sink.get(ROOT_KEY)
         if root is None or not ledger.order:
             raise StoreError(f"the creation of {sink.root} was cut short: run any of its parts again")
@@ -434,12 +438,12 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
             if sink.get(key) != data:
                 sink.put(key, data)
     write_failures(found.failures, cube)
-    return look(open_ledger(cube))
+    return look(open_record_index(cube))
 
 
-def _contents(ledger: Ledger, state: str) -> Contents:
+def _contents(ledger: RecordIndex, state: str) -> Contents:
     layouts = tuple(layout_of(product, row) for product, row in ledger.settings["products"].items())
-    tally = Tally.empty(layouts, len(ledger.order), ledger.settings.get("full_scale"))
+    tally = StatusGrid.empty(layouts, len(ledger.order), ledger.settings.get("full_scale"))
     for layout in layouts:
         for _, record in ledger.records(layout.product):
             if record is not None:

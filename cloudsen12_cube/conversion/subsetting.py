@@ -9,17 +9,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloudsen12_cube.conversion.cube_source import Copied
+from cloudsen12_cube.conversion.cube_source import CopiedShard
 from cloudsen12_cube.conversion.options import Progress
-from cloudsen12_cube.conversion.planning import Excerpt, ShardPiece, excerpt_of
+from cloudsen12_cube.conversion.planning import ShardCopy, SubsetPlan, plan_subset
 from cloudsen12_cube.conversion.report import write_failures
-from cloudsen12_cube.conversion.writer import Target, open_target
+from cloudsen12_cube.conversion.writer import CubeWriter, open_cube_writer
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.format import Fault, ShardRecord, faults_of
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.schema import Selection
-from cloudsen12_cube.storage import Place, access_of, clean, each, is_url, place_of, s3_options
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_store, s3_options, storage_config
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def subset(
         If nothing could be done: no such cube, nothing selected, a place that holds something else.
     """
     excerpt = excerpt_for(cube, products, where, options)
-    apart(cube, out)
-    sink = place_of(out)
+    check_disjoint(cube, out)
+    sink = open_store(out)
     with sink.locked(force=options.break_lock):
-        target = open_target(excerpt, sink)
+        target = open_cube_writer(excerpt, sink)
         there, todo = target.surveyed()
         copied = target.filled(there, todo, _workers(excerpt, sink, options), progress)
     report = _report(target, there, copied)
@@ -112,13 +112,13 @@ def subset(
 
 def excerpt_for(
     cube: str | os.PathLike[str], products: Sequence[str] | None, where: Sequence[str], options: SubsetOptions
-) -> Excerpt:
+) -> SubsetPlan:
     """Look up what the arguments of `subset` name."""
     conditions = (where,) if isinstance(where, str) else tuple(where)
-    return excerpt_of(cube, products, Selection(conditions, options.bbox, tuple(options.rois)))
+    return plan_subset(cube, products, Selection(conditions, options.bbox, tuple(options.rois)))
 
 
-def apart(cube: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+def check_disjoint(cube: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Check that neither of two places lies in the other.
 
     Raises
@@ -140,16 +140,16 @@ def _lies(place: str | os.PathLike[str]) -> str:
     text = clean(place)
     if not is_url(text):
         return os.path.realpath(text)
-    return f"{s3_options(access_of(place)).get('endpoint_url', '')} {text}"
+    return f"{s3_options(storage_config(place)).get('endpoint_url', '')} {text}"
 
 
-def _workers(excerpt: Excerpt, sink: Place, options: SubsetOptions) -> int:
+def _workers(excerpt: SubsetPlan, sink: ObjectStore, options: SubsetOptions) -> int:
     if options.workers is not None:
         return options.workers
     return max(os.cpu_count() or 1, excerpt.source.readers, sink.readers)
 
 
-def _report(target: Target, there: list[ShardRecord], copied: list[Copied]) -> SubsetReport:
+def _report(target: CubeWriter, there: list[ShardRecord], copied: list[CopiedShard]) -> SubsetReport:
     """Sum up."""
     fresh = [one.record for one in copied if one.record]
     gaps = {gap.key for gap in accept.in_settings(target.settings)}
@@ -211,14 +211,14 @@ def preview(
         As `subset` does.
     """
     excerpt = excerpt_for(cube, products, where, options or SubsetOptions())
-    apart(cube, out)
+    check_disjoint(cube, out)
     rois = excerpt.catalogue.rois
     found = list(each(excerpt.source, lambda p: _look(p, excerpt), excerpt.pieces(rois, excerpt.catalogue.times)))
     rows = tuple(_sum(layout.product, found) for layout in excerpt.layouts)
     return Preview(len(rois), len(excerpt.catalogue.table), rows)
 
 
-def _look(piece: ShardPiece, excerpt: Excerpt) -> ProductPreview:
+def _look(piece: ShardCopy, excerpt: SubsetPlan) -> ProductPreview:
     """Sum up one shard."""
     product = piece.layout.product
     record = records.load(excerpt.source, product, piece.roi_id)

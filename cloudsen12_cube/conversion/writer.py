@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 
 from cloudsen12_cube.archive import ShardTask
-from cloudsen12_cube.conversion.cube_source import Copied, copy_shard, is_there
+from cloudsen12_cube.conversion.cube_source import CopiedShard, copy_shard, is_there
 from cloudsen12_cube.conversion.executor import started, submitting
 from cloudsen12_cube.conversion.options import Progress, Step
-from cloudsen12_cube.conversion.planning import Excerpt, Plan, ShardPiece
+from cloudsen12_cube.conversion.planning import Plan, ShardCopy, SubsetPlan
 from cloudsen12_cube.errors import DestinationError, RemoteError, StoreError, without_secrets
 from cloudsen12_cube.format import (
     ABOUT,
@@ -35,7 +35,7 @@ from cloudsen12_cube.format import (
     Frame,
     ProductLayout,
     ShardRecord,
-    Tally,
+    StatusGrid,
     object_key,
     objects,
     read_order,
@@ -48,16 +48,16 @@ from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.inspection import outdated
 from cloudsen12_cube.schema import PLUS, files_of
-from cloudsen12_cube.storage import Place, each
+from cloudsen12_cube.storage import ObjectStore, each
 
 
 @dataclass(frozen=True)
-class Survey:
+class PendingWork:
     """What there is of a plan before a run."""
 
     todo: list[ShardTask]
     """Shards to be made, in the order of the plan."""
-    there: Tally
+    there: StatusGrid
     """What readers may be told while those are made: all of their patches are absent."""
 
 
@@ -65,7 +65,7 @@ class Survey:
 class Cube:
     """A cube and the plan that is being carried out on it."""
 
-    sink: Place
+    sink: ObjectStore
     plan: Plan
     """With ``order`` as the ROIs lie on disk."""
     table: pd.DataFrame
@@ -92,7 +92,7 @@ class Cube:
             accepted=accept.holding(gaps, self.plan.archive),
         )
 
-    def survey(self, repair: bool = False, workers: int = 1) -> Survey:
+    def survey(self, repair: bool = False, workers: int = 1) -> PendingWork:
         """Find out which shards are to be made.
 
         Parameters
@@ -106,13 +106,13 @@ class Cube:
         look = partial(listed._looked_at, check=listed._right if repair else listed._done)
         tasks = list(self.plan.tasks())
         found = list(each(listed.sink, look, tasks, workers if repair else 1))
-        there = Tally.empty(self.plan.layouts, len(self.plan.order), self.settings.get("full_scale"))
+        there = StatusGrid.empty(self.plan.layouts, len(self.plan.order), self.settings.get("full_scale"))
         for task, (record, right) in zip(tasks, found, strict=True):
             if record and record.index == task.index:
                 there.add(record, shown=right)
         for record in listed._others():
             there.add(record)
-        return Survey([task for task, (_, right) in zip(tasks, found, strict=True) if not right], there)
+        return PendingWork([task for task, (_, right) in zip(tasks, found, strict=True) if not right], there)
 
     def _looked_at(
         self, task: ShardTask, check: Callable[[ShardTask, ShardRecord | None], bool]
@@ -153,11 +153,11 @@ class Cube:
         found = each(self.sink, lambda pair: records.load(self.sink, *pair), rest)
         yield from (record for record in found if record)
 
-    def begun(self, there: Tally) -> Cube:
+    def begun(self, there: StatusGrid) -> Cube:
         """Write the metadata of a cube that changes, before a shard that a reader can see is written again."""
         return replace(self, made=self.write_metadata("converting", there), new=False)
 
-    def finalise(self, there: Tally, fresh: Iterable[ShardRecord]) -> None:
+    def finalise(self, there: StatusGrid, fresh: Iterable[ShardRecord]) -> None:
         """Write what every patch's status is, and the consolidated metadata last.
 
         Parameters
@@ -171,7 +171,7 @@ class Cube:
             there.add(record)
         self.write_metadata("final", there)
 
-    def write_metadata(self, state: str, tally: Tally) -> dict[str, bytes]:
+    def write_metadata(self, state: str, tally: StatusGrid) -> dict[str, bytes]:
         """Write the metadata objects that changed, the root's last; return them all."""
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
@@ -179,7 +179,7 @@ class Cube:
         return publish(self.sink, contents, self.made, self.new)
 
 
-def publish(sink: Place, contents: Contents, before: dict[str, bytes], new: bool = False) -> dict[str, bytes]:
+def publish(sink: ObjectStore, contents: Contents, before: dict[str, bytes], new: bool = False) -> dict[str, bytes]:
     """Write the metadata objects of a cube that changed, the root's last.
 
     Parameters
@@ -230,7 +230,7 @@ _KEPT = ("created", "tool", "source", "accepted", "subsets", "resharded_from", "
 """Settings of the first run, or of an earlier one, that a later run keeps."""
 
 
-def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
+def open_or_create(plan: Plan, sink: ObjectStore, repair: bool = False) -> Cube:
     """Create the cube that a plan asks for, or find it and check that the plan continues it.
 
     Parameters
@@ -257,7 +257,7 @@ def open_or_create(plan: Plan, sink: Place, repair: bool = False) -> Cube:
     return _continue(plan, sink, settings, repair)
 
 
-def settings_at(sink: Place) -> dict[str, Any] | None:
+def settings_at(sink: ObjectStore) -> dict[str, Any] | None:
     """Read the settings of the cube at a place where one is to be made or continued; None if the place is free.
 
     Raises
@@ -307,21 +307,21 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create(plan: Plan, sink: Place) -> Cube:
+def _create(plan: Plan, sink: ObjectStore) -> Cube:
     """Mark the place as ours first: if this is cut short, the next run begins again here."""
     settings = settings_of(plan)
     claim(sink, settings, len(plan.catalogue.table))
     return _cube(plan, sink, plan.catalogue.table, settings, new=True)
 
 
-def claim(sink: Place, settings: dict[str, Any], patches: int) -> None:
+def claim(sink: ObjectStore, settings: dict[str, Any], patches: int) -> None:
     """Write a root that says whose place this is, and that nothing can be read yet."""
     mine = settings | {"state": "creating", "patches": patches}
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: mine}}
     sink.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
 
 
-def _cube(plan: Plan, sink: Place, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
+def _cube(plan: Plan, sink: ObjectStore, table: pd.DataFrame, settings: dict[str, Any], *, new: bool = False) -> Cube:
     accepted = accept.holding(accept.in_settings(settings), plan.archive)
     return Cube(sink, plan, table, settings, accepted, new)
 
@@ -346,7 +346,7 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
     return f"{name} {has}", f"{name} {asks}"
 
 
-def _continue(plan: Plan, sink: Place, settings: dict[str, Any], repair: bool) -> Cube:
+def _continue(plan: Plan, sink: ObjectStore, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
     try:
         order, before = read_table(sink.root, sink.access)
@@ -369,7 +369,7 @@ def _joined(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return table.fillna({row.name: "" for row in PLUS if row.kind == "text" and row.name in table})
 
 
-def _places(plan: Plan, sink: Place) -> tuple[str, ...]:
+def _places(plan: Plan, sink: ObjectStore) -> tuple[str, ...]:
     """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
     found: dict[int, str] = {}
     for layout in plan.layouts:
@@ -407,7 +407,7 @@ _MADE = ("layout_version", "tool", "created", "source", "metadata", "test_meanin
 """Settings of the conversion that made the pixels."""
 
 
-def settings_for(excerpt: Excerpt, times: int) -> dict[str, Any]:
+def settings_for(excerpt: SubsetPlan, times: int) -> dict[str, Any]:
     """Make the settings of a subset: those of its cube, and in ``subsets`` one step more.
 
     Parameters
@@ -428,7 +428,7 @@ def settings_for(excerpt: Excerpt, times: int) -> dict[str, Any]:
     }
 
 
-def _step(excerpt: Excerpt) -> dict[str, Any]:
+def _step(excerpt: SubsetPlan) -> dict[str, Any]:
     asked = excerpt.selection
     return {
         "cube": without_secrets(excerpt.source.root),
@@ -439,7 +439,7 @@ def _step(excerpt: Excerpt) -> dict[str, Any]:
     }
 
 
-def _both(excerpt: Excerpt) -> dict[str, Any]:
+def _both(excerpt: SubsetPlan) -> dict[str, Any]:
     """Say the cube's conditions and these in one; two boxes are not always a box, so the ROIs are named instead."""
     before, asked = excerpt.settings["selection"], excerpt.selection
     rois, box = list(asked.rois) or before["rois"], list(asked.bbox) if asked.bbox else before["bbox"]
@@ -448,7 +448,7 @@ def _both(excerpt: Excerpt) -> dict[str, Any]:
     return {"where": list(dict.fromkeys([*before["where"], *asked.where])), "bbox": box, "rois": rois}
 
 
-def _gaps(excerpt: Excerpt) -> frozenset[accept.Gap]:
+def _gaps(excerpt: SubsetPlan) -> frozenset[accept.AcceptedFailure]:
     """Give the accepted failures that go along: not those of patches and products that stay behind."""
     behind = excerpt.dates.keys() - set(excerpt.catalogue.keys)
     files = {file for layout in excerpt.layouts for file in files_of(layout.product)} | {""}
@@ -514,11 +514,11 @@ def _origin(settings: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
+class CubeWriter:
     """The cube that an excerpt becomes."""
 
-    excerpt: Excerpt
-    sink: Place
+    excerpt: SubsetPlan
+    sink: ObjectStore
     order: tuple[str, ...]
     """ROIs as they lie on disk."""
     settings: dict[str, Any]
@@ -528,12 +528,12 @@ class Target:
         """Of the products in this cube."""
         return tuple(replace(layout, times=room_of(self.settings)) for layout in self.excerpt.layouts)
 
-    def surveyed(self) -> tuple[list[ShardRecord], list[ShardPiece]]:
+    def surveyed(self) -> tuple[list[ShardRecord], list[ShardCopy]]:
         """Find the records of the shards that are there, and the shards that are not."""
         source, listed = self.excerpt.source, self.sink.listed()
         pieces = list(self.excerpt.pieces(self.order, room_of(self.settings)))
 
-        def look(piece: ShardPiece) -> ShardRecord | None:
+        def look(piece: ShardCopy) -> ShardRecord | None:
             mine = records.load(listed, piece.layout.product, piece.roi_id)
             theirs = records.load(source, piece.layout.product, piece.roi_id) if mine else None
             return mine.without_sources() if mine and is_there(piece, mine, theirs, listed) else None
@@ -543,8 +543,8 @@ class Target:
         return [record for record in found if record], todo
 
     def filled(
-        self, there: list[ShardRecord], todo: list[ShardPiece], workers: int, progress: Progress | None
-    ) -> list[Copied]:
+        self, there: list[ShardRecord], todo: list[ShardCopy], workers: int, progress: Progress | None
+    ) -> list[CopiedShard]:
         """Copy what is not there, and say so in the metadata: before, that it is absent, and afterwards what it is.
 
         Parameters
@@ -556,7 +556,7 @@ class Target:
             Threads; with 0 the caller copies.
         progress : callable, optional
         """
-        tally = Tally.empty(self.layouts, len(self.order), self.settings.get("full_scale"))
+        tally = StatusGrid.empty(self.layouts, len(self.order), self.settings.get("full_scale"))
         for record in there:
             tally.add(record)
         made = self._publish("converting", tally, {}) if todo else {}
@@ -570,26 +570,26 @@ class Target:
         self._publish("converting" if any(one.fault for one in copied) else "final", tally, made)
         return copied
 
-    def _copied(self, todo: list[ShardPiece], workers: int) -> Iterable[Copied]:
+    def _copied(self, todo: list[ShardCopy], workers: int) -> Iterable[CopiedShard]:
         copy = partial(copy_shard, source=self.excerpt.source.portable(), sink=self.sink.portable())
         with submitting(copy, None, workers) as (submit, ahead), closing(started(todo, submit, ahead)) as results:
             yield from results
 
-    def _publish(self, state: str, tally: Tally, before: dict[str, bytes]) -> dict[str, bytes]:
+    def _publish(self, state: str, tally: StatusGrid, before: dict[str, bytes]) -> dict[str, bytes]:
         settings = self.settings | {"state": state}
         frame = Frame(self.order, room_of(settings), self.excerpt.catalogue.table)
         contents = Contents(frame, self.layouts, tally.status, settings, about(settings), tally.scale)
         return publish(self.sink, contents, before, new=not before)
 
 
-def _target_step(one: Copied, shards: int) -> Step:
+def _target_step(one: CopiedShard, shards: int) -> Step:
     """Tell the progress bar, which counts patches and bytes."""
     piece = one.piece
     record = one.record or ShardRecord(piece.layout.product, piece.roi_id, piece.index, 0, "")
     return Step(record, record.size, shards)
 
 
-def open_target(excerpt: Excerpt, sink: Place) -> Target:
+def open_cube_writer(excerpt: SubsetPlan, sink: ObjectStore) -> CubeWriter:
     """Create the cube of an excerpt, or find it and check that this is the one that was begun.
 
     Raises
@@ -601,7 +601,7 @@ def open_target(excerpt: Excerpt, sink: Place) -> Target:
     if found is None:
         settings = settings_for(excerpt, excerpt.catalogue.times)
         claim(sink, settings, len(excerpt.catalogue.table))
-        return Target(excerpt, sink, tuple(rois), settings)
+        return CubeWriter(excerpt, sink, tuple(rois), settings)
     settings = settings_for(excerpt, max(excerpt.catalogue.times, room_of(found)))
     settings = continued(found, settings, sink.root)
     order = () if found.get("state") == "creating" else _order(sink)
@@ -611,10 +611,10 @@ def open_target(excerpt: Excerpt, sink: Place) -> Target:
             f"{sink.root} has {min(strange)}, which is not in the selection: give the subset a place of its own"
         )
     known = set(order)
-    return Target(excerpt, sink, (*order, *(roi for roi in rois if roi not in known)), settings)
+    return CubeWriter(excerpt, sink, (*order, *(roi for roi in rois if roi not in known)), settings)
 
 
-def _order(sink: Place) -> tuple[str, ...]:
+def _order(sink: ObjectStore) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk; none if that is damaged: shards in other places are copied again."""
     try:
         return read_order(sink.root, sink.access)

@@ -13,7 +13,7 @@ import xarray as xr
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format import DIMS, check_version, zarr_store
 from cloudsen12_cube.schema import PRODUCTS, roi_number
-from cloudsen12_cube.storage import Access, access_of, clean, is_url
+from cloudsen12_cube.storage import StorageConfig, clean, is_url, storage_config
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -57,10 +57,10 @@ def open_cube(
     KeyError
         If a product is not in the cube; the message lists those that are.
     """
-    place, access = clean(url), Access.of(storage_options) if storage_options else access_of(url)
+    place, access = clean(url), StorageConfig.of(storage_options) if storage_options else storage_config(url)
     if not is_url(place) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
-    tree = made_ready(tree_of(zarr_store(place, access), place), products, chunks, place)
+    tree = prepare_tree(tree_of(zarr_store(place, access), place), products, chunks, place)
     # What reads past xarray must know; never written.
     tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree
@@ -94,7 +94,7 @@ def tree_of(store: Any, place: str) -> xr.DataTree:
     return tree
 
 
-def made_ready(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chunks, place: str) -> xr.DataTree:
+def prepare_tree(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chunks, place: str) -> xr.DataTree:
     """Make of a store's groups what users see: the chosen products, times decoded, in numeric order, chunked."""
     return _chunked(_in_order(_chosen(tree, products, place)), chunks)
 

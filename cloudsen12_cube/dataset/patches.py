@@ -15,7 +15,7 @@ from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
 from cloudsen12_cube.schema import ProductName
-from cloudsen12_cube.storage import Access, Ranges, open_ranges
+from cloudsen12_cube.storage import Ranges, StorageConfig, open_ranges
 
 SPLITS = ("train", "validation", "test")
 _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
@@ -26,7 +26,7 @@ class StoredCube:
     """Where an opened cube's pixels lie."""
 
     url: str
-    access: Access
+    access: StorageConfig
     settings: dict[str, Any]
     files: Mapping[str, VirtualArray] | None = None
     """Of an archive that was opened in place, by product."""
@@ -67,7 +67,7 @@ def stored_cube(cube: xr.DataTree) -> StoredCube:
         )
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
-    access = Access.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
+    access = StorageConfig.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
     return StoredCube(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
 
 

@@ -32,7 +32,7 @@ from xarray.core import indexing
 
 from cloudsen12_cube.archive import PatchTask, Planes, ShardTask, listed_status, planes_of, read_file
 from cloudsen12_cube.conversion import DEFAULTS, Plan, plan_archive, settings_of
-from cloudsen12_cube.dataset.open import Chunks, check_chunks, made_ready, tree_of
+from cloudsen12_cube.dataset.open import Chunks, check_chunks, prepare_tree, tree_of
 from cloudsen12_cube.errors import ArchiveError, PatchError, StoreError
 from cloudsen12_cube.format import (
     ABOUT,
@@ -49,7 +49,7 @@ from cloudsen12_cube.format import (
     objects,
 )
 from cloudsen12_cube.schema import files_of
-from cloudsen12_cube.storage import Arena, Url, is_url, open_ranges, place_of
+from cloudsen12_cube.storage import Arena, Url, is_url, open_ranges, open_store
 
 _ASKING = 16
 """Files of a bucket that a process asks for at a time."""
@@ -292,7 +292,7 @@ def open_virtual(
     if scale not in (None, 100, 10_000):
         raise ValueError(f"scale is {scale!r}: give 100, 10000 or None")
     source = archive if storage_options is None else Url(os.fspath(archive), storage_options)
-    if place_of(source).size(ROOT_KEY) is not None:
+    if open_store(source).size(ROOT_KEY) is not None:
         raise ArchiveError(f"{os.fspath(archive)} is a Zarr store, no archive: open it with open_cube")
     made = plan_archive(source, products, [where] if isinstance(where, str) else where, DEFAULTS)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
@@ -301,7 +301,7 @@ def open_virtual(
     arrays = _arrays(made)
     tree = _with_pixels(tree_of(memory_store(objects(_contents(made, arrays, scale))), made.archive.root), arrays)
     whole_files = chunks if chunks is None or isinstance(chunks, str) else {"band": -1, **chunks}
-    tree = made_ready(tree, None, whole_files, made.archive.root)
+    tree = prepare_tree(tree, None, whole_files, made.archive.root)
     access = made.archive.access
     tree.encoding = {
         "source": made.archive.root,

@@ -50,6 +50,9 @@ from .table import (
     Table as Table,
 )
 from .table import (
+    build_table as build_table,
+)
+from .table import (
     in_order as in_order,
 )
 from .table import (
@@ -57,9 +60,6 @@ from .table import (
 )
 from .table import (
     scheme_title as scheme_title,
-)
-from .table import (
-    tabulated as tabulated,
 )
 from .table import (
     written as written,

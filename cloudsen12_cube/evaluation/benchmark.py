@@ -26,7 +26,7 @@ from cloudsen12_cube.evaluation.counts import (
 )
 from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, MEMBERS, Counts, binary_accuracies, coarsened
 from cloudsen12_cube.evaluation.split import hexagons
-from cloudsen12_cube.evaluation.table import Table, tabulated
+from cloudsen12_cube.evaluation.table import Table, build_table
 from cloudsen12_cube.schema import Scheme, layer
 
 Predictions = Source | Sequence[str] | Mapping[str, Source] | None
@@ -74,7 +74,7 @@ def evaluate(
     """
     groups = [by] if isinstance(by, str) else list(by or ())
     patches = per_patch(cube, reference, split, predicted, groups)
-    return tabulated(patches, groups, patches.attrs["notes"])
+    return build_table(patches, groups, patches.attrs["notes"])
 
 
 def per_patch(

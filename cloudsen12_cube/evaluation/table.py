@@ -42,7 +42,7 @@ class Table(pd.DataFrame):
         return table.replace('halign="left"', 'style="text-align: center"') + notes  # a title over its three columns
 
 
-def tabulated(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:
+def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:
     """Make table 6 of accuracies by patch.
 
     Parameters
@@ -115,7 +115,7 @@ def written(table: pd.DataFrame, form: Format) -> str:
     Parameters
     ----------
     table : pandas.DataFrame
-        As `tabulated` gives it.
+        As `build_table` gives it.
     form : {"table", "csv", "markdown", "latex"}
         ``csv`` has the plain names and all digits; the others have the paper's titles and two decimals. A LaTeX table
         needs no package.

@@ -21,8 +21,8 @@ import pandas as pd
 
 from cloudsen12_cube.archive import TABLE_NAME, from_csv, to_csv
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError
-from cloudsen12_cube.exporters.cog import Planes, as_published, encode, georeference, planes_of
-from cloudsen12_cube.exporters.folder import Folder, LeftOut, Note, opened
+from cloudsen12_cube.exporters.cog import RasterPlanes, as_published, encode, georeference, planes_of
+from cloudsen12_cube.exporters.folder import ExportNote, Folder, LeftOut, opened
 from cloudsen12_cube.format import (
     ABSENT,
     DONE,
@@ -51,7 +51,7 @@ from cloudsen12_cube.schema import (
     roi_number,
     select,
 )
-from cloudsen12_cube.storage import Place, clean, each, is_url, open_ranges, place_of
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_ranges, open_store
 
 _FILE = re.compile(r"(?:.*?/)?((?:extra/|labels/)?[^/]+)\.tif")
 
@@ -120,7 +120,7 @@ def together(parts: Iterable[Exported]) -> Exported:
 class Shards:
     """The shards of a cube, for whoever takes all of a patch at a time."""
 
-    place: Place
+    place: ObjectStore
     layouts: dict[str, ProductLayout]
     order: tuple[str, ...]
     """ROIs as they lie on disk."""
@@ -257,7 +257,7 @@ def _export_patch(unit: _Unit, shards: Shards, chunks: ChunkReader, target: Fold
     return Exported(len(files), sum(map(len, files.values())), replaced=tuple(replaced))
 
 
-def _belongs(planes: Planes, shards: Shards) -> bool:
+def _belongs(planes: RasterPlanes, shards: Shards) -> bool:
     """Tell whether there is a file: not of a manual label that was never given, nor of what no patch has."""
     if not planes.absent.all():
         return True
@@ -265,7 +265,7 @@ def _belongs(planes: Planes, shards: Shards) -> bool:
     return not asset.manual and shards.has_layer(asset.product, planes.name)
 
 
-def _files(folder: str, grid: Grid, planes: list[Planes]) -> Iterator[tuple[str, bytes]]:
+def _files(folder: str, grid: Grid, planes: list[RasterPlanes]) -> Iterator[tuple[str, bytes]]:
     where = georeference(grid.epsg, grid.transform)
     for file, pixels in zip(planes, as_published(planes), strict=True):
         yield f"{folder}/{file.name}.tif", encode(pixels, file, where)
@@ -341,10 +341,10 @@ class _Source:
     """Rows whose ids are no names."""
 
     @property
-    def note(self) -> Note:
+    def note(self) -> ExportNote:
         """What the folder is to say."""
         told = {name: str(self.settings.get(name, "")) for name in ("created", "source")}
-        return Note(self.settings["test_meaning"], told, f"cloudsen12-cube {version('cloudsen12-cube')}", "")
+        return ExportNote(self.settings["test_meaning"], told, f"cloudsen12-cube {version('cloudsen12-cube')}", "")
 
 
 def export(
@@ -417,7 +417,7 @@ def _check_apart(cube: str, folder: str) -> None:
 
 def _source(cube: str | os.PathLike[str], wanted: tuple[str, ...], selection: Selection) -> _Source:
     """Open a cube as far as its tables, and choose."""
-    place = place_of(cube)
+    place = open_store(cube)
     settings = settings_of(place.get(ROOT_KEY), place.root)
     for name in wanted:
         if name not in settings["products"]:

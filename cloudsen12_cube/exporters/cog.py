@@ -32,7 +32,7 @@ _LARGE = 512  # rows or columns beyond which a COG should have overviews; a publ
 
 
 @dataclass(frozen=True)
-class Planes:
+class RasterPlanes:
     """Bands of one file, with the stored values."""
 
     name: str
@@ -56,7 +56,7 @@ class Planes:
         return self.fill if self.fill == self.fill and self.absent.any() else self.assets[0].nodata
 
 
-def planes_of(product: ProductName, bands: Sequence[str], pixels: Pixels) -> Iterator[Planes]:
+def planes_of(product: ProductName, bands: Sequence[str], pixels: Pixels) -> Iterator[RasterPlanes]:
     """Divide the pixels of one patch of a product among its files.
 
     Parameters
@@ -77,7 +77,7 @@ def planes_of(product: ProductName, bands: Sequence[str], pixels: Pixels) -> Ite
         first, rows = place[wanted[0]], tuple(assets[band] for band in wanted)
         chosen = [place[band] for band in wanted]
         together = chosen == list(range(first, first + len(chosen)))  # as stored: no copy
-        yield Planes(name, rows, pixels[first : first + len(chosen)] if together else pixels[chosen], fill)
+        yield RasterPlanes(name, rows, pixels[first : first + len(chosen)] if together else pixels[chosen], fill)
 
 
 def _whole_files(product: ProductName, there: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -92,7 +92,7 @@ def _whole_files(product: ProductName, there: Sequence[str]) -> Iterator[tuple[s
             )
 
 
-def as_published(planes: Iterable[Planes]) -> list[Pixels]:
+def as_published(planes: Iterable[RasterPlanes]) -> list[Pixels]:
     """Give the pixels of the files of one patch of a product the data types of the published files.
 
     Parameters
@@ -137,7 +137,7 @@ def georeference(epsg: int, transform: Sequence[float] | None) -> Georeference:
     return crs, rasterio.Affine(*transform) if transform else None
 
 
-def encode(pixels: Pixels, planes: Planes, where: Georeference) -> bytes:
+def encode(pixels: Pixels, planes: RasterPlanes, where: Georeference) -> bytes:
     """Make the bytes of one COG: LZW, tiled, with band descriptions, and overviews if it is larger than 512 pixels.
 
     Parameters
@@ -238,7 +238,7 @@ def _bands(array: xr.DataArray) -> list[str]:
     return [str(band) for band in array[array.dims[0]].values]
 
 
-def _is_there(planes: Planes) -> bool:
+def _is_there(planes: RasterPlanes) -> bool:
     return planes.assets[0].product != "labels" or not planes.absent.all()
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from cloudsen12_cube.archive import NOTE_NAME, TABLE_NAME
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.schema import TestMeaning
-from cloudsen12_cube.storage import Sink, clean, is_url
+from cloudsen12_cube.storage import LocalStore, clean, is_url
 
 NOTE_VERSION = 1
 
@@ -45,7 +45,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Note:
+class ExportNote:
     """What the folder was made from, and how far the last run came."""
 
     test_meaning: TestMeaning
@@ -66,7 +66,7 @@ class Note:
         return json.dumps(asdict(self), indent=1).encode()
 
 
-def read_note(data: bytes, place: str) -> Note:
+def read_note(data: bytes, place: str) -> ExportNote:
     """Read the note of a folder.
 
     Raises
@@ -82,7 +82,7 @@ def read_note(data: bytes, place: str) -> Note:
                 f"{NOTE_VERSION}): give another folder"
             )
         left_out = tuple(LeftOut(**row) for row in document.pop("left_out"))
-        return Note(**document, left_out=left_out)
+        return ExportNote(**document, left_out=left_out)
     except (ValueError, TypeError, KeyError):
         raise DestinationError(f"{place} has a damaged {NOTE_NAME}: remove that folder, or give another one") from None
 
@@ -94,7 +94,7 @@ Unit = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExportEntry:
     """A line of the journal: the files of one product of one patch."""
 
     roi_id: str
@@ -115,15 +115,15 @@ class Entry:
 class Folder:
     """A folder that is ours, while it is being written."""
 
-    sink: Sink
-    note: Note
+    sink: LocalStore
+    note: ExportNote
     """As this run leaves it, but for its end."""
-    earlier: Note | None = None
+    earlier: ExportNote | None = None
     """As an earlier run has left it."""
-    entries: dict[Unit, Entry] = field(default_factory=dict)
+    entries: dict[Unit, ExportEntry] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
-    def whole(self, unit: Unit, shard: str) -> Entry | None:
+    def whole(self, unit: Unit, shard: str) -> ExportEntry | None:
         """Give the entry of what needs not be written again: all its files are there, made from this very shard."""
         entry = self.entries.get(unit)
         if entry is None or entry.shard != shard:
@@ -156,10 +156,10 @@ class Folder:
             self.sink.put(path, data, durable=False)
         for path in set(old) - files.keys():
             self.sink.delete(path)
-        self._note(Entry(*unit, shard, {path: len(data) for path, data in files.items()}))
+        self._note(ExportEntry(*unit, shard, {path: len(data) for path, data in files.items()}))
         return old
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: ExportEntry) -> None:
         line = json.dumps([*entry.unit, entry.shard, entry.files]) + "\n"
         path = os.path.join(self.sink.root, JOURNAL)
         try:
@@ -184,14 +184,14 @@ class Folder:
             self.sink.put(TABLE_NAME, table)
         return [] if ours or there == table else [TABLE_NAME]
 
-    def end(self, note: Note) -> None:
+    def end(self, note: ExportNote) -> None:
         """Write the last word."""
         table = self.sink.get(TABLE_NAME) or b""
         self.sink.put(NOTE_NAME, replace(note, table_sha256=_sha256(table), state="final").as_bytes())
 
 
 @contextmanager
-def opened(folder: str | os.PathLike[str], note: Note) -> Iterator[Folder]:
+def opened(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[Folder]:
     """Take hold of a folder, made where it is not there.
 
     Parameters
@@ -210,14 +210,14 @@ def opened(folder: str | os.PathLike[str], note: Note) -> Iterator[Folder]:
         raise DestinationError(f"{root} is a URL: export writes to a local folder; copy that to the bucket afterwards")
     if os.path.exists(root) and not os.path.isdir(root):
         raise DestinationError(f"{root} is a file: give the folder to write to")
-    sink = Sink(os.path.abspath(root))
+    sink = LocalStore(os.path.abspath(root))
     _is_ours(sink, note)
     with sink.locked():
         earlier = _is_ours(sink, note)
         yield Folder(sink, note, earlier, _journal(sink))
 
 
-def _is_ours(sink: Sink, note: Note) -> Note | None:
+def _is_ours(sink: LocalStore, note: ExportNote) -> ExportNote | None:
     """Give the note that lies there, None in an empty folder."""
     data = sink.get(NOTE_NAME)
     if data is None:
@@ -236,30 +236,30 @@ def _is_ours(sink: Sink, note: Note) -> Note | None:
     return found
 
 
-def _told(note: Note) -> str:
+def _told(note: ExportNote) -> str:
     return f"of {note.cube.get('created')}, from {note.cube.get('source')}, test {note.test_meaning}"
 
 
-def _first(sink: Sink) -> str:
+def _first(sink: LocalStore) -> str:
     try:
         return min(os.listdir(sink.root))
     except OSError:
         return "unreadable"
 
 
-def _journal(sink: Sink) -> dict[Unit, Entry]:
+def _journal(sink: LocalStore) -> dict[Unit, ExportEntry]:
     """Read the journal; the last line of a unit holds, and one that was cut off is none."""
     path = Path(sink.root, JOURNAL)
     data = sink.get(JOURNAL) or b""
     if data and not data.endswith(b"\n"):
         with path.open("ab") as file:
             file.write(b"\n")
-    entries: dict[Unit, Entry] = {}
+    entries: dict[Unit, ExportEntry] = {}
     for line in data.splitlines():
         with suppress(ValueError, TypeError):
             roi, image, product, shard, files = json.loads(line)
             if all(path.endswith(".tif") and f"/{roi}/{image}/" in path and ".." not in path for path in files):
-                entries[roi, image, product] = Entry(roi, image, product, shard, dict(files))
+                entries[roi, image, product] = ExportEntry(roi, image, product, shard, dict(files))
     return entries
 
 

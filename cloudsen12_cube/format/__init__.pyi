@@ -10,13 +10,13 @@ from .codec import (
     decode as decode,
 )
 from .cube import (
-    Origin as Origin,
+    SourceCube as SourceCube,
 )
 from .cube import (
     is_cube as is_cube,
 )
 from .cube import (
-    open_origin as open_origin,
+    open_source_cube as open_source_cube,
 )
 from .layout import (
     DEFAULT as DEFAULT,
@@ -142,7 +142,7 @@ from .record import (
     Source as Source,
 )
 from .record import (
-    Tally as Tally,
+    StatusGrid as StatusGrid,
 )
 from .record import (
     commit as commit,

@@ -12,14 +12,14 @@ import pandas as pd
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.format.layout import ProductLayout, layout_of
 from cloudsen12_cube.format.metadata import KEY, ROOT_KEY, read_table, settings_of, stated_scale
-from cloudsen12_cube.storage import Place, place_of
+from cloudsen12_cube.storage import ObjectStore, open_store
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceCube:
     """A finished cube."""
 
-    place: Place
+    place: ObjectStore
     settings: dict[str, Any]
     order: tuple[str, ...]
     """ROIs as they lie on disk."""
@@ -39,13 +39,13 @@ class Origin:
 def is_cube(source: str | os.PathLike[str]) -> bool:
     """Tell whether there is a cube at a place, finished or not."""
     try:
-        root = place_of(source).get(ROOT_KEY)
+        root = open_store(source).get(ROOT_KEY)
         return root is not None and KEY in json.loads(root)["attributes"]
     except (DestinationError, ValueError, KeyError, TypeError):
         return False
 
 
-def open_origin(source: str | os.PathLike[str]) -> Origin:
+def open_source_cube(source: str | os.PathLike[str]) -> SourceCube:
     """Open a cube to make another one from it.
 
     Raises
@@ -53,7 +53,7 @@ def open_origin(source: str | os.PathLike[str]) -> Origin:
     StoreError
         If it is not finished.
     """
-    place = place_of(source)
+    place = open_store(source)
     root = place.get(ROOT_KEY)
     settings = settings_of(root, place.root)
     if settings.get("state") != "final" or root is None:
@@ -61,4 +61,4 @@ def open_origin(source: str | os.PathLike[str]) -> Origin:
     order, table = read_table(place.root, place.access)
     document = json.loads(root)
     attributes = {name: value for name, value in document["attributes"].items() if name != KEY}
-    return Origin(place.portable(), settings, order, table, attributes, stated_scale(root))
+    return SourceCube(place.portable(), settings, order, table, attributes, stated_scale(root))

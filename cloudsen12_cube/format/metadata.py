@@ -29,7 +29,7 @@ from cloudsen12_cube.format.codec import BLOCKS
 from cloudsen12_cube.format.layout import DEFAULT, DIMS, Layout, ProductLayout, array_path, check_version, roi_chunk
 from cloudsen12_cube.format.record import STATUS
 from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
-from cloudsen12_cube.storage import NOTHING, Access, RemoteStore, is_url
+from cloudsen12_cube.storage import NOTHING, RemoteStore, StorageConfig, is_url
 
 CORE = (
     "s2_id_gee",
@@ -443,7 +443,7 @@ def stated_scale(root_object: bytes) -> int | None:
     return next((int(scale) for scale in told if scale), None)
 
 
-def zarr_store(root: str, access: Access = NOTHING) -> Any:
+def zarr_store(root: str, access: StorageConfig = NOTHING) -> Any:
     """Give what zarr and xarray open: the path of a folder, or a store for what lies behind a URL."""
     return RemoteStore(root, access) if is_url(root) else root
 
@@ -454,7 +454,7 @@ def memory_store(objects: Mapping[str, bytes]) -> Any:
     return zarr.storage.MemoryStore(held, read_only=True)
 
 
-def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:
+def read_table(place: str, access: StorageConfig = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 
     Returns
@@ -477,13 +477,15 @@ def read_table(place: str, access: Access = NOTHING) -> tuple[tuple[str, ...], p
     return order, pd.DataFrame(columns)
 
 
-def read_order(place: str, access: Access = NOTHING) -> tuple[str, ...]:
+def read_order(place: str, access: StorageConfig = NOTHING) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
     root = zarr.open_group(zarr_store(place, access), mode="r")
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
-def read_status(place: str, products: Iterable[str], access: Access = NOTHING) -> dict[str, npt.NDArray[np.uint8]]:
+def read_status(
+    place: str, products: Iterable[str], access: StorageConfig = NOTHING
+) -> dict[str, npt.NDArray[np.uint8]]:
     """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
     root = zarr.open_group(zarr_store(place, access), mode="r")
     return {product: _values(root, f"{product}/status").astype(np.uint8) for product in products}
@@ -499,7 +501,7 @@ def _values(root: Any, name: str) -> npt.NDArray[Any]:
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
-def damaged_tables(place: str, access: Access = NOTHING) -> list[str]:
+def damaged_tables(place: str, access: StorageConfig = NOTHING) -> list[str]:
     """Read every array but the pixels; give a line for each that cannot be read."""
     found = []
     for name, array in zarr.open_group(zarr_store(place, access), mode="r").members(max_depth=None):
@@ -521,7 +523,7 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     return values.astype(object) if kind == "text" else values
 
 
-def read_shard(place: str, product: str, index: int, access: Access = NOTHING) -> npt.NDArray[Any]:
+def read_shard(place: str, product: str, index: int, access: StorageConfig = NOTHING) -> npt.NDArray[Any]:
     """Read all pixels of one ROI through zarr-python's own reader.
 
     Returns

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cloudsen12_cube.format.layout import ProductLayout, record_key, shard_key
 from cloudsen12_cube.schema import layer, probability_scale
-from cloudsen12_cube.storage import Place
+from cloudsen12_cube.storage import ObjectStore
 
 ABSENT, DONE, FAILED = 0, 1, 2
 
@@ -112,13 +112,13 @@ def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[S
     return [row if row and len(digests[row.index // rois_per_shard]) == 1 else None for row in found]
 
 
-def load(sink: Place, product: str, roi_id: str) -> ShardRecord | None:
+def load(sink: ObjectStore, product: str, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard, or None if there is no whole one."""
     data = sink.get(record_key(product, roi_id))
     return None if data is None else from_bytes(data)
 
 
-def commit(sink: Place, record: ShardRecord, data: bytes) -> None:
+def commit(sink: ObjectStore, record: ShardRecord, data: bytes) -> None:
     """Write a shard, and then its record.
 
     An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
@@ -147,7 +147,7 @@ _CERTAIN = 10_000
 
 
 @dataclass
-class Tally:
+class StatusGrid:
     """Sums that grow as records are added; equal records in any order give equal sums."""
 
     status: dict[str, npt.NDArray[np.uint8]]
@@ -158,7 +158,7 @@ class Tally:
     """Full scale that a larger cube told, from which this one was taken; -1 where none did."""
 
     @classmethod
-    def empty(cls, layouts: Sequence[ProductLayout], rois: int, known: int | None = None) -> Tally:
+    def empty(cls, layouts: Sequence[ProductLayout], rois: int, known: int | None = None) -> StatusGrid:
         """Begin with nothing done."""
         status: dict[str, npt.NDArray[np.uint8]] = {
             row.product: np.zeros((rois, row.times), dtype=np.uint8) for row in layouts

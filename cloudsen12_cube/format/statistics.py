@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.format.layout import array_path
-from cloudsen12_cube.storage import Place, Ranges
+from cloudsen12_cube.storage import ObjectStore, Ranges
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 COUNTED = (0, 1, 2, 3, 255)
@@ -100,7 +100,7 @@ class Histogram:
         )
 
 
-def write_bands(sink: Place, product: str, bands: list[BandStatistics], origin: StatisticsSource) -> None:
+def write_bands(sink: ObjectStore, product: str, bands: list[BandStatistics], origin: StatisticsSource) -> None:
     """Store the statistics of a product's bands."""
     document = {"product": product, "from": asdict(origin), "bands": [asdict(band) for band in bands]}
     sink.put(statistics_key(product), json.dumps(document, indent=1).encode())
@@ -139,7 +139,7 @@ class ClassCounts:
         return self.counts[rows, self.layers.index(layer)].astype(np.int64)
 
 
-def write_counts(sink: Place, counts: ClassCounts) -> None:
+def write_counts(sink: ObjectStore, counts: ClassCounts) -> None:
     """Store the class counts."""
     buffer = io.BytesIO()
     columns = {name: np.array([str(v) for v in counts.patches[name]]) for name in ("roi", "s2_id_gee")}

@@ -1,7 +1,7 @@
 """What is in a cube: verification, status and summary. Nothing here can import what makes a cube."""
 
 from .accepted import (
-    Gap as Gap,
+    AcceptedFailure as AcceptedFailure,
 )
 from .accepted import (
     as_setting as as_setting,
@@ -16,7 +16,7 @@ from .accepted import (
     read_choices as read_choices,
 )
 from .completeness import (
-    Ledger as Ledger,
+    RecordIndex as RecordIndex,
 )
 from .completeness import (
     Status as Status,
@@ -25,7 +25,7 @@ from .completeness import (
     look as look,
 )
 from .completeness import (
-    open_ledger as open_ledger,
+    open_record_index as open_record_index,
 )
 from .completeness import (
     outdated as outdated,

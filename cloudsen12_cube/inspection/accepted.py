@@ -23,7 +23,7 @@ _NAMES = ("roi_id", "s2_id_gee", "asset", "path")
 
 
 @dataclass(frozen=True, order=True)
-class Gap:
+class AcceptedFailure:
     """One failure that is accepted."""
 
     roi_id: str
@@ -80,7 +80,9 @@ def _key(row: Any, path: Path) -> Key:
     return row["roi_id"], row["s2_id_gee"], row["asset"], row["path"]
 
 
-def decide(choices: Sequence[Key], known: Iterable[Key], before: frozenset[Gap], archive: Archive) -> frozenset[Gap]:
+def decide(
+    choices: Sequence[Key], known: Iterable[Key], before: frozenset[AcceptedFailure], archive: Archive
+) -> frozenset[AcceptedFailure]:
     """Add decisions to those that were made before.
 
     Parameters
@@ -103,20 +105,20 @@ def decide(choices: Sequence[Key], known: Iterable[Key], before: frozenset[Gap],
         told = "; ".join(f"{roi} {image} {asset or path}" for roi, image, asset, path in strange[:3])
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise SelectionError(f"the cube has no such failure to accept: {told}{more}")
-    fresh = {Gap(*key, size_of(archive, key)) for key in choices}
+    fresh = {AcceptedFailure(*key, size_of(archive, key)) for key in choices}
     return frozenset(gap for gap in before if gap.key not in set(choices)) | fresh
 
 
-def in_settings(settings: dict[str, Any]) -> frozenset[Gap]:
+def in_settings(settings: dict[str, Any]) -> frozenset[AcceptedFailure]:
     """Decisions that a cube's settings hold; none in a cube of a release that knew of none."""
-    return frozenset(Gap(**row) for row in settings.get("accepted", ()))
+    return frozenset(AcceptedFailure(**row) for row in settings.get("accepted", ()))
 
 
-def as_setting(gaps: frozenset[Gap]) -> dict[str, Any]:
+def as_setting(gaps: frozenset[AcceptedFailure]) -> dict[str, Any]:
     """Give the part of the settings that holds decisions: nothing where there are none."""
     return {"accepted": [asdict(gap) for gap in sorted(gaps)]} if gaps else {}
 
 
-def holding(gaps: frozenset[Gap], archive: Archive) -> frozenset[Key]:
+def holding(gaps: frozenset[AcceptedFailure], archive: Archive) -> frozenset[Key]:
     """Names of the accepted failures for which the archive still has what it had."""
     return frozenset(gap.key for gap in gaps if size_of(archive, gap.key) == gap.size)

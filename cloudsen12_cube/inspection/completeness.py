@@ -33,7 +33,7 @@ from cloudsen12_cube.format import (
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.schema import ProductName, Selection, catalogue, files_of
-from cloudsen12_cube.storage import Place, each, place_of
+from cloudsen12_cube.storage import ObjectStore, each, open_store
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class RecordIndex:
     """Everything that the records of a cube say, and what they should speak of."""
 
-    sink: Place
+    sink: ObjectStore
     settings: dict[str, Any]
     order: tuple[str, ...]
     """ROIs as they lie on disk; none as long as the cube is being created."""
@@ -166,7 +166,7 @@ class Ledger:
         return [name.removesuffix(".json") for name in self.sink.names(records_path(product))]
 
 
-def open_ledger(cube: str | os.PathLike[str]) -> Ledger:
+def open_record_index(cube: str | os.PathLike[str]) -> RecordIndex:
     """Open the records of a cube; one that is being created has them, too.
 
     Raises
@@ -174,15 +174,15 @@ def open_ledger(cube: str | os.PathLike[str]) -> Ledger:
     StoreError
         If there is no cube at the place.
     """
-    sink = place_of(cube)
+    sink = open_store(cube)
     root = sink.get(ROOT_KEY)
     if root is None:
         raise StoreError(f"{sink.root} is no cube: there is no {ROOT_KEY} in it")
     settings = read_settings(root, sink.root)
     if settings.get("state") == "creating":
-        return Ledger(sink.listed(), settings, (), int(settings.get("patches", 0)))
+        return RecordIndex(sink.listed(), settings, (), int(settings.get("patches", 0)))
     order, table = read_table(sink.root, sink.access)
-    return Ledger(sink.listed(), settings, order, len(table), table)
+    return RecordIndex(sink.listed(), settings, order, len(table), table)
 
 
 def status(
@@ -205,7 +205,7 @@ def status(
     """
     if checksum and source is None:
         raise CubeError("checksums are compared with an archive: give a source, too")
-    ledger = open_ledger(cube)
+    ledger = open_record_index(cube)
     found = look(ledger)
     if source is None:
         return found
@@ -214,7 +214,7 @@ def status(
     return replace(found, changes=changed, new_rois=_new_rois(ledger, archive))
 
 
-def look(ledger: Ledger) -> Status:
+def look(ledger: RecordIndex) -> Status:
     """Sum up the records."""
     accepted = frozenset(gap.key for gap in accept.in_settings(ledger.settings))
     rows, missing, faulty = [], [], []
@@ -247,7 +247,7 @@ def _words(record: ShardRecord, accepted: frozenset[accept.Key]) -> Iterator[str
             yield "failed"
 
 
-def _changes(ledger: Ledger, archive: Archive, checksum: bool) -> Iterator[Change]:
+def _changes(ledger: RecordIndex, archive: Archive, checksum: bool) -> Iterator[Change]:
     for product in ledger.settings["products"]:
         for roi, record in ledger.records(product):
             for patch in record.patches if record else ():
@@ -272,14 +272,14 @@ def _read(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[C
             yield Change(source.path, f"sha256 {digest[:12]}...", f"{source.sha256[:12]}...")
 
 
-def _changed_gaps(ledger: Ledger, archive: Archive) -> Iterator[Change]:
+def _changed_gaps(ledger: RecordIndex, archive: Archive) -> Iterator[Change]:
     for gap in sorted(accept.in_settings(ledger.settings)):
         now = accept.size_of(archive, gap.key)
         if now != gap.size:
             yield Change(gap.path, f"{now} bytes", f"{gap.size} bytes, a gap that was accepted")
 
 
-def _new_rois(ledger: Ledger, archive: Archive) -> tuple[str, ...]:
+def _new_rois(ledger: RecordIndex, archive: Archive) -> tuple[str, ...]:
     asked = ledger.settings["selection"]
     selection = Selection(tuple(asked["where"]), asked["bbox"] and tuple(asked["bbox"]), tuple(asked["rois"]))
     table = build(archive.table()[1], ledger.settings["test_meaning"])

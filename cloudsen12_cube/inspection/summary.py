@@ -20,7 +20,7 @@ import numpy as np
 
 from cloudsen12_cube.format import DONE, FAILED, ROOT_KEY, object_key, read_table, settings_of
 from cloudsen12_cube.format import record as records
-from cloudsen12_cube.storage import Place, each, is_url, place_of
+from cloudsen12_cube.storage import ObjectStore, each, is_url, open_store
 
 _INDEX_ENTRY, _CHECKSUM = 16, 4
 
@@ -148,7 +148,7 @@ def info(cube: str | os.PathLike[str]) -> Info:
     StoreError
         If there is no cube at the place.
     """
-    sink = place_of(cube)
+    sink = open_store(cube)
     settings = settings_of(sink.get(ROOT_KEY), sink.root)
     order, table = read_table(sink.root, sink.access)
     sink = sink.listed()
@@ -164,7 +164,9 @@ def _stored(state: ProductState, layout: dict[str, Any]) -> Stored:
     return Stored(times, bands, state.shards, state.done, state.bytes, *form)
 
 
-def _state(sink: Place, product: str, settings: dict[str, Any], order: tuple[str, ...], patches: int) -> ProductState:
+def _state(
+    sink: ObjectStore, product: str, settings: dict[str, Any], order: tuple[str, ...], patches: int
+) -> ProductState:
     status: Counter[int] = Counter()
     sizes: dict[str, int] = {}
     notes = 0

@@ -47,7 +47,7 @@ from cloudsen12_cube.format import (
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection.accepted import in_settings, key_of
 from cloudsen12_cube.schema import BY_NAME, UNKNOWN, band_name, canonical, files_of
-from cloudsen12_cube.storage import Place, place_of
+from cloudsen12_cube.storage import ObjectStore, open_store
 
 _KEY = ["roi_id", "s2_id_gee"]
 _COUNTED_ANEW = {"time", *_KEY}
@@ -57,7 +57,7 @@ _COUNTED_ANEW = {"time", *_KEY}
 class Other:
     """A cube to compare with."""
 
-    place: Place
+    place: ObjectStore
     settings: dict[str, Any]
 
     @cached_property
@@ -109,7 +109,7 @@ def _same_shard(a: Any, b: Any) -> bool:
 
 
 def compare_pixels(
-    place: Place, product: str, index: int, rows: pd.DataFrame, status: Any, other: Other
+    place: ObjectStore, product: str, index: int, rows: pd.DataFrame, status: Any, other: Other
 ) -> tuple[int, list[str]]:
     """Compare the patches of one ROI and product with those of another cube.
 
@@ -302,7 +302,7 @@ def verify(
     """
     if level not in get_args(Level):
         raise CubeError(f"level is {level!r}: give one of {', '.join(get_args(Level))}")
-    sink = place_of(cube)
+    sink = open_store(cube)
     settings = settings_of(sink.get(ROOT_KEY), sink.root)
     order, table = read_table(sink.root, sink.access)
     chosen = list(enumerate(order))[:: _SAMPLE if level == "sample" else 1]
@@ -329,12 +329,12 @@ def verify(
 
 
 def _other(source: str | os.PathLike[str]) -> Other:
-    place = place_of(source)
+    place = open_store(source)
     return Other(place, settings_of(place.get(ROOT_KEY), place.root))
 
 
 def _compared(
-    sink: Place, settings: dict[str, Any], table: pd.DataFrame, other: Other, chosen: list[tuple[int, str]]
+    sink: ObjectStore, settings: dict[str, Any], table: pd.DataFrame, other: Other, chosen: list[tuple[int, str]]
 ) -> Iterator[Verification]:
     """Compare the pixels with those of another cube."""
     groups = dict(list(table.groupby("roi_id", sort=False)))
@@ -346,7 +346,7 @@ def _compared(
 
 @dataclass(frozen=True)
 class _Check:
-    sink: Place
+    sink: ObjectStore
     index_only: bool
     archive: Archive | None
     settings: dict[str, Any]

@@ -4,16 +4,13 @@ from .config import (
     NOTHING as NOTHING,
 )
 from .config import (
-    Access as Access,
-)
-from .config import (
     ClientName as ClientName,
 )
 from .config import (
-    Url as Url,
+    StorageConfig as StorageConfig,
 )
 from .config import (
-    access_of as access_of,
+    Url as Url,
 )
 from .config import (
     clean as clean,
@@ -27,17 +24,20 @@ from .config import (
 from .config import (
     s3_options as s3_options,
 )
+from .config import (
+    storage_config as storage_config,
+)
 from .local import (
-    Sink as Sink,
+    LocalStore as LocalStore,
 )
 from .open import (
-    Place as Place,
+    ObjectStore as ObjectStore,
 )
 from .open import (
     each as each,
 )
 from .open import (
-    place_of as place_of,
+    open_store as open_store,
 )
 from .ranges import (
     Arena as Arena,
@@ -49,7 +49,7 @@ from .ranges import (
     open_ranges as open_ranges,
 )
 from .retry import (
-    open_patient as open_patient,
+    open_retrying as open_retrying,
 )
 from .zarr_store import (
     RemoteStore as RemoteStore,

@@ -48,7 +48,7 @@ class Url(os.PathLike[str]):
 
 
 @dataclass(frozen=True)
-class Access:
+class StorageConfig:
     """The options of one place and the client for it."""
 
     text: str = field(default="{}", repr=False)
@@ -61,7 +61,7 @@ class Access:
             raise CubeError(f"client is {self.client!r}: give one of {', '.join(get_args(ClientName))}")
 
     @classmethod
-    def of(cls, options: Mapping[str, Any] | None = None, client: ClientName = "auto") -> Access:
+    def of(cls, options: Mapping[str, Any] | None = None, client: ClientName = "auto") -> StorageConfig:
         """Make it from fsspec's options.
 
         Raises
@@ -87,13 +87,13 @@ class Access:
         return json.loads(self.text).get(_ETAG) is not False
 
 
-NOTHING = Access()
+NOTHING = StorageConfig()
 """What a disk needs."""
 
 
-def access_of(place: str | os.PathLike[str]) -> Access:
+def storage_config(place: str | os.PathLike[str]) -> StorageConfig:
     """Give what goes with a place: nothing, unless it is a `Url`."""
-    return Access.of(place.storage_options, place.client) if isinstance(place, Url) else NOTHING
+    return StorageConfig.of(place.storage_options, place.client) if isinstance(place, Url) else NOTHING
 
 
 def is_url(place: str) -> bool:
@@ -116,7 +116,7 @@ def scheme_of(url: str) -> str:
     return match[1].lower() if match else ""
 
 
-def uses_obstore(url: str, access: Access) -> bool:
+def uses_obstore(url: str, access: StorageConfig) -> bool:
     """Decide between the two clients.
 
     obstore was measured faster, and finds keys in options and environment; profiles, files with keys and roles are
@@ -135,7 +135,7 @@ def uses_obstore(url: str, access: Access) -> bool:
     return not reason
 
 
-def _against_obstore(url: str, access: Access) -> str:
+def _against_obstore(url: str, access: StorageConfig) -> str:
     if importlib.util.find_spec("obstore") is None:
         return "it is not installed (pip install 'cloudsen12-cube[s3]')"
     if scheme_of(url) != "s3":
@@ -150,7 +150,7 @@ def _against_obstore(url: str, access: Access) -> str:
     return ""
 
 
-def s3_options(access: Access) -> dict[str, Any]:
+def s3_options(access: StorageConfig) -> dict[str, Any]:
     """Options for s3, with what the environment says where they are silent; ``client_kwargs`` are spread out."""
     options = access.options
     for name, value in (options.pop("client_kwargs", None) or {}).items():
@@ -164,7 +164,7 @@ def s3_options(access: Access) -> dict[str, Any]:
     return options
 
 
-def obstore_settings(access: Access) -> dict[str, Any]:
+def obstore_settings(access: StorageConfig) -> dict[str, Any]:
     """Translate the options for obstore; what it reads from the environment itself is not repeated."""
     return {_KEYS[key]: value for key, value in s3_options(access).items() if value is not None}
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.storage.config import Access, s3_options, scheme_of
-from cloudsen12_cube.storage.store import CONNECT_SECONDS, READ_SECONDS, ExistsError, Got, Span, trouble
+from cloudsen12_cube.storage.config import StorageConfig, s3_options, scheme_of
+from cloudsen12_cube.storage.store import CONNECT_SECONDS, READ_SECONDS, ExistsError, GetResult, Span, trouble
 
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-def fsspec_objects(url: str, access: Access) -> FsspecObjects:
+def fsspec_objects(url: str, access: StorageConfig) -> FsspecObjects:
     """Open the file system that a URL names."""
     import fsspec  # takes as long to import as half of the package
 
@@ -27,7 +27,7 @@ def fsspec_objects(url: str, access: Access) -> FsspecObjects:
         raise CubeError(f"{url} cannot be opened ({error})") from None
 
 
-def _for_s3fs(access: Access) -> dict[str, Any]:
+def _for_s3fs(access: StorageConfig) -> dict[str, Any]:
     """Options for s3fs: patience has its bounds, and a file is one request, not a HEAD and several."""
     options = s3_options(access)
     client = {"region_name": name} if (name := options.pop("region_name", options.pop("region", None))) else {}
@@ -48,7 +48,7 @@ class FsspecObjects:
         """Give a key as the file system writes it."""
         return f"{self.root}/{key}" if key else str(self.root)
 
-    def get(self, key: str, span: Span | None = None) -> Got | None:
+    def get(self, key: str, span: Span | None = None) -> GetResult | None:
         """Read an object or a part of it."""
         start, end = span or (None, None)
         try:
@@ -57,7 +57,7 @@ class FsspecObjects:
             return None
         except Exception as error:
             raise trouble(error) from error
-        return Got(_cut(data, span))
+        return GetResult(_cut(data, span))
 
     def put(self, key: str, data: bytes, create: bool = False) -> str:
         """Write a whole object."""
@@ -107,22 +107,22 @@ class FsspecObjects:
 class S3fsObjects(FsspecObjects):
     """S3 by s3fs. Its own calls are used where fsspec's would drop the ETag."""
 
-    def get(self, key: str, span: Span | None = None) -> Got | None:
+    def get(self, key: str, span: Span | None = None) -> GetResult | None:
         """Read an object or a part of it."""
         try:
-            got: Got = self._sync(self._get, self.path(key), span)
+            got: GetResult = self._sync(self._get, self.path(key), span)
             return got
         except _MISSING:
             return None
         except Exception as error:
             raise trouble(error) from error
 
-    async def _get(self, path: str, span: Span | None) -> Got:
+    async def _get(self, path: str, span: Span | None) -> GetResult:
         bucket, key, _ = self.files.split_path(path)
         limits = {"Range": _header(span)} if span else {}
-        reply = await self.files._call_s3("get_object", Bucket=bucket, Key=key, **limits)
+        reply = await self.files._call_s3("get_object", BucketStore=bucket, Key=key, **limits)
         async with reply["Body"] as body:
-            return Got(await body.read(), "" if span else reply.get("ETag", "").strip('"'))
+            return GetResult(await body.read(), "" if span else reply.get("ETag", "").strip('"'))
 
     def put(self, key: str, data: bytes, create: bool = False) -> str:
         """Write a whole object."""
@@ -139,13 +139,13 @@ class S3fsObjects(FsspecObjects):
     async def _put(self, path: str, data: bytes, create: bool) -> Any:
         bucket, key, _ = self.files.split_path(path)
         condition = {"IfNoneMatch": "*"} if create else {}
-        return await self.files._call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+        return await self.files._call_s3("put_object", BucketStore=bucket, Key=key, Body=data, **condition)
 
     def size(self, key: str) -> int | None:
         """Bytes of an object: one HEAD, where fsspec would list when there is none."""
         try:
             bucket, name, _ = self.files.split_path(self.path(key))
-            return int(self._sync(self.files._call_s3, "head_object", Bucket=bucket, Key=name)["ContentLength"])
+            return int(self._sync(self.files._call_s3, "head_object", BucketStore=bucket, Key=name)["ContentLength"])
         except _MISSING:
             return None
         except Exception as error:

@@ -17,34 +17,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudsen12_cube.errors import DestinationError
-from cloudsen12_cube.storage.config import Access
+from cloudsen12_cube.storage.config import StorageConfig
 
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Sink:
+class LocalStore:
     """A cube's folder on a disk."""
 
     root: str
 
     @property
-    def access(self) -> Access:
+    def access(self) -> StorageConfig:
         """Nothing is needed to get to a disk."""
-        return Access()
+        return StorageConfig()
 
     @property
     def readers(self) -> int:
         """One read after another is as fast as several."""
         return 1
 
-    def listed(self) -> Sink:
+    def listed(self) -> LocalStore:
         """Give itself: to ask a disk for an object costs nothing."""
         return self
 
-    def portable(self) -> Sink:
+    def portable(self) -> LocalStore:
         """Give what a worker needs that has another working directory."""
-        return Sink(os.path.abspath(self.root))
+        return LocalStore(os.path.abspath(self.root))
 
     def put(self, key: str, data: bytes, durable: bool = True) -> None:
         """Write one object.

@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudsen12_cube.errors import DestinationError
-from cloudsen12_cube.storage.retry import Patient
+from cloudsen12_cube.storage.retry import RetryingStore
 
 FOLDER = ".writers"
 _WHOLE = f"{FOLDER}/whole.json"
 
 
 @dataclass(frozen=True)
-class Note:
+class LockNote:
     """What a writer says of itself."""
 
     run: str
@@ -61,7 +61,7 @@ def _boot() -> str:
 
 
 @contextmanager
-def held(store: Patient, shared: bool, force: bool) -> Iterator[None]:
+def held(store: RetryingStore, shared: bool, force: bool) -> Iterator[None]:
     """Keep other writers out of a cube.
 
     Parameters
@@ -79,7 +79,7 @@ def held(store: Patient, shared: bool, force: bool) -> Iterator[None]:
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     run = uuid.uuid4().hex
-    data = json.dumps(asdict(Note(run, socket.gethostname(), _boot(), os.getpid(), now))).encode()
+    data = json.dumps(asdict(LockNote(run, socket.gethostname(), _boot(), os.getpid(), now))).encode()
     key = f"{FOLDER}/part-{run}.json" if shared else _WHOLE
     _clear(store, everything=force)
     if not store.create(key, data):
@@ -95,26 +95,26 @@ def held(store: Patient, shared: bool, force: bool) -> Iterator[None]:
                 store.delete(key)
 
 
-def _notes(store: Patient) -> list[str]:
+def _notes(store: RetryingStore) -> list[str]:
     return [key for key, _ in store.listed(f"{FOLDER}/") if key.startswith(f"{FOLDER}/")]
 
 
-def _clear(store: Patient, everything: bool) -> None:
+def _clear(store: RetryingStore, everything: bool) -> None:
     for key in _notes(store):
         note = _read(store, key)
         if everything or (note and note.is_dead()):
             store.delete(key)
 
 
-def _read(store: Patient, key: str) -> Note | None:
+def _read(store: RetryingStore, key: str) -> LockNote | None:
     data = store.get(key)
     try:
-        return Note(**json.loads(data)) if data else None
+        return LockNote(**json.loads(data)) if data else None
     except (ValueError, TypeError):
         return None
 
 
-def _stop(store: Patient, key: str) -> None:
+def _stop(store: RetryingStore, key: str) -> None:
     note = _read(store, key)
     who = str(note) if note else f"a note {key} that cannot be read"
     raise DestinationError(

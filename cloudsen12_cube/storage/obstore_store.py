@@ -12,15 +12,15 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.storage.config import Access, obstore_settings
+from cloudsen12_cube.storage.config import StorageConfig, obstore_settings
 from cloudsen12_cube.storage.store import (
     CONNECT_SECONDS,
     READ_SECONDS,
     ExistsError,
-    Got,
+    GetResult,
     RefusedError,
     Span,
-    TroubleError,
+    StorageError,
     trouble,
 )
 
@@ -35,7 +35,7 @@ _REFUSED = (PermissionDeniedError, UnauthenticatedError)
 class ObstoreObjects:
     """The objects of a bucket under a prefix."""
 
-    def __init__(self, url: str, access: Access) -> None:
+    def __init__(self, url: str, access: StorageConfig) -> None:
         settings: Any = obstore_settings(access)
         client: Any = {
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -48,15 +48,15 @@ class ObstoreObjects:
         except BaseError as error:
             raise CubeError(f"{url} cannot be opened ({_line(error)})") from None
 
-    def get(self, key: str, span: Span | None = None) -> Got | None:
+    def get(self, key: str, span: Span | None = None) -> GetResult | None:
         """Read an object or a part of it."""
         try:
             if span and span[0] >= 0 and span[1] is not None:
-                return Got(bytes(obstore.get_range(self.store, key, start=span[0], end=span[1])))
+                return GetResult(bytes(obstore.get_range(self.store, key, start=span[0], end=span[1])))
             options: Any = {"range": {"suffix": -span[0]} if span[0] < 0 else {"offset": span[0]}} if span else None
             reply = obstore.get(self.store, key, options=options)
             etag = "" if span else (reply.meta.get("e_tag") or "")
-            return Got(bytes(reply.bytes()), etag.strip('"'))
+            return GetResult(bytes(reply.bytes()), etag.strip('"'))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -102,7 +102,7 @@ class ObstoreObjects:
             raise _trouble(error) from error
 
 
-def _trouble(error: Exception) -> TroubleError:
+def _trouble(error: Exception) -> StorageError:
     return RefusedError(_line(error)) if isinstance(error, _REFUSED) else trouble(Exception(_line(error)))
 
 

@@ -12,27 +12,27 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cloudsen12_cube.storage.config import NOTHING, Access, access_of, clean, is_url
-from cloudsen12_cube.storage.local import Sink
+from cloudsen12_cube.storage.config import NOTHING, StorageConfig, clean, is_url, storage_config
+from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.storage.lock import FOLDER, held
-from cloudsen12_cube.storage.retry import Patient, open_patient
+from cloudsen12_cube.storage.retry import RetryingStore, open_retrying
 
 
 @dataclass(frozen=True)
-class Bucket:
+class BucketStore:
     """A prefix of a bucket, or whatever else a URL leads to. It holds no open client and may be sent anywhere."""
 
     root: str
-    access: Access = NOTHING
+    access: StorageConfig = NOTHING
     known: dict[str, int] | None = field(default=None, repr=False, compare=False)
     """Key -> bytes of all objects, where they were listed: nobody is asked for what was not among them."""
     readers: int = 16
     """Requests that are worth having under way at a time."""
 
-    def _client(self) -> Patient:
-        return open_patient(self.root, self.access)
+    def _client(self) -> RetryingStore:
+        return open_retrying(self.root, self.access)
 
-    def portable(self) -> Bucket:
+    def portable(self) -> BucketStore:
         """Give what a worker anywhere needs."""
         return replace(self, known=None)
 
@@ -66,7 +66,7 @@ class Bucket:
         """Tell whether no object is there yet but the notes of writers."""
         return all(key.partition("/")[0] == FOLDER for key, _ in self._client().listed())
 
-    def listed(self) -> Bucket:
+    def listed(self) -> BucketStore:
         """List everything once: the one that is given answers from that list what it can."""
         return replace(self, known=dict(self._client().listed()))
 
@@ -77,7 +77,7 @@ class Bucket:
             yield
 
 
-class Place(Protocol):
+class ObjectStore(Protocol):
     """A root under which objects are put whole."""
 
     @property
@@ -85,7 +85,7 @@ class Place(Protocol):
         """Folder or URL, without a slash at its end."""
 
     @property
-    def access(self) -> Access:
+    def access(self) -> StorageConfig:
         """How to get there."""
 
     @property
@@ -110,23 +110,23 @@ class Place(Protocol):
     def empty(self) -> bool:
         """Tell whether no object is there yet."""
 
-    def listed(self) -> Place:
+    def listed(self) -> ObjectStore:
         """Look at everything once, where asking for each object is dear."""
 
-    def portable(self) -> Place:
+    def portable(self) -> ObjectStore:
         """Give what a worker anywhere needs."""
 
     def locked(self, shared: bool = False, force: bool = False) -> AbstractContextManager[None]:
         """Keep other writers out."""
 
 
-def place_of(cube: str | os.PathLike[str]) -> Place:
+def open_store(cube: str | os.PathLike[str]) -> ObjectStore:
     """Make the place that a path or a URL names."""
     where = clean(cube)
-    return Bucket(where, access_of(cube)) if is_url(where) else Sink(where)
+    return BucketStore(where, storage_config(cube)) if is_url(where) else LocalStore(where)
 
 
-def each[A, B](place: Place, function: Callable[[A], B], items: Iterable[A], least: int = 1) -> Iterator[B]:
+def each[A, B](place: ObjectStore, function: Callable[[A], B], items: Iterable[A], least: int = 1) -> Iterator[B]:
     """Apply a function that asks the place, to several items at a time where that helps; in order.
 
     Parameters

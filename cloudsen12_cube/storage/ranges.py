@@ -11,8 +11,8 @@ import os
 from collections.abc import Buffer
 from typing import Protocol
 
-from cloudsen12_cube.storage.config import Access, clean, is_url
-from cloudsen12_cube.storage.retry import Patient, open_patient
+from cloudsen12_cube.storage.config import StorageConfig, clean, is_url
+from cloudsen12_cube.storage.retry import RetryingStore, open_retrying
 
 
 class Arena:
@@ -87,21 +87,21 @@ class RemoteRanges:
 
     remote = True
 
-    def __init__(self, url: str, access: Access) -> None:
+    def __init__(self, url: str, access: StorageConfig) -> None:
         self.url, self.access = url, access
         self._process = os.getpid()
 
-    def __reduce__(self) -> tuple[type[RemoteRanges], tuple[str, Access]]:
+    def __reduce__(self) -> tuple[type[RemoteRanges], tuple[str, StorageConfig]]:
         """Begin anew in another process: connections belong to the one that made them."""
         return type(self), (self.url, self.access)
 
-    def _client(self) -> Patient:
+    def _client(self) -> RetryingStore:
         if os.getpid() != self._process:
             raise RuntimeError(
                 f"{self.url} was opened before this process was forked, and its connections do not survive that: "
                 "start worker processes with multiprocessing_context='spawn', or use no workers"
             )
-        return open_patient(self.url, self.access)
+        return open_retrying(self.url, self.access)
 
     def _there(self, key: str, first: int, end: int | None) -> bytes:
         data = self._client().get(key, (first, end))
@@ -123,7 +123,7 @@ class RemoteRanges:
         return self._client().get(key)
 
 
-def open_ranges(place: str, access: Access) -> Ranges:
+def open_ranges(place: str, access: StorageConfig) -> Ranges:
     """Open the place of a cube: a path, or a URL."""
     root = clean(place)
     return RemoteRanges(root, access) if is_url(root) else LocalRanges(root)

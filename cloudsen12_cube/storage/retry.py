@@ -17,9 +17,9 @@ from contextlib import suppress
 from functools import lru_cache
 
 from cloudsen12_cube.errors import RemoteError, without_secrets
-from cloudsen12_cube.storage.config import Access, uses_obstore
+from cloudsen12_cube.storage.config import StorageConfig, uses_obstore
 from cloudsen12_cube.storage.fsspec_store import fsspec_objects
-from cloudsen12_cube.storage.store import ExistsError, Objects, Span, TroubleError
+from cloudsen12_cube.storage.store import ExistsError, ObjectClient, Span, StorageError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ATTEMPTS = 5
@@ -32,10 +32,10 @@ _HOPELESS = (
 )
 
 
-class Patient:
+class RetryingStore:
     """The objects under one root, as somebody sees them who has patience and doubts."""
 
-    def __init__(self, url: str, access: Access) -> None:
+    def __init__(self, url: str, access: StorageConfig) -> None:
         self.url, self.checks = url, access.etag_is_md5
         self.objects = open_objects(url, access)
 
@@ -83,12 +83,12 @@ class Patient:
         pages = self._insist("listed", prefix, lambda: _begun(self.objects.listed(prefix)))
         try:
             yield from pages
-        except TroubleError as error:
+        except StorageError as error:
             raise RemoteError(self._told("listed", prefix, error)) from None
 
     def _check(self, data: bytes, etag: str, verb: str) -> None:
         if self.checks and _MD5.fullmatch(etag) and hashlib.md5(data, usedforsecurity=False).hexdigest() != etag:
-            raise TroubleError(
+            raise StorageError(
                 f"its {len(data)} bytes {verb} with another MD5 than its ETag states; if the bucket encrypts with keys "
                 "of KMS, its ETags are none: add --storage-option etag_is_md5=false"
             )
@@ -98,14 +98,14 @@ class Patient:
         for attempt in range(_ATTEMPTS):
             try:
                 return ask()
-            except TroubleError as error:
+            except StorageError as error:
                 late = attempt == _ATTEMPTS - 1 or time.monotonic() - start > _LAST_START
                 if late or any(word in str(error) for word in _HOPELESS):
                     raise RemoteError(self._told(what, key, error)) from None
             time.sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 (no secret: who waits how long)
         raise AssertionError("the last attempt returns or raises")
 
-    def _told(self, what: str, key: str, error: TroubleError) -> str:
+    def _told(self, what: str, key: str, error: StorageError) -> str:
         if error.refused:
             way = "check the keys and their rights (--storage-option key=..., secret=..., or anon=true for none)"
         else:
@@ -126,7 +126,7 @@ def _begun(pages: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     return all_of_it()
 
 
-def open_objects(url: str, access: Access) -> Objects:
+def open_objects(url: str, access: StorageConfig) -> ObjectClient:
     """Open the client that serves a place."""
     if uses_obstore(url, access):
         from cloudsen12_cube.storage.obstore_store import ObstoreObjects
@@ -135,13 +135,13 @@ def open_objects(url: str, access: Access) -> Objects:
     return fsspec_objects(url, access)
 
 
-def open_patient(url: str, access: Access) -> Patient:
+def open_retrying(url: str, access: StorageConfig) -> RetryingStore:
     """Open the objects under a root, once a process: neither s3fs nor obstore survives a fork."""
     who = tuple(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
     return _opened(url, access, (os.getpid(), who))
 
 
 @lru_cache(maxsize=32)
-def _opened(url: str, access: Access, process: tuple[int, tuple[tuple[str, str], ...]]) -> Patient:
+def _opened(url: str, access: StorageConfig, process: tuple[int, tuple[tuple[str, str], ...]]) -> RetryingStore:
     del process
-    return Patient(url, access)
+    return RetryingStore(url, access)

@@ -1,7 +1,7 @@
 """One object by its key: got, put, listed, deleted, by whichever client; nothing is retried or checked here.
 
 Every client has its own errors. They become three: there is no such object (None), it is there already
-(`ExistsError`), and everything else (`TroubleError`), with the client's own words.
+(`ExistsError`), and everything else (`StorageError`), with the client's own words.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class ExistsError(Exception):
     """A new object was to be made where there is one."""
 
 
-class TroubleError(Exception):
+class StorageError(Exception):
     """The store did not do what it was asked for."""
 
     refused: bool = False
     """Whether it said that one may not."""
 
 
-class RefusedError(TroubleError):
+class RefusedError(StorageError):
     """The store said that this is not allowed."""
 
     refused = True
 
 
 @dataclass(frozen=True)
-class Got:
+class GetResult:
     """What a store gave."""
 
     data: bytes
@@ -43,10 +43,10 @@ class Got:
     """Without quotes; empty where the client does not tell."""
 
 
-class Objects(Protocol):
+class ObjectClient(Protocol):
     """What a client can do with the objects under one root."""
 
-    def get(self, key: str, span: Span | None = None) -> Got | None:
+    def get(self, key: str, span: Span | None = None) -> GetResult | None:
         """Read an object or a part of it, in one request."""
 
     def put(self, key: str, data: bytes, create: bool = False) -> str:
@@ -62,8 +62,8 @@ class Objects(Protocol):
         """Yield key and bytes of every object whose key begins with a prefix; -1 where the store does not tell."""
 
 
-def trouble(error: BaseException) -> TroubleError:
+def trouble(error: BaseException) -> StorageError:
     """Translate a client's error; its first line is kept."""
     text = " ".join(str(error).split()) or type(error).__name__
     refused = isinstance(error, PermissionError) or "403" in text or "AccessDenied" in text or "Forbidden" in text
-    return (RefusedError if refused else TroubleError)(text[:300])
+    return (RefusedError if refused else StorageError)(text[:300])

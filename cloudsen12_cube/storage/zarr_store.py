@@ -21,8 +21,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cloudsen12_cube.errors import CubeError, StoreError
-from cloudsen12_cube.storage.config import NOTHING, Access
-from cloudsen12_cube.storage.retry import open_patient
+from cloudsen12_cube.storage.config import NOTHING, StorageConfig
+from cloudsen12_cube.storage.retry import open_retrying
 from cloudsen12_cube.storage.store import Span
 
 _THREADS = 16
@@ -37,7 +37,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="cube")
 
 
-class Indexes:
+class IndexCache:
     """The newest shard indexes, by key."""
 
     def __init__(self) -> None:
@@ -69,12 +69,12 @@ class RemoteStore(Store):
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, root: str, access: Access = NOTHING) -> None:
+    def __init__(self, root: str, access: StorageConfig = NOTHING) -> None:
         super().__init__(read_only=True)
         self.root, self.access = root, access
-        self._indexes = Indexes()
+        self._indexes = IndexCache()
 
-    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, Access]]:
+    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, StorageConfig]]:
         """Leave the indexes where they are."""
         return type(self), (self.root, self.access)
 
@@ -141,7 +141,7 @@ class RemoteStore(Store):
         )
 
     async def _read(self, key: str, wanted: ByteRequest | None) -> bytes | None:
-        call = open_patient(self.root, self.access).get
+        call = open_retrying(self.root, self.access).get
         return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call, key, _span(wanted))
 
     async def get_partial_values(
@@ -152,7 +152,7 @@ class RemoteStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
-        call = open_patient(self.root, self.access).size
+        call = open_retrying(self.root, self.access).size
         size = await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call, key)
         return size is not None
 
@@ -172,7 +172,7 @@ class RemoteStore(Store):
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield the keys that begin with a prefix."""
-        for key, _ in open_patient(self.root, self.access).listed(prefix):
+        for key, _ in open_retrying(self.root, self.access).listed(prefix):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:

@@ -1,7 +1,7 @@
 """Batches for training: order, transforms, streams, statistics, PyTorch."""
 
 from .statistics import (
-    Census as Census,
+    CubeStatistics as CubeStatistics,
 )
 from .statistics import (
     stats as stats,

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from cloudsen12_cube.format import ChunkReader, Fetched
 from cloudsen12_cube.schema import UNLABELLED
 from cloudsen12_cube.storage import Arena
-from cloudsen12_cube.training.transform import TRANSPOSE, Cutout, Lot, Scaling
+from cloudsen12_cube.training.transform import TRANSPOSE, Lot, PatchTransform, Scaling
 
 Plane = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class ChannelGroup:
     """Bands of one product, which become neighbouring channels."""
 
     chunks: ChunkReader
@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetLayer:
     """A label layer that becomes the target."""
 
     chunks: ChunkReader
@@ -55,9 +55,9 @@ class Target:
 class Recipe:
     """What a batch is made of."""
 
-    parts: tuple[Part, ...]
-    target: Target | None
-    cutout: Cutout
+    parts: tuple[ChannelGroup, ...]
+    target: TargetLayer | None
+    cutout: PatchTransform
     dtype: np.dtype[Any]
     """Of the pixels in the batch."""
     _scratch: threading.local = field(default_factory=threading.local, compare=False, repr=False)
@@ -141,11 +141,11 @@ class Recipe:
         if target is not None:
             target.fill(UNLABELLED)
 
-    def _as_stored(self, part: Part) -> bool:
+    def _as_stored(self, part: ChannelGroup) -> bool:
         """Whether a plane goes into the batch as it is in the store."""
         return self.cutout.plain and part.scalings is None and self.dtype == part.chunks.layout.dtype
 
-    def _channel(self, part: Part, chunk: tuple[Fetched, int], out: Plane, lot: Lot) -> None:
+    def _channel(self, part: ChannelGroup, chunk: tuple[Fetched, int], out: Plane, lot: Lot) -> None:
         fetched, position = chunk
         if self._as_stored(part):
             part.chunks.decode(fetched, position, out)
@@ -162,7 +162,7 @@ class Recipe:
             inner.fill(part.scalings[position].missing)
         self.cutout.frame(out, lot, 0 if self.cutout.pad_mode == "constant" else None)
 
-    def _label(self, target: Target, fetched: Fetched, out: Plane, lot: Lot) -> None:
+    def _label(self, target: TargetLayer, fetched: Fetched, out: Plane, lot: Lot) -> None:
         plane = self._plane(target.chunks)
         target.chunks.decode(fetched, 0, plane)
         # A probability is judged by its neighbours: the whole patch becomes classes before it is cropped.

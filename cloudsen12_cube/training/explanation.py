@@ -11,7 +11,7 @@ import numpy as np
 
 from cloudsen12_cube.format import Fetched
 from cloudsen12_cube.training.order import FILLER, shuffle_quality
-from cloudsen12_cube.training.prefetch import Limits, Slabs, Work, run, slab_cost
+from cloudsen12_cube.training.prefetch import BufferPool, Limits, Work, buffer_cost, run
 
 Stage = Literal["fetch", "decode", "copy", "consumer"]
 _SAMPLED = 8  # patches whose stages are timed one after another
@@ -60,7 +60,7 @@ class Explanation:
 
 
 def explain(
-    work: Work, limits: Limits, slabs: Slabs, seconds: float = 2.0, waits: tuple[float, float] = (0.0, 0.0)
+    work: Work, limits: Limits, slabs: BufferPool, seconds: float = 2.0, waits: tuple[float, float] = (0.0, 0.0)
 ) -> Explanation:
     """Look at the work of a stream, and probe it for a moment.
 
@@ -92,7 +92,7 @@ def explain(
         requests=per_batch * sum(part.requests for row in fetched for part in row),
         bytes_fetched=per_batch * sum(part.bytes for row in fetched for part in row),
         bytes_out=size * (recipe.pixel_bytes + recipe.target_bytes),
-        memory=limits.slabs * slab_cost(recipe, size),
+        memory=limits.slabs * buffer_cost(recipe, size),
         shuffle_quality=shuffle_quality(work.disk[epoch.patches]),
         rate=rate,
         seconds=spent,
@@ -107,7 +107,7 @@ def _objects(work: Work) -> int:
     return sum(len(np.unique(disk // chunks.layout.form.rois_per_shard)) for chunks in readers)
 
 
-def _rate(work: Work, limits: Limits, slabs: Slabs, seconds: float) -> float:
+def _rate(work: Work, limits: Limits, slabs: BufferPool, seconds: float) -> float:
     """Read batches until the time is over; the first, which pays for indices and memory, is not counted."""
     counted, start = 0, 0.0
     while work.epoch.steps:

@@ -59,7 +59,7 @@ class Batch:
     """(batch, y, x)"""
 
 
-class Slabs:
+class BufferPool:
     """Memory of batches, used again from batch to batch and from epoch to epoch."""
 
     def __init__(self, size: int, count: int) -> None:
@@ -109,7 +109,7 @@ class _Filling:
     rows: list[Future[None]]
 
 
-def run(work: Work, steps: range, limits: Limits, slabs: Slabs) -> Iterator[Batch]:
+def run(work: Work, steps: range, limits: Limits, slabs: BufferPool) -> Iterator[Batch]:
     """Yield some batches of an epoch, in order.
 
     Parameters
@@ -139,7 +139,7 @@ def run(work: Work, steps: range, limits: Limits, slabs: Slabs) -> Iterator[Batc
         slabs.restore(left.slab for left in _drained(ready) if isinstance(left, _Filling))
 
 
-def _next(slabs: Slabs, ready: SimpleQueue[_Filling | BaseException]) -> Batch:
+def _next(slabs: BufferPool, ready: SimpleQueue[_Filling | BaseException]) -> Batch:
     slabs.spare()
     filling = ready.get()
     if isinstance(filling, BaseException):
@@ -153,7 +153,9 @@ def _next(slabs: Slabs, ready: SimpleQueue[_Filling | BaseException]) -> Batch:
 class _Feeder:
     """Hands the rows of batch after batch to the threads, as memory comes free."""
 
-    def __init__(self, work: Work, limits: Limits, slabs: Slabs, ready: SimpleQueue[_Filling | BaseException]) -> None:
+    def __init__(
+        self, work: Work, limits: Limits, slabs: BufferPool, ready: SimpleQueue[_Filling | BaseException]
+    ) -> None:
         self.work, self.slabs, self.ready = work, slabs, ready
         self.decoders = ThreadPoolExecutor(limits.threads, "decode")
         self.fetchers = ThreadPoolExecutor(limits.connections, "fetch") if limits.connections else None
@@ -215,7 +217,7 @@ def _settle(done: Future[None], work: Any) -> None:
         done.set_exception(error)
 
 
-def slab_cost(recipe: Recipe, batch_size: int) -> int:
+def buffer_cost(recipe: Recipe, batch_size: int) -> int:
     """Bytes that a batch takes at most: its arrays, and encoded chunks that wait to be decoded."""
     waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.remote else 0
     return batch_size * (recipe.pixel_bytes + recipe.target_bytes + waiting)

@@ -28,7 +28,7 @@ from cloudsen12_cube.format import (
 )
 from cloudsen12_cube.schema import ProductName, assets_of, layer
 from cloudsen12_cube.schema import labels as label_values
-from cloudsen12_cube.storage import Place, place_of
+from cloudsen12_cube.storage import ObjectStore, open_store
 
 
 def balanced(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -59,7 +59,7 @@ def even(values: Mapping[Any, Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64
 
 
 @dataclass(frozen=True)
-class Census:
+class CubeStatistics:
     """What was counted."""
 
     origin: StatisticsSource
@@ -69,7 +69,9 @@ class Census:
     """Label layer -> pixels of each code of `COUNTED` in the split."""
 
 
-def stats(cube: str | os.PathLike[str], split: str | None = "train", products: Sequence[str] | None = None) -> Census:
+def stats(
+    cube: str | os.PathLike[str], split: str | None = "train", products: Sequence[str] | None = None
+) -> CubeStatistics:
     """Compute the statistics of a cube and store them in it.
 
     Parameters
@@ -91,12 +93,12 @@ def stats(cube: str | os.PathLike[str], split: str | None = "train", products: S
         If the split has no patch, another process is writing the cube, or the place cannot be written.
     """
     tree = open_cube(cube, products)
-    sink = place_of(cube)
+    sink = open_store(cube)
     with sink.locked():  # a cube that is being written is not counted, nor written while it is
         return _counted(tree, sink, split)
 
 
-def _counted(tree: Any, sink: Place, split: str | None) -> Census:
+def _counted(tree: Any, sink: ObjectStore, split: str | None) -> CubeStatistics:
     stored = stored_cube(tree)
     chosen: list[Any] = list(tree.children)
     origin = _origin(patch_table(tree, [], split), split)
@@ -108,7 +110,7 @@ def _counted(tree: Any, sink: Place, split: str | None) -> Census:
         counts = _count_classes(tree, stored, patch_table(tree, ["labels"], None))
         write_counts(sink, counts)
         classes = _totals(counts, split)
-    return Census(origin, bands, classes)
+    return CubeStatistics(origin, bands, classes)
 
 
 def _origin(table: pd.DataFrame, split: str | None) -> StatisticsSource:

@@ -30,26 +30,26 @@ from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import BandStatistics, read_bands, read_counts
 from cloudsen12_cube.schema import LAYERS, Asset, ProductName, Superclass, Threshold, assets_of, layer
 from cloudsen12_cube.schema import labels as label_values
-from cloudsen12_cube.training.batch import Part, Recipe, Target
+from cloudsen12_cube.training.batch import ChannelGroup, Recipe, TargetLayer
 from cloudsen12_cube.training.explanation import Explanation, explain
 from cloudsen12_cube.training.order import FILLER, Last, Order, make_epoch
-from cloudsen12_cube.training.prefetch import Batch, Limits, Slabs, Work, run, slab_cost
+from cloudsen12_cube.training.prefetch import Batch, BufferPool, Limits, Work, buffer_cost, run
 from cloudsen12_cube.training.statistics import balanced, even
-from cloudsen12_cube.training.transform import CropAt, Cutout, PadMode, Scaling
+from cloudsen12_cube.training.transform import CropAt, PadMode, PatchTransform, Scaling
 
 Normalise = Literal["raw", "physical", "standard"]
 
 
 def make_parts(
     stored: StoredCube, inputs: Mapping[str, Sequence[str] | None], normalise: Normalise
-) -> tuple[Part, ...]:
+) -> tuple[ChannelGroup, ...]:
     """Find the wanted bands of each product, and how they are scaled."""
     if normalise not in get_args(Normalise):
         raise ValueError(f"normalise is {normalise!r}: give one of {', '.join(get_args(Normalise))}")
     return tuple(_part(stored, product, bands, normalise) for product, bands in inputs.items())
 
 
-def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> Part:
+def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> ChannelGroup:
     layout = stored.layout(product)
     names = [bands] if isinstance(bands, str) else layout.bands if bands is None else list(bands)
     for name in names:
@@ -58,7 +58,7 @@ def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normali
     if not names:
         raise ValueError(f"no band of {product} is named: give some of {', '.join(layout.bands)}, or None for all")
     scalings = None if normalise == "raw" else _scalings(stored, product, names, normalise)
-    return Part(stored.chunks(product), tuple(layout.bands.index(name) for name in names), scalings)
+    return ChannelGroup(stored.chunks(product), tuple(layout.bands.index(name) for name in names), scalings)
 
 
 def _scalings(
@@ -87,7 +87,7 @@ def _nodata(asset: Asset) -> float | None:
     return None if asset.nodata == 0 else asset.nodata
 
 
-def pixel_type(parts: Sequence[Part]) -> np.dtype[Any]:
+def pixel_type(parts: Sequence[ChannelGroup]) -> np.dtype[Any]:
     """Tell the data type of a batch: float32 if scaled, else the smallest that holds the stored values of all parts."""
     if any(part.scalings is not None for part in parts):
         return np.dtype(np.float32)
@@ -99,7 +99,7 @@ def make_target(
     stored: StoredCube,
     name: str | None,
     reading: tuple[Superclass | None, Threshold | None, int | None],
-) -> Target | None:
+) -> TargetLayer | None:
     """Find a label layer, and how its values become classes, or a superclass.
 
     Parameters
@@ -125,7 +125,7 @@ def make_target(
     unknown = row.probability and not row.full_scale
     full = full_scale(cube["labels"].to_dataset()["labels"], name, scale) if unknown else None
     codes = partial(_codes, name=name, full=full, threshold=threshold, scheme=scheme)
-    return Target(stored.chunks("labels"), stored.layout("labels").bands.index(name), codes)
+    return TargetLayer(stored.chunks("labels"), stored.layout("labels").bands.index(name), codes)
 
 
 def _codes(
@@ -141,7 +141,7 @@ _PROPERTIES = ("difficulty", "cloud_coverage")
 _AT_ONCE = 32  # indices that are read at a time
 
 
-def labelled(table: pd.DataFrame, stored: StoredCube, target: Target, name: str) -> pd.DataFrame:
+def labelled(table: pd.DataFrame, stored: StoredCube, target: TargetLayer, name: str) -> pd.DataFrame:
     """Keep the patches that have a label in a layer.
 
     The stored class counts tell, if they know all patches; else the shards' indices do, of which a stream needs most
@@ -159,7 +159,7 @@ def labelled(table: pd.DataFrame, stored: StoredCube, target: Target, name: str)
     return table[there].reset_index(drop=True)
 
 
-def _stored(table: pd.DataFrame, target: Target) -> npt.NDArray[np.bool_]:
+def _stored(table: pd.DataFrame, target: TargetLayer) -> npt.NDArray[np.bool_]:
     with ThreadPoolExecutor(_AT_ONCE if target.chunks.objects.remote else 2) as pool:
         rows = (table["disk"].tolist(), table["time"].tolist())
         return np.array(list(pool.map(lambda disk, time: target.chunks.is_there(disk, time, target.band), *rows)))
@@ -264,7 +264,7 @@ class Stream:
         self.bands = tuple((p.chunks.layout.product, p.chunks.layout.bands[b]) for p in recipe.parts for b in p.bands)
         self.limits = _limits(recipe, order, options)
         self.waited = self.consumed = 0.0
-        self._idle: list[Slabs] = []
+        self._idle: list[BufferPool] = []
         self._at, self._next = (-1, 0), (0, 0)  # epoch and batches of it: where we are, where `iter` begins
 
     def __len__(self) -> int:
@@ -321,7 +321,7 @@ class Stream:
 
     def _run(self, number: int, steps: range) -> Generator[Batch]:
         """Yield some batches of an epoch; their memory is kept for the next one, and freed with the stream."""
-        slabs = self._idle.pop() if self._idle else Slabs(self._slab, self.limits.slabs)
+        slabs = self._idle.pop() if self._idle else BufferPool(self._slab, self.limits.slabs)
         try:
             yield from run(self.work(number), steps, self.limits, slabs)
         except GeneratorExit:
@@ -353,7 +353,7 @@ class Stream:
             Length of the probe.
         """
         waits = (self.waited, self.consumed)
-        return explain(self.work(self.epoch), self.limits, Slabs(self._slab, self.limits.slabs), seconds, waits)
+        return explain(self.work(self.epoch), self.limits, BufferPool(self._slab, self.limits.slabs), seconds, waits)
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the stream is: after the batch that was handed out last."""
@@ -429,7 +429,9 @@ def make_stream(
     parts = make_parts(stored, inputs, options.normalise)
     layout = stored.layout(products[0])
     crop = (options.crop, options.crop) if isinstance(options.crop, int) else options.crop
-    cutout = Cutout(layout.height, layout.width, crop, options.crop_at, options.pad, options.pad_mode, options.augment)
+    cutout = PatchTransform(
+        layout.height, layout.width, crop, options.crop_at, options.pad, options.pad_mode, options.augment
+    )
     recipe = Recipe(parts, aim, cutout, pixel_type(parts))
     order = Order(batch_size, seed, options.shuffle, options.window, options.rank, options.world_size, options.last)
     return Stream(recipe, table, order, options, weigh(table, options.weights, stored, target))
@@ -449,7 +451,7 @@ def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[Pro
 
 def _limits(recipe: Recipe, order: Order, options: StreamOptions) -> Limits:
     connections = max(options.connections, 1) if recipe.parts[0].chunks.objects.remote else 0
-    cost = slab_cost(recipe, order.batch_size)
+    cost = buffer_cost(recipe, order.batch_size)
     busy = 1 + -(-2 * connections // order.batch_size)  # batches that keep all connections at work
     slabs = max(3, busy) if options.prefetch_bytes is None else options.prefetch_bytes // cost
     if slabs < 2:

@@ -21,7 +21,7 @@ TRANSPOSE, _DOWN, _RIGHT = 4, 1, 2
 
 
 @dataclass(frozen=True)
-class Cutout:
+class PatchTransform:
     """Size and treatment of what is cut out of every patch."""
 
     height: int

@@ -20,7 +20,7 @@ from s3server import KEYS, PRIVATE
 from test_cli import failed, run
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.archive.taco import Room, corners, room_of
+from cloudsen12_cube.archive.taco import OffsetBounds, corners, offset_bounds
 from cloudsen12_cube.conversion.options import Options
 from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.inspection.completeness import status
@@ -271,17 +271,17 @@ def test_the_room_is_what_trying_every_place_finds(
         around[row : row + 4, column : column + 4] = False
         if not image[:, around].any():
             fits.add((row, column))
-    room = room_of(image, 4)
+    room = offset_bounds(image, 4)
     assert fits == {place for place in np.ndindex(pad + 1, pad + 1) if room.holds(place)}
     assert corner in fits
 
 
 def test_where_an_image_cannot_be_read_the_others_decide() -> None:
-    one, unsure = Room((3, 3), (0, 0)), Room((0, 3), (0, 3))
+    one, unsure = OffsetBounds((3, 3), (0, 0)), OffsetBounds((0, 3), (0, 3))
     assert corners([lambda: None, lambda: one, lambda: unsure], 3) == [(3, 0)] * 3
     assert corners([lambda: None], 3) == [(0, 3)]  # what the card says
     assert corners([lambda: replace(unsure, columns=(0, 2))], 3) == [None]
-    assert corners([lambda: one, lambda: Room((0, 0), (3, 3)), lambda: one, lambda: unsure], 3) == [
+    assert corners([lambda: one, lambda: OffsetBounds((0, 0), (3, 3)), lambda: one, lambda: unsure], 3) == [
         *[(3, 0), (0, 3), (3, 0)],
         (3, 0),
     ]

@@ -20,7 +20,7 @@ from distributed import Client
 import cloudsen12_cube as c12
 from cloudsen12_cube.conversion.run import Step, write_shard
 from cloudsen12_cube.errors import ClusterError
-from cloudsen12_cube.storage.open import place_of
+from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 TINY = ArchiveOptions(size=16, times=2)
@@ -90,8 +90,8 @@ def test_a_cluster_makes_the_same_cube(running: str, source: Path, whole: Path, 
 
 def test_what_travels_is_small(source: Path, tmp_path: Path) -> None:
     tasks = list(c12.plan(source).tasks())
-    sent = len(pickle.dumps((write_shard, tasks[0], place_of(tmp_path / "c.zarr"))))
-    record = write_shard(tasks[0], place_of(tmp_path / "c.zarr"))
+    sent = len(pickle.dumps((write_shard, tasks[0], open_store(tmp_path / "c.zarr"))))
+    record = write_shard(tasks[0], open_store(tmp_path / "c.zarr"))
     assert sent < 10_000
     assert len(pickle.dumps(record)) < 10_000
 

@@ -210,9 +210,12 @@ def test_a_place_that_holds_something_else(archive: Path, tmp_path: Path) -> Non
 
 
 def test_a_second_writer_is_kept_out(archive: Path, tmp_path: Path) -> None:
-    from cloudsen12_cube.storage.local import Sink
+    from cloudsen12_cube.storage.local import LocalStore
 
-    with Sink(str(tmp_path / "c.zarr")).locked(), pytest.raises(DestinationError, match="another process is writing"):
+    with (
+        LocalStore(str(tmp_path / "c.zarr")).locked(),
+        pytest.raises(DestinationError, match="another process is writing"),
+    ):
         c12.convert(archive, tmp_path / "c.zarr")
 
 

@@ -16,7 +16,7 @@ from crashes import ONE, PRODUCTS, SMALL, Killed, Pixels, assert_true, committed
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import DestinationError
-from cloudsen12_cube.storage.local import Sink
+from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.testing import make_archive
 
 Change = Callable[[Path, Path], None]
@@ -136,7 +136,7 @@ def test_real_kills_at_random_moments(source: Path, whole: Path, truth: Pixels, 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("step", ["mkdir", "open", "fsync", "replace"])
 def test_a_step_of_a_write_that_fails(step: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = Sink(str(tmp_path / "c"))
+    sink = LocalStore(str(tmp_path / "c"))
     sink.put("a/b", b"old")
     key, before = ("c/d", None) if step == "mkdir" else ("a/b", b"old")
 

@@ -24,16 +24,16 @@ from test_cli import failed, run
 from test_remote import files_of, objects, private
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.conversion.cube_source import write_shared
+from cloudsen12_cube.conversion.cube_source import write_grouped_shard
 from cloudsen12_cube.conversion.options import Step, StrictError
-from cloudsen12_cube.conversion.planning import Member, Resharding, SharedTask
+from cloudsen12_cube.conversion.planning import GroupedShardTask, Member, Resharding
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
 from cloudsen12_cube.format.layout import ProductLayout, array_path, record_key
 from cloudsen12_cube.format.metadata import read_table, reference_codec
 from cloudsen12_cube.format.record import DONE, FAILED, PatchRecord, ShardRecord
 from cloudsen12_cube.inspection.summary import info
 from cloudsen12_cube.schema.assets import ProductName
-from cloudsen12_cube.storage.open import place_of
+from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import make_archive
 
 TWO = c12.Options(workers=0, layout=c12.Layout("lz4", rois_per_shard=2))
@@ -125,7 +125,7 @@ def test_shards_equal_zarr_pythons_byte_for_byte(
     failed = random.random((rois, times)) < 0.2
     pixels[failed] = origin.fill
     stored_by_zarr(folder / "source", origin, pixels)
-    place, sink = place_of(folder / "source"), place_of(folder / "out")
+    place, sink = open_store(folder / "source"), open_store(folder / "out")
     order = random.permutation(rois).tolist()  # ROI of the source that comes first, second ...
     for roi in range(rois):
         data = place.get(origin.place(roi)[0]) or b""
@@ -141,7 +141,9 @@ def test_shards_equal_zarr_pythons_byte_for_byte(
     ]
     shared = after.rois_per_shard
     for first in range(0, rois, shared):
-        made = write_shared(SharedTask(place, origin, target, tuple(members[first : first + shared])), sink)
+        made = write_grouped_shard(
+            GroupedShardTask(place, origin, target, tuple(members[first : first + shared])), sink
+        )
         assert not made.faults
     expected = np.stack([pixels[roi][dates[roi]] for roi in order])
     stored_by_zarr(folder / "expected", target, expected)
@@ -184,7 +186,7 @@ def test_a_shard_of_the_source_is_read_once(whole: Path, tmp_path: Path, monkeyp
     there = tmp_path / "there.zarr"
     resharded(whole, there, "3 ROIs")
     seen: list[str] = []
-    kind = type(place_of(there))
+    kind = type(open_store(there))
     real = kind.get
     monkeypatch.setattr(kind, "get", lambda self, key: seen.append(f"{self.root}/{key}") or real(self, key))  # type: ignore[func-returns-value]
     for workers, place in ((0, "a"), (3, "b")):

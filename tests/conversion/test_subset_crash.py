@@ -15,12 +15,12 @@ from crashes import _PROCESSES, ONE, PRODUCTS, SMALL, Killed, Pixels, assert_tru
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.conversion.cube_source import copy_shard
-from cloudsen12_cube.conversion.planning import ShardPiece as Piece
+from cloudsen12_cube.conversion.planning import ShardCopy as RoiChunks
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.format.layout import ProductLayout
 from cloudsen12_cube.format.record import ShardRecord
-from cloudsen12_cube.storage.local import Sink
+from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.testing import make_archive
 
 WHERE = ["cloud_coverage!=cloud-free"]
@@ -121,7 +121,7 @@ def test_real_kills_while_shards_are_copied(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(cube: Path, tmp_path: Path) -> None:
     with (
-        Sink(str(tmp_path / "out.zarr")).locked(),
+        LocalStore(str(tmp_path / "out.zarr")).locked(),
         pytest.raises(DestinationError, match="another process is writing"),
     ):
         c12.subset(cube, tmp_path / "out.zarr")
@@ -131,13 +131,13 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
     """The record is of before, the shard of after: that is no damage."""
     layout = ProductLayout("s1", "float32", 2, 16, 16)
     roi = next(cube.glob("s1/s1/records/*.json")).stem
-    true = records.load(Sink(str(cube)), "s1", roi)
+    true = records.load(LocalStore(str(cube)), "s1", roi)
     assert true
     stale = ShardRecord("s1", roi, true.index, 7, "0" * 64, true.patches)
     images = tuple(p.s2_id_gee for p in true.patches)
-    piece = Piece(layout, roi, true.index, 0, (0, 1), images, 2)
+    piece = RoiChunks(layout, roi, true.index, 0, (0, 1), images, 2)
 
-    class Changing(Sink):
+    class Changing(LocalStore):
         def get(self, key: str) -> bytes | None:
             if key.endswith(".json") and not asked:
                 asked.append(key)
@@ -145,7 +145,7 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
             return super().get(key)
 
     asked: list[str] = []
-    copied = copy_shard(piece, Changing(str(cube)), Sink(str(tmp_path)))
+    copied = copy_shard(piece, Changing(str(cube)), LocalStore(str(tmp_path)))
     assert copied.fault is None
     assert (tmp_path / "s1/s1/c/0/0/0/0/0").read_bytes() == (cube / f"s1/s1/c/{true.index}/0/0/0/0").read_bytes()
 
@@ -153,9 +153,9 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
 def test_threads_hold_a_shard_each_and_no_more(cube: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many shards there are, as many are read ahead as there are threads."""
     held, most, lock = 0, 0, threading.Lock()
-    get, put = Sink.get, Sink.put
+    get, put = LocalStore.get, LocalStore.put
 
-    def reading(self: Sink, key: str) -> bytes | None:
+    def reading(self: LocalStore, key: str) -> bytes | None:
         nonlocal held, most
         if "/c/" in key and self.root == str(cube) and key.count("/") == 7:
             with lock:
@@ -163,15 +163,15 @@ def test_threads_hold_a_shard_each_and_no_more(cube: Path, tmp_path: Path, monke
             time.sleep(0.02)
         return get(self, key)
 
-    def writing(self: Sink, key: str, data: bytes, durable: bool = True) -> None:
+    def writing(self: LocalStore, key: str, data: bytes, durable: bool = True) -> None:
         nonlocal held
         put(self, key, data, durable)
         if "/c/" in key and key.count("/") == 7:
             with lock:
                 held -= 1
 
-    monkeypatch.setattr(Sink, "get", reading)
-    monkeypatch.setattr(Sink, "put", writing)
+    monkeypatch.setattr(LocalStore, "get", reading)
+    monkeypatch.setattr(LocalStore, "put", writing)
     c12.subset(cube, tmp_path / "out.zarr", options=c12.SubsetOptions(workers=2))
     assert most == 2
     assert held == 0

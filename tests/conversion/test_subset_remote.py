@@ -19,7 +19,7 @@ from test_cli import failed, run
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import DestinationError, RemoteError
 from cloudsen12_cube.storage.config import ClientName
-from cloudsen12_cube.storage.open import place_of
+from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import make_archive
 
 WHERE = ["cloud_coverage!=cloud-free"]
@@ -65,7 +65,7 @@ def uploaded(local: Path, name: str, endpoint: str, bucket: str = PRIVATE) -> st
 
 def objects(place: Path | c12.Url) -> dict[str, bytes]:
     """Every object of a cube but its root, whose arrays are given."""
-    sink = place_of(place)
+    sink = open_store(place)
     if isinstance(place, Path):
         keys = [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()]
     else:

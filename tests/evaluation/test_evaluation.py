@@ -17,7 +17,7 @@ from sklearn import metrics as oracle
 from cloudsen12_cube import evaluation
 from cloudsen12_cube.evaluation import counts as counting
 from cloudsen12_cube.evaluation.metrics import BINARY, CLASS_NAMES, COLUMNS, MEMBERS, summarise
-from cloudsen12_cube.evaluation.table import tabulated, written
+from cloudsen12_cube.evaluation.table import build_table, written
 from cloudsen12_cube.schema.classes import CLASSES, LAYERS
 from cloudsen12_cube.schema.labels import class_masks, to_classes
 
@@ -204,7 +204,7 @@ def many() -> pd.DataFrame:
 
 
 def test_the_order_is_the_papers() -> None:
-    table = tabulated(many())
+    table = build_table(many())
     assert list(table.index) == [
         ("cloud", "mine"),
         ("cloud", "fmask"),
@@ -219,7 +219,7 @@ def test_the_order_is_the_papers() -> None:
 
 
 def test_the_table_prints_two_decimals() -> None:
-    table = tabulated(many(), notes=["a note"])
+    table = build_table(many(), notes=["a note"])
     lines = str(table).splitlines()
     assert lines[0].split() == ["BOA", "PA%", "UA%"]
     assert lines[1].split() == ["low", "middle", "high"] * 2
@@ -231,24 +231,24 @@ def test_the_table_prints_two_decimals() -> None:
 
 
 def test_a_table_by_groups() -> None:
-    table = tabulated(many(), ["land_cover"])
+    table = build_table(many(), ["land_cover"])
     assert table.index.names == ["land_cover", "scheme", "layer"]
     assert table.loc[(10, "cloud", "fmask"), "pa_high"] == 50
     assert table.loc[(20, "cloud", "fmask"), "pa_high"] == pytest.approx(200 / 3)
     unknown = many().assign(land_cover=[1.0, NAN] * 20)
-    assert len(tabulated(unknown, ["land_cover"])) == 10
+    assert len(build_table(unknown, ["land_cover"])) == 10
     with pytest.raises(KeyError, match="no column 'x'"):
-        tabulated(many(), ["x"])
+        build_table(many(), ["x"])
 
 
 def test_csv_reads_back_in_full_precision() -> None:
-    table = tabulated(many())
+    table = build_table(many())
     again = pd.read_csv(io.StringIO(written(table, "csv")), index_col=["scheme", "layer"])
     pd.testing.assert_frame_equal(again, pd.DataFrame(table), rtol=1e-15)
 
 
 def test_markdown_and_latex() -> None:
-    table = tabulated(many(), notes=["a note"])
+    table = build_table(many(), notes=["a note"])
     markdown = written(table, "markdown").splitlines()
     assert markdown[0] == "|  |  | BOA | PA% low | PA% middle | PA% high | UA% low | UA% middle | UA% high |"
     assert markdown[3] == "|  | Fmask | 0.90 | 14.29 | 28.57 | 57.14 | 14.29 | 28.57 | 57.14 |"
@@ -263,7 +263,7 @@ def test_markdown_and_latex() -> None:
 
 
 def test_what_is_undefined_is_left_empty() -> None:
-    table = tabulated(many().assign(pa=NAN, boa=NAN))
+    table = build_table(many().assign(pa=NAN, boa=NAN))
     assert written(table, "markdown").splitlines()[3] == "|  | Fmask |  |  |  |  | 14.29 | 28.57 | 57.14 |"
 
 

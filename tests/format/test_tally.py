@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudsen12_cube.format.layout import ProductLayout
-from cloudsen12_cube.format.record import PatchRecord, ShardRecord, Tally
+from cloudsen12_cube.format.record import PatchRecord, ShardRecord, StatusGrid
 
 LAYOUT = ProductLayout("labels", "int16", 2, 4, 4)
 
@@ -24,7 +24,7 @@ def test_the_order_of_records_changes_nothing(codes: list[tuple[int, int]], rand
     rows = [record(index, pair, index) for index, pair in enumerate(codes)]
     shuffled = list(rows)
     random.shuffle(shuffled)
-    first, second = Tally.empty([LAYOUT], 4), Tally.empty([LAYOUT], 4)
+    first, second = StatusGrid.empty([LAYOUT], 4), StatusGrid.empty([LAYOUT], 4)
     for row in rows:
         first.add(row)
     for row in shuffled:
@@ -36,7 +36,7 @@ def test_the_order_of_records_changes_nothing(codes: list[tuple[int, int]], rand
 
 
 def test_a_later_record_takes_the_place_of_an_earlier_one_and_a_hidden_one_shows_nothing() -> None:
-    tally = Tally.empty([LAYOUT], 1)
+    tally = StatusGrid.empty([LAYOUT], 1)
     tally.add(record(0, (2, 1), 5_000))
     tally.add(record(0, (1,), 60), shown=False)
     assert tally.status["labels"].tolist() == [[0, 0]]
@@ -59,7 +59,7 @@ def test_a_later_record_takes_the_place_of_an_earlier_one_and_a_hidden_one_shows
     ],
 )
 def test_the_scale_is_told_when_it_is_certain(maxima: list[int | None], scale: int | None) -> None:
-    tally = Tally.empty([LAYOUT], 2)
+    tally = StatusGrid.empty([LAYOUT], 2)
     for index, maximum in enumerate(maxima):
         tally.add(record(index, maximum=maximum))
     assert tally.scale == scale

@@ -28,8 +28,8 @@ from cloudsen12_cube.conversion import executor as cluster
 from cloudsen12_cube.errors import CubeError, DestinationError, RemoteError
 from cloudsen12_cube.inspection.summary import info
 from cloudsen12_cube.storage import retry as patient
-from cloudsen12_cube.storage.config import Access, ClientName, access_of, parse_options, uses_obstore
-from cloudsen12_cube.storage.open import place_of
+from cloudsen12_cube.storage.config import ClientName, StorageConfig, parse_options, storage_config, uses_obstore
+from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import make_archive
 
 CLIENTS: list[ClientName] = ["obstore", "fsspec"]
@@ -91,7 +91,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 def objects(place: Path | c12.Url) -> dict[str, bytes]:
     """Every object of a cube, less the day on which it was made and where its archive lay."""
-    sink = place_of(place)
+    sink = open_store(place)
     if isinstance(place, Path):
         keys = [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()]
     else:
@@ -169,7 +169,7 @@ def test_a_patch_is_two_requests_and_then_one(counted: tuple[str, Faults], publi
 def test_two_writers_are_kept_apart(s3: str, source: Path) -> None:
     for client in CLIENTS:
         cube = private(f"lock-{client}.zarr", s3, client)
-        place = place_of(cube)
+        place = open_store(cube)
         with place.locked(), pytest.raises(DestinationError, match=r"another run is writing .* add --break-lock"):
             c12.convert(source, cube, products=["s1"], options=ONE)
         part = c12.Options(workers=0, part=c12.Part(1, 2))
@@ -192,7 +192,7 @@ def test_a_writer_that_died_here_blocks_nobody(s3: str, source: Path) -> None:
     from crashes import converting
 
     cube = private("killed.zarr", s3)
-    place = place_of(cube)
+    place = open_store(cube)
     process = converting(source, cube, c12.Options(workers=1))
     while not place.get(".writers/whole.json") and process.is_alive():
         pass
@@ -283,7 +283,7 @@ def test_options_of_a_command_line() -> None:
 
 def test_secrets_are_neither_shown_nor_stored(s3: str, public: str) -> None:
     cube = private("secrets.zarr", s3)
-    place = place_of(cube)
+    place = open_store(cube)
     assert KEYS["secret"] not in repr((cube, place, place.access))
     c12.convert(anonymous(public, s3), cube, products=["s1"])
     assert not [key for key, data in objects(cube).items() if KEYS["secret"].encode() in data]
@@ -300,7 +300,7 @@ def test_the_environment_says_who_one_is(s3: str, public: str, tmp_path: Path, m
     with monkeypatch.context() as keys:
         keys.setenv("AWS_ACCESS_KEY_ID", KEYS["key"])
         keys.setenv("AWS_SECRET_ACCESS_KEY", KEYS["secret"])
-        assert uses_obstore(public, Access())
+        assert uses_obstore(public, StorageConfig())
         assert c12.convert(public, f"s3://{PRIVATE}/environment.zarr", products=["s1"]).exit_code == 0
     (tmp_path / "credentials").write_text(
         f"[me]\naws_access_key_id = {KEYS['key']}\naws_secret_access_key = {KEYS['secret']}\n"
@@ -308,13 +308,13 @@ def test_the_environment_says_who_one_is(s3: str, public: str, tmp_path: Path, m
     with monkeypatch.context() as profile:
         profile.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
         named = c12.Url(f"s3://{PRIVATE}/environment.zarr", {"profile": "me"})
-        assert not uses_obstore(named.url, access_of(named))
+        assert not uses_obstore(named.url, storage_config(named))
         assert c12.verify(named, c12.Url(public, {"profile": "me"})).exit_code == 0
         with pytest.raises(CubeError, match=r"obstore cannot serve .* it does not know the option 'profile'"):
             c12.open_cube(c12.Url(named.url, {"profile": "me"}, "obstore"))
     with monkeypatch.context() as nobody:
         nobody.setenv("AWS_NO_SIGN_REQUEST", "YES")
-        assert uses_obstore(public, Access())
+        assert uses_obstore(public, StorageConfig())
         assert len(c12.plan(public).archive.patches) == 4
         nobody.setattr(patient, "_FIRST_WAIT", 0.01)
         with pytest.raises(RemoteError, match="check the keys"):

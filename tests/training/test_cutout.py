@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudsen12_cube.training.transform import Cutout, Scaling
+from cloudsen12_cube.training.transform import PatchTransform, Scaling
 
 LOTS = st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3).map(np.array)
 
 
-def made(cutout: Cutout, plane: np.ndarray, lot: np.ndarray, padding: float | None = None) -> np.ndarray:
+def made(cutout: PatchTransform, plane: np.ndarray, lot: np.ndarray, padding: float | None = None) -> np.ndarray:
     out = np.full(cutout.shape, -7, plane.dtype)
     cutout.inner(out, lot)[...] = cutout.source(plane, lot)
     cutout.frame(out, lot, padding)
     return out
 
 
-def naive(cutout: Cutout, plane: np.ndarray, lot: np.ndarray, padding: float | None) -> np.ndarray:
+def naive(cutout: PatchTransform, plane: np.ndarray, lot: np.ndarray, padding: float | None) -> np.ndarray:
     """Crop, pad, then flip and transpose, each by numpy."""
     rows, columns = cutout.cropped
     y, x = (0.5, 0.5) if cutout.crop_at == "centre" else lot[:2]
@@ -44,25 +44,25 @@ def naive(cutout: Cutout, plane: np.ndarray, lot: np.ndarray, padding: float | N
 )
 def test_crops_and_padding_are_numpys(lot, crop, at, pad, padding) -> None:
     plane = np.arange(20 * 17).reshape(20, 17)
-    cutout = Cutout(20, 17, crop, at, pad)
+    cutout = PatchTransform(20, 17, crop, at, pad)
     np.testing.assert_array_equal(made(cutout, plane, lot, padding), naive(cutout, plane, lot, padding))
 
 
 @given(lot=LOTS, pad=st.sampled_from([None, 8]), padding=st.sampled_from([None, 255]))
 def test_turns_are_the_eight_of_a_square(lot, pad, padding) -> None:
     plane = np.arange(13 * 13).reshape(13, 13)
-    upright = naive(Cutout(13, 13, pad=pad), plane, lot, padding)
+    upright = naive(PatchTransform(13, 13, pad=pad), plane, lot, padding)
     eight = [np.rot90(side, k) for side in (upright, upright[::-1]) for k in range(4)]
-    found = made(Cutout(13, 13, pad=pad, augment=True), plane, lot, padding)
+    found = made(PatchTransform(13, 13, pad=pad, augment=True), plane, lot, padding)
     assert sum(np.array_equal(found, one) for one in eight) == 1
 
 
 def test_every_turn_comes_and_equally_often() -> None:
     plane = np.arange(9).reshape(3, 3)
-    cutout = Cutout(3, 3, augment=True)
+    cutout = PatchTransform(3, 3, augment=True)
     seen = {made(cutout, plane, np.array([0, 0, k / 8 + 0.01])).tobytes() for k in range(8)}
     assert len(seen) == 8
-    oblong = Cutout(3, 4, augment=True)
+    oblong = PatchTransform(3, 4, augment=True)
     seen = {made(oblong, np.arange(12).reshape(3, 4), np.array([0, 0, k / 8 + 0.01])).tobytes() for k in range(8)}
     assert len(seen) == 4
 
@@ -79,7 +79,7 @@ def test_every_turn_comes_and_equally_often() -> None:
 )
 def test_cutouts_that_are_none(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Cutout(20, 17, **options)
+        PatchTransform(20, 17, **options)
 
 
 def test_scaling_marks_what_is_no_data() -> None:

@@ -19,7 +19,7 @@ from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.errors import CubeError, DestinationError, StoreError
 from cloudsen12_cube.format.statistics import COUNTED, PERCENTILES, Histogram, read_bands, read_counts
 from cloudsen12_cube.storage.config import NOTHING
-from cloudsen12_cube.storage.open import place_of
+from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.storage.ranges import open_ranges
 from cloudsen12_cube.training.statistics import balanced, even, stats
 from cloudsen12_cube.training.stream import StreamOptions
@@ -172,7 +172,7 @@ def test_statistics_are_all_that_is_added(cube: Path, tmp_path: Path) -> None:
     copy = tmp_path / "cube.zarr"
     shutil.copytree(cube, copy)
     before = set(copy.rglob("*"))
-    with place_of(copy).locked(), pytest.raises(DestinationError, match="another process is writing"):
+    with open_store(copy).locked(), pytest.raises(DestinationError, match="another process is writing"):
         stats(copy)
     assert set(copy.rglob("*")) == before
     stats(copy, products=["s1", "labels"])
