@@ -269,7 +269,7 @@ def test_secrets_of_urls(text: str, told: str) -> None:
 
 def test_an_error_tells_no_secret(tmp_path: Path) -> None:
     url = "https://user:secret@nowhere.invalid/archive?sig=secret"
-    command = [sys.executable, "-m", "cloudsen12_cube.cli", "convert", url, str(tmp_path / "c.zarr")]
+    command = [sys.executable, "-m", "cloudsen12_cube", "convert", url, str(tmp_path / "c.zarr")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "https://nowhere.invalid/archive cannot be read" in done.stderr

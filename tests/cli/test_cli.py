@@ -19,7 +19,7 @@ from cloudsen12_cube.cli.demo import demo
 from cloudsen12_cube.cli.render import duration, size
 from cloudsen12_cube.errors import DestinationError
 
-COMMAND = [sys.executable, "-W", "error", "-m", "cloudsen12_cube.cli"]
+COMMAND = [sys.executable, "-W", "error", "-m", "cloudsen12_cube"]
 
 
 def run(*arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:

@@ -507,7 +507,7 @@ def interruptible() -> None:
 
 
 def test_the_command_serves_until_it_is_interrupted(cube: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "cloudsen12_cube.cli", "browse", str(cube), "--no-open"]
+    command = [sys.executable, "-W", "error", "-m", "cloudsen12_cube", "browse", str(cube), "--no-open"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, preexec_fn=interruptible) as process:
         assert process.stdout is not None

@@ -91,7 +91,7 @@ def test_the_page_of_a_bucket_is_that_of_the_disk(bucket: str, cube: Path, tmp_p
 
 def test_a_served_page_reads_a_bucket(bucket: str, cube: Path) -> None:
     """As on a disk, picture by picture; keys come from the command line and go to the bucket alone."""
-    command = [sys.executable, "-m", "cloudsen12_cube.cli", "browse", "--no-open"]
+    command = [sys.executable, "-m", "cloudsen12_cube", "browse", "--no-open"]
     answers = []
     for where in (arguments("signed", bucket), [str(cube)]):
         pipes = {"stdout": subprocess.PIPE, "text": True}
@@ -187,7 +187,7 @@ def test_a_cube_behind_https(cube: Path, certificate: Path, tmp_path: Path) -> N
     with web(cube.parent, certificate) as url:
         result = trusting(certificate, ["-c", COMPARE, f"{url}/{cube.name}", str(cube)])
         assert (result.returncode, result.stdout) == (0, f"{len(PRODUCTS)} products\n"), result.stderr
-        command = ["-m", "cloudsen12_cube.cli", "stac", f"{url}/{cube.name}", "--out", str(tmp_path / "out")]
+        command = ["-m", "cloudsen12_cube", "stac", f"{url}/{cube.name}", "--out", str(tmp_path / "out")]
         assert trusting(certificate, command).returncode == 0
         nobody = tmp_path / "nobody.pem"
         nobody.write_text("")
