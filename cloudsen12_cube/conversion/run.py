@@ -36,26 +36,25 @@ from cloudsen12_cube.format import (
     PatchRecord,
     ShardRecord,
     StatusGrid,
+    StoredCube,
     assemble,
     by_plane,
     commit,
     faults_of,
     is_cube,
     joined,
-    layout_of,
+    open_stored_cube,
     statistics_key,
     told,
 )
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import (
     AcceptedFailure,
-    RecordIndex,
     Status,
     as_setting,
     in_settings,
     key_of,
     look,
-    open_record_index,
     read_choices,
 )
 from cloudsen12_cube.schema import Selection, select
@@ -426,27 +425,27 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
     DestinationError
         If another process is writing the cube.
     """
-    open_record_index(cube)  # no lock makes a folder where there is no cube
+    open_stored_cube(cube, "creating")  # before the lock, which makes a folder
     sink = open_store(cube)
     with sink.locked():
-        ledger = open_record_index(cube)
+        stored = open_stored_cube(cube, "creating")
         root = sink.get(ROOT_KEY)
-        if root is None or not ledger.order:
+        if root is None or not stored.order:
             raise StoreError(f"the creation of {sink.root} was cut short: run any of its parts again")
-        found = look(ledger)
-        for key, data in told(root, _contents(ledger, "converting" if found.missing else "final")).items():
+        found = look(stored)
+        for key, data in told(root, _contents(stored, "converting" if found.missing else "final")).items():
             if sink.get(key) != data:
                 sink.put(key, data)
     write_failures(found.failures, cube)
-    return look(open_record_index(cube))
+    return look(open_stored_cube(cube))
 
 
-def _contents(ledger: RecordIndex, state: str) -> Contents:
-    layouts = tuple(layout_of(product, row) for product, row in ledger.settings["products"].items())
-    tally = StatusGrid.empty(layouts, len(ledger.order), ledger.settings.get("full_scale"))
+def _contents(cube: StoredCube, state: str) -> Contents:
+    layouts = tuple(cube.layouts.values())
+    tally = StatusGrid.empty(layouts, len(cube.order), cube.settings.get("full_scale"))
     for layout in layouts:
-        for _, record in ledger.records(layout.product):
+        for _, record in cube.records(layout.product):
             if record is not None:
                 tally.add(record)
-    frame = Frame(ledger.order, layouts[0].times, ledger.table)
-    return Contents(frame, layouts, tally.status, ledger.settings | {"state": state}, scale=tally.scale)
+    frame = Frame(cube.order, layouts[0].times, cube.table)
+    return Contents(frame, layouts, tally.status, cube.settings | {"state": state}, scale=tally.scale)

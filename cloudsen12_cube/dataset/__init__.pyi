@@ -22,7 +22,7 @@ from .patches import (
     SPLITS as SPLITS,
 )
 from .patches import (
-    StoredCube as StoredCube,
+    PatchSource as PatchSource,
 )
 from .patches import (
     patch_table as patch_table,

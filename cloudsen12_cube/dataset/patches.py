@@ -22,7 +22,7 @@ _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
 
 
 @dataclass(frozen=True)
-class StoredCube:
+class PatchSource:
     """Where an opened cube's pixels lie."""
 
     url: str
@@ -51,7 +51,7 @@ class StoredCube:
         return read_order(self.url, self.access)
 
 
-def stored_cube(cube: xr.DataTree) -> StoredCube:
+def stored_cube(cube: xr.DataTree) -> PatchSource:
     """Find the store that a cube was opened from, also after a query.
 
     Raises
@@ -68,7 +68,7 @@ def stored_cube(cube: xr.DataTree) -> StoredCube:
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
     access = StorageConfig.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return StoredCube(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
+    return PatchSource(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

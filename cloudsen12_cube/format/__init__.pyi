@@ -13,16 +13,46 @@ from .cube import (
     SourceCube as SourceCube,
 )
 from .cube import (
+    State as State,
+)
+from .cube import (
+    StoredCube as StoredCube,
+)
+from .cube import (
+    find_stored_cube as find_stored_cube,
+)
+from .cube import (
     is_cube as is_cube,
 )
 from .cube import (
     open_source_cube as open_source_cube,
+)
+from .cube import (
+    open_stored_cube as open_stored_cube,
+)
+from .cube import (
+    read_root as read_root,
+)
+from .cube import (
+    read_settings as read_settings,
+)
+from .cube import (
+    settings_of as settings_of,
+)
+from .cube import (
+    stated_scale as stated_scale,
 )
 from .layout import (
     DEFAULT as DEFAULT,
 )
 from .layout import (
     DIMS as DIMS,
+)
+from .layout import (
+    KEY as KEY,
+)
+from .layout import (
+    ROOT_KEY as ROOT_KEY,
 )
 from .layout import (
     ChunkName as ChunkName,
@@ -64,12 +94,6 @@ from .metadata import (
     ABOUT as ABOUT,
 )
 from .metadata import (
-    KEY as KEY,
-)
-from .metadata import (
-    ROOT_KEY as ROOT_KEY,
-)
-from .metadata import (
     Contents as Contents,
 )
 from .metadata import (
@@ -91,9 +115,6 @@ from .metadata import (
     read_order as read_order,
 )
 from .metadata import (
-    read_settings as read_settings,
-)
-from .metadata import (
     read_shard as read_shard,
 )
 from .metadata import (
@@ -104,12 +125,6 @@ from .metadata import (
 )
 from .metadata import (
     restated as restated,
-)
-from .metadata import (
-    settings_of as settings_of,
-)
-from .metadata import (
-    stated_scale as stated_scale,
 )
 from .metadata import (
     told as told,

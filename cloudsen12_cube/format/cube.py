@@ -1,20 +1,217 @@
-"""cube."""
+"""A cube on disk, opened without xarray: its settings, layouts, catalogue and records.
+
+Everything that reads a cube other than through an xarray tree begins here. Opening reads one object, the root's
+``zarr.json``; the catalogue and the records are read when they are asked for.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.errors import DestinationError, StoreError
-from cloudsen12_cube.format.layout import ProductLayout, layout_of
-from cloudsen12_cube.format.metadata import KEY, ROOT_KEY, read_table, settings_of, stated_scale
-from cloudsen12_cube.storage import ObjectStore, open_store
+from cloudsen12_cube.format.layout import (
+    KEY,
+    ROOT_KEY,
+    ProductLayout,
+    array_path,
+    check_version,
+    layout_of,
+    records_path,
+)
+from cloudsen12_cube.format.record import ShardRecord, agreeing, load
+from cloudsen12_cube.schema import LAYERS, ProductName
+from cloudsen12_cube.storage import ObjectStore, each, open_store
+
+State = Literal["creating", "converting", "final"]
+"""What the last run has said of itself: no metadata yet; shards are being written; finished."""
 
 
+@dataclass(frozen=True)
+class StoredCube:
+    """A cube on disk. Made by `open_stored_cube`."""
+
+    store: ObjectStore
+    document: Mapping[str, Any]
+    """The root's ``zarr.json``."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The root attribute ``cloudsen12``."""
+        settings: dict[str, Any] = self.document["attributes"][KEY]
+        return settings
+
+    @property
+    def state(self) -> str:
+        """``creating``, ``converting`` or ``final``."""
+        return str(self.settings.get("state"))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the root other than the settings."""
+        return {name: value for name, value in self.document["attributes"].items() if name != KEY}
+
+    @property
+    def full_scale(self) -> int | None:
+        """Full scale of CD-FCNN's probability, if the cube states it."""
+        nodes = self.document.get("consolidated_metadata", {}).get("metadata", {})
+        flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
+        unscaled = (layer.band for layer in LAYERS if layer.probability and layer.full_scale is None)
+        stated = (flags.get(band, {}).get("valid_max") for band in unscaled)
+        return next((int(scale) for scale in stated if scale), self.settings.get("full_scale"))
+
+    @cached_property
+    def layouts(self) -> dict[ProductName, ProductLayout]:
+        """Product -> its array."""
+        return {product: layout_of(product, row) for product, row in self.settings["products"].items()}
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """ROIs as they lie on disk; empty while the cube is being created.
+
+        Raises
+        ------
+        StoreError
+            If the array of the ROIs is damaged.
+        """
+        from cloudsen12_cube.format.metadata import read_order  # imports zarr
+
+        return () if self.state == "creating" else read_order(self.store.root, self.store.access)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Catalogue, a row a patch in the order of the disk; empty while the cube is being created.
+
+        Raises
+        ------
+        StoreError
+            If one of its arrays is damaged.
+        """
+        from cloudsen12_cube.format.metadata import read_table
+
+        return pd.DataFrame() if self.state == "creating" else read_table(self.store.root, self.store.access)[1]
+
+    @property
+    def patches(self) -> int:
+        """Patches that the cube has, or is to have while it is being created."""
+        return int(self.settings.get("patches", 0)) if self.state == "creating" else len(self.table)
+
+    @cached_property
+    def status(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Product -> what readers see of its patches, (roi, time) in the order of the disk: 0, 1 or 2."""
+        from cloudsen12_cube.format.metadata import read_status
+
+        return read_status(self.store.root, self.layouts, self.store.access)
+
+    @cached_property
+    def listed(self) -> ObjectStore:
+        """The store with its objects listed once, so that asking for the size of each costs no request."""
+        return self.store.listed()
+
+    def record(self, product: str, roi_id: str) -> ShardRecord | None:
+        """Read the record of an ROI; None if there is none, or it is damaged."""
+        return load(self.store, product, roi_id)
+
+    def records(self, product: ProductName) -> Iterator[tuple[str, ShardRecord | None]]:
+        """Yield each ROI and its record; None where there is none, or the shard is not as long as it says.
+
+        While the cube is being created, the ROIs are those that have a record.
+        """
+        layout, rois = self.layouts[product], self.order or self._recorded(product)
+
+        def read(roi_id: str) -> ShardRecord | None:
+            record = load(self.listed, product, roi_id)
+            size = record and (self.listed.size(layout.place(record.index)[0]) or 0)
+            return record if record and size == record.size else None
+
+        found = each(self.listed, read, rois)
+        shared = layout.form.rois_per_shard
+        yield from zip(rois, found if shared == 1 else agreeing(list(found), shared), strict=True)
+
+    def _recorded(self, product: str) -> tuple[str, ...]:
+        return tuple(name.removesuffix(".json") for name in self.store.names(records_path(product)))
+
+
+def open_stored_cube(place: str | os.PathLike[str] | ObjectStore, least: State = "converting") -> StoredCube:
+    """Open a cube without xarray.
+
+    Parameters
+    ----------
+    place : path, URL, `Url` or ObjectStore
+        Where the cube lies.
+    least : {"creating", "converting", "final"}
+        State that it must have reached: ``creating`` takes a cube that has nothing but settings and perhaps records,
+        ``converting`` one whose catalogue is there, and ``final`` a finished one.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube at the place, or it has not got so far.
+    """
+    store = open_store(place) if isinstance(place, str | os.PathLike) else place
+    cube = find_stored_cube(store)
+    if cube is None:
+        raise StoreError(f"{store.root} is no cube: there is no {ROOT_KEY} in it")
+    if cube.state == "creating" and least != "creating":
+        raise StoreError(
+            f"{store.root} is being created, or its creation was cut short: run the same convert command again"
+        )
+    if least == "final" and cube.state != "final":
+        raise StoreError(f"{store.root} is not finished: end its conversion first, by the same command or `finalise`")
+    return cube
+
+
+def find_stored_cube(store: ObjectStore) -> StoredCube | None:
+    """Open the cube in a store, whatever its state; None if there is no root object.
+
+    Raises
+    ------
+    StoreError
+        If the root is that of something else, or of a cube that another release laid out.
+    """
+    root = store.get(ROOT_KEY)
+    return None if root is None else StoredCube(store, read_root(root, store.root))
+
+
+def read_root(data: bytes, place: str) -> dict[str, Any]:
+    """Read the root object of a cube.
+
+    Raises
+    ------
+    StoreError
+        If it is no Zarr v3 group, or one that is no cube of CloudSEN12.
+    """
+    try:
+        document: dict[str, Any] = json.loads(data)
+        settings = document["attributes"][KEY]
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(
+            f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}"
+        ) from None
+    if not isinstance(settings, dict):
+        raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    check_version(settings, place)
+    return document
+
+
+def is_cube(place: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a cube at a place, finished or not, of this release or another."""
+    try:
+        root = open_store(place).get(ROOT_KEY)
+        return root is not None and KEY in json.loads(root)["attributes"]
+    except (DestinationError, ValueError, KeyError, TypeError):
+        return False
+
+
+# What stands below serves rooms that do not use StoredCube yet, and goes with its last use.
 @dataclass(frozen=True)
 class SourceCube:
     """A finished cube."""
@@ -22,43 +219,41 @@ class SourceCube:
     place: ObjectStore
     settings: dict[str, Any]
     order: tuple[str, ...]
-    """ROIs as they lie on disk."""
     table: pd.DataFrame
-    """Its catalogue, a row a patch."""
     attributes: dict[str, Any]
-    """Of its root."""
     scale: int | None
-    """Full scale of CD-FCNN's probability, if it knows it."""
 
     @property
-    def layouts(self) -> dict[str, ProductLayout]:
+    def layouts(self) -> dict[ProductName, ProductLayout]:
         """Product -> its array."""
         return {product: layout_of(product, row) for product, row in self.settings["products"].items()}
 
 
-def is_cube(source: str | os.PathLike[str]) -> bool:
-    """Tell whether there is a cube at a place, finished or not."""
-    try:
-        root = open_store(source).get(ROOT_KEY)
-        return root is not None and KEY in json.loads(root)["attributes"]
-    except (DestinationError, ValueError, KeyError, TypeError):
-        return False
-
-
 def open_source_cube(source: str | os.PathLike[str]) -> SourceCube:
-    """Open a cube to make another one from it.
+    """Open a cube to make another one from it."""
+    cube = open_stored_cube(source, "final")
+    return SourceCube(cube.store.portable(), cube.settings, cube.order, cube.table, cube.attributes, cube.full_scale)
 
-    Raises
-    ------
-    StoreError
-        If it is not finished.
-    """
-    place = open_store(source)
-    root = place.get(ROOT_KEY)
-    settings = settings_of(root, place.root)
-    if settings.get("state") != "final" or root is None:
-        raise StoreError(f"{place.root} is not finished: end its conversion first, by the same command or `finalise`")
-    order, table = read_table(place.root, place.access)
-    document = json.loads(root)
-    attributes = {name: value for name, value in document["attributes"].items() if name != KEY}
-    return SourceCube(place.portable(), settings, order, table, attributes, stated_scale(root))
+
+def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
+    """Read the settings of a cube."""
+    settings: dict[str, Any] = read_root(root_object, place)["attributes"][KEY]
+    return settings
+
+
+def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
+    """Read the settings of a cube whose catalogue is there."""
+    if root_object is None:
+        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
+    settings = read_settings(root_object, place)
+    if settings.get("state") == "creating":
+        raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
+    return settings
+
+
+def stated_scale(root_object: bytes) -> int | None:
+    """Full scale of CD-FCNN's probabilities as the root of a cube states it, or None."""
+    nodes = json.loads(root_object).get("consolidated_metadata", {}).get("metadata", {})
+    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
+    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
+    return next((int(scale) for scale in told if scale), None)

@@ -17,6 +17,10 @@ from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format.codec import BLOCKS, LEVELS, CodecName
 from cloudsen12_cube.schema import ProductName, bands_of
 
+ROOT_KEY = "zarr.json"
+KEY = "cloudsen12"
+"""Root attribute that holds the settings: a store without it is no cube of CloudSEN12."""
+
 LAYOUT_VERSION = 1
 """Of a cube with the default layout."""
 

@@ -26,7 +26,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.format.codec import BLOCKS
-from cloudsen12_cube.format.layout import DEFAULT, DIMS, Layout, ProductLayout, array_path, check_version, roi_chunk
+from cloudsen12_cube.format.layout import DEFAULT, DIMS, KEY, ROOT_KEY, Layout, ProductLayout, array_path, roi_chunk
 from cloudsen12_cube.format.record import STATUS
 from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
 from cloudsen12_cube.storage import NOTHING, RemoteStore, StorageConfig, is_url
@@ -184,10 +184,6 @@ def label_flags(scale: int | None) -> dict[str, Any]:
 
 
 _LICENSE: Any = zarr_cm.license.create_convention_attrs(spdx="CC-BY-4.0")
-
-ROOT_KEY = "zarr.json"
-KEY = "cloudsen12"
-"""Root attribute that holds the settings: a store without it is no cube of ours."""
 
 
 @dataclass(frozen=True)
@@ -397,50 +393,6 @@ def reference_codec(layout: ProductLayout) -> ShardingCodec:
         codecs=[BytesCodec(), *_codecs(layout.form)],
         subchunk_write_order="lexicographic",
     )
-
-
-def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
-    """Read the settings of a cube from its root object.
-
-    Raises
-    ------
-    StoreError
-        If the object is no Zarr v3 group, or one that is no cube of CloudSEN12.
-    """
-    try:
-        settings = json.loads(root_object)["attributes"][KEY]
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(
-            f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}"
-        ) from None
-    if not isinstance(settings, dict):
-        raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
-    check_version(settings, place)
-    return settings
-
-
-def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
-    """Read the settings of a cube that can be looked into.
-
-    Raises
-    ------
-    StoreError
-        If there is no cube, or one whose metadata are not all there yet.
-    """
-    if root_object is None:
-        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root_object, place)
-    if settings.get("state") == "creating":
-        raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
-    return settings
-
-
-def stated_scale(root_object: bytes) -> int | None:
-    """Full scale of CD-FCNN's probabilities as the root of a cube states it, or None."""
-    nodes = json.loads(root_object).get("consolidated_metadata", {}).get("metadata", {})
-    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
-    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
-    return next((int(scale) for scale in told if scale), None)
 
 
 def zarr_store(root: str, access: StorageConfig = NOTHING) -> Any:

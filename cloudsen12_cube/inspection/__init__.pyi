@@ -16,16 +16,10 @@ from .accepted import (
     read_choices as read_choices,
 )
 from .completeness import (
-    RecordIndex as RecordIndex,
-)
-from .completeness import (
     Status as Status,
 )
 from .completeness import (
     look as look,
-)
-from .completeness import (
-    open_record_index as open_record_index,
 )
 from .completeness import (
     outdated as outdated,

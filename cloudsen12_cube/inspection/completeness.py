@@ -9,31 +9,23 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import pandas as pd
+from dataclasses import dataclass, replace
 
 from cloudsen12_cube.archive import Archive, Decoder, PatchFiles, build, open_archive
-from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
+from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.format import (
     DONE,
     FAILED,
-    ROOT_KEY,
     Fault,
     PatchRecord,
     ShardRecord,
     Source,
+    StoredCube,
     faults_of,
-    object_key,
-    read_settings,
-    read_table,
-    records_path,
+    open_stored_cube,
 )
-from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.schema import ProductName, Selection, catalogue, files_of
-from cloudsen12_cube.storage import ObjectStore, each, open_store
 
 
 @dataclass(frozen=True)
@@ -133,58 +125,6 @@ class Status:
         return 1 if begun or unfinished or self.missing or self.changes or self.new_rois else 0
 
 
-@dataclass(frozen=True)
-class RecordIndex:
-    """Everything that the records of a cube say, and what they should speak of."""
-
-    sink: ObjectStore
-    settings: dict[str, Any]
-    order: tuple[str, ...]
-    """ROIs as they lie on disk; none as long as the cube is being created."""
-    patches: int
-    """Patches that the cube is to have."""
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """The cube's catalogue, a row a patch."""
-
-    def records(self, product: str) -> Iterator[tuple[str, ShardRecord | None]]:
-        """Yield each ROI and its record, None where there is none or its shard is not what it says."""
-        rois = list(self.order or self._found(product))
-        found = each(self.sink, lambda roi: self._whole(product, roi), rois)
-        shared = self.rois_per_shard(product)
-        yield from zip(rois, found if shared == 1 else records.agreeing(list(found), shared), strict=True)
-
-    def rois_per_shard(self, product: str) -> int:
-        """ROIs that share an object."""
-        return int(self.settings["products"][product]["shard"][0])
-
-    def _whole(self, product: str, roi: str) -> ShardRecord | None:
-        record = records.load(self.sink, product, roi)
-        whole = record and (self.sink.size(object_key(self.settings, product, record.index)) or 0) == record.size
-        return record if whole else None
-
-    def _found(self, product: str) -> list[str]:
-        return [name.removesuffix(".json") for name in self.sink.names(records_path(product))]
-
-
-def open_record_index(cube: str | os.PathLike[str]) -> RecordIndex:
-    """Open the records of a cube; one that is being created has them, too.
-
-    Raises
-    ------
-    StoreError
-        If there is no cube at the place.
-    """
-    sink = open_store(cube)
-    root = sink.get(ROOT_KEY)
-    if root is None:
-        raise StoreError(f"{sink.root} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root, sink.root)
-    if settings.get("state") == "creating":
-        return RecordIndex(sink.listed(), settings, (), int(settings.get("patches", 0)))
-    order, table = read_table(sink.root, sink.access)
-    return RecordIndex(sink.listed(), settings, order, len(table), table)
-
-
 def status(
     cube: str | os.PathLike[str], source: str | os.PathLike[str] | None = None, checksum: bool = False
 ) -> Status:
@@ -205,36 +145,36 @@ def status(
     """
     if checksum and source is None:
         raise CubeError("checksums are compared with an archive: give a source, too")
-    ledger = open_record_index(cube)
-    found = look(ledger)
+    stored = open_stored_cube(cube, "creating")
+    found = look(stored)
     if source is None:
         return found
     archive = open_archive(source)
-    changed = (*_changes(ledger, archive, checksum), *_changed_gaps(ledger, archive))
-    return replace(found, changes=changed, new_rois=_new_rois(ledger, archive))
+    changed = (*_changes(stored, archive, checksum), *_changed_gaps(stored, archive))
+    return replace(found, changes=changed, new_rois=_new_rois(stored, archive))
 
 
-def look(ledger: RecordIndex) -> Status:
+def look(cube: StoredCube) -> Status:
     """Sum up the records."""
-    accepted = frozenset(gap.key for gap in accept.in_settings(ledger.settings))
+    accepted = frozenset(gap.key for gap in accept.in_settings(cube.settings))
     rows, missing, faulty = [], [], []
-    for product in ledger.settings["products"]:
+    for product, layout in cube.layouts.items():
         codes: Counter[str] = Counter()
         sizes: dict[int, int] = {}
-        for roi, record in ledger.records(product):
+        for roi, record in cube.records(product):
             if record is None:
                 missing.append((product, roi))
                 continue
-            sizes[record.index // ledger.rois_per_shard(product)] = record.size
+            sizes[record.index // layout.form.rois_per_shard] = record.size
             codes.update(_words(record, accepted))
             if record.faults:
                 faulty.append(record.without_sources())
-        rest = max(ledger.patches - codes["done"] - codes["failed"] - codes["accepted"], 0)
+        rest = max(cube.patches - codes["done"] - codes["failed"] - codes["accepted"], 0)
         stored = sum(sizes.values())
         rows.append(ProductStatus(product, codes["done"], rest, codes["failed"], codes["accepted"], stored))
-    state = str(ledger.settings.get("state"))
+    state = cube.state
     faults = tuple(fault for fault in faults_of(faulty) if accept.key_of(fault) not in accepted)
-    return Status(ledger.sink.root, state, tuple(rows), tuple(missing), faults)
+    return Status(cube.store.root, state, tuple(rows), tuple(missing), faults)
 
 
 def _words(record: ShardRecord, accepted: frozenset[accept.Key]) -> Iterator[str]:
@@ -247,9 +187,9 @@ def _words(record: ShardRecord, accepted: frozenset[accept.Key]) -> Iterator[str
             yield "failed"
 
 
-def _changes(ledger: RecordIndex, archive: Archive, checksum: bool) -> Iterator[Change]:
-    for product in ledger.settings["products"]:
-        for roi, record in ledger.records(product):
+def _changes(cube: StoredCube, archive: Archive, checksum: bool) -> Iterator[Change]:
+    for product in cube.layouts:
+        for roi, record in cube.records(product):
             for patch in record.patches if record else ():
                 if patch.status == DONE:
                     files = archive.patches.get((roi, patch.s2_id_gee))
@@ -272,20 +212,20 @@ def _read(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[C
             yield Change(source.path, f"sha256 {digest[:12]}...", f"{source.sha256[:12]}...")
 
 
-def _changed_gaps(ledger: RecordIndex, archive: Archive) -> Iterator[Change]:
-    for gap in sorted(accept.in_settings(ledger.settings)):
+def _changed_gaps(cube: StoredCube, archive: Archive) -> Iterator[Change]:
+    for gap in sorted(accept.in_settings(cube.settings)):
         now = accept.size_of(archive, gap.key)
         if now != gap.size:
             yield Change(gap.path, f"{now} bytes", f"{gap.size} bytes, a gap that was accepted")
 
 
-def _new_rois(ledger: RecordIndex, archive: Archive) -> tuple[str, ...]:
-    asked = ledger.settings["selection"]
+def _new_rois(cube: StoredCube, archive: Archive) -> tuple[str, ...]:
+    asked = cube.settings["selection"]
     selection = Selection(tuple(asked["where"]), asked["bbox"] and tuple(asked["bbox"]), tuple(asked["rois"]))
-    table = build(archive.table()[1], ledger.settings["test_meaning"])
+    table = build(archive.table()[1], cube.settings["test_meaning"])
     try:
         rois = catalogue.select(table, selection).rois
     except SelectionError:  # what was selected is gone, and each of its files is named as such
         return ()
-    known = set(ledger.order)
+    known = set(cube.order)
     return tuple(roi for roi in rois if roi not in known)

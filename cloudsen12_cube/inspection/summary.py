@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from cloudsen12_cube.format import DONE, FAILED, ROOT_KEY, object_key, read_table, settings_of
-from cloudsen12_cube.format import record as records
-from cloudsen12_cube.storage import ObjectStore, each, is_url, open_store
+from cloudsen12_cube.format import DONE, FAILED, ProductLayout, StoredCube, open_stored_cube
+from cloudsen12_cube.schema import ProductName
+from cloudsen12_cube.storage import each, is_url
 
 _INDEX_ENTRY, _CHECKSUM = 16, 4
 
@@ -148,38 +148,35 @@ def info(cube: str | os.PathLike[str]) -> Info:
     StoreError
         If there is no cube at the place.
     """
-    sink = open_store(cube)
-    settings = settings_of(sink.get(ROOT_KEY), sink.root)
-    order, table = read_table(sink.root, sink.access)
-    sink = sink.listed()
-    products = tuple(_state(sink, p, settings, order, len(table)) for p in settings["products"])
-    counts = {name: dict(sorted(Counter(table[name]).items())) for name in _COUNTED}
-    sheet = costs({state.product: _stored(state, settings["products"][state.product]) for state in products})
-    return Info(sink.root, settings, len(order), len(table), products, counts, sheet if is_url(sink.root) else ())
+    stored = open_stored_cube(cube)
+    products = tuple(_state(stored, product) for product in stored.layouts)
+    counts = {name: dict(sorted(Counter(stored.table[name]).items())) for name in _COUNTED}
+    sheet = costs(
+        {row.product: _stored(row, layout) for row, layout in zip(products, stored.layouts.values(), strict=True)}
+    )
+    place, shape = stored.store.root, (len(stored.order), stored.patches)
+    return Info(place, stored.settings, *shape, products, counts, sheet if is_url(place) else ())
 
 
-def _stored(state: ProductState, layout: dict[str, Any]) -> Stored:
-    _, times, bands, _, _ = state.shape
-    form = (layout["shard"][0], layout["chunk"][2] > 1)
-    return Stored(times, bands, state.shards, state.done, state.bytes, *form)
+def _stored(state: ProductState, layout: ProductLayout) -> Stored:
+    whole = layout.form.chunk == "bands"
+    sizes = layout.times, len(layout.bands), state.shards, state.done, state.bytes
+    return Stored(*sizes, layout.form.rois_per_shard, whole)
 
 
-def _state(
-    sink: ObjectStore, product: str, settings: dict[str, Any], order: tuple[str, ...], patches: int
-) -> ProductState:
+def _state(cube: StoredCube, product: ProductName) -> ProductState:
     status: Counter[int] = Counter()
     sizes: dict[str, int] = {}
-    notes = 0
-    for index, record in enumerate(each(sink, lambda roi: records.load(sink, product, roi), order)):
+    notes, layout, store = 0, cube.layouts[product], cube.listed
+    for index, record in enumerate(each(store, lambda roi: cube.record(product, roi), cube.order)):
         if record is not None:
             status.update(patch.status for patch in record.patches)
-            key = object_key(settings, product, index)
-            sizes[key] = sink.size(key) or 0
+            key = layout.place(index)[0]
+            sizes[key] = store.size(key) or 0
             notes += 1
     size, shards = sum(sizes.values()), sum(map(bool, sizes.values()))
-    layout = settings["products"][product]
-    shape = (len(order), *layout["shard"][1:])
-    raw = math.prod(shape) * np.dtype(layout["dtype"]).itemsize
-    missing = patches - status[DONE] - status[FAILED]
+    shape = layout.shape(len(cube.order))
+    raw = math.prod(shape) * np.dtype(layout.dtype).itemsize
+    missing = cube.patches - status[DONE] - status[FAILED]
     counts = (status[DONE], status[FAILED], missing)
-    return ProductState(product, shape, layout["dtype"], *counts, size, raw, notes + shards, shards)
+    return ProductState(product, shape, layout.dtype, *counts, size, raw, notes + shards, shards)

@@ -18,10 +18,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -33,54 +32,23 @@ from cloudsen12_cube.archive import Archive, PatchFiles, open_archive
 from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
 from cloudsen12_cube.format import (
     DONE,
-    ROOT_KEY,
     PatchRecord,
+    ProductLayout,
     ShardRecord,
+    StoredCube,
     damaged_tables,
     is_cube,
-    object_key,
+    open_stored_cube,
     read_shard,
-    read_status,
-    read_table,
-    settings_of,
 )
-from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection.accepted import in_settings, key_of
-from cloudsen12_cube.schema import BY_NAME, UNKNOWN, band_name, canonical, files_of
-from cloudsen12_cube.storage import ObjectStore, open_store
+from cloudsen12_cube.schema import BY_NAME, UNKNOWN, ProductName, band_name, canonical, files_of
 
 _KEY = ["roi_id", "s2_id_gee"]
 _COUNTED_ANEW = {"time", *_KEY}
 
 
-@dataclass(frozen=True)
-class Other:
-    """A cube to compare with."""
-
-    place: ObjectStore
-    settings: dict[str, Any]
-
-    @cached_property
-    def _read(self) -> tuple[tuple[str, ...], pd.DataFrame]:
-        return read_table(self.place.root, self.place.access)
-
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """Its catalogue by patch."""
-        return self._read[1].set_index(_KEY, drop=False)
-
-    @cached_property
-    def disk(self) -> dict[str, int]:
-        """ROI -> position on disk."""
-        return {roi: index for index, roi in enumerate(self._read[0])}
-
-    @cached_property
-    def status(self) -> dict[str, Any]:
-        """Product -> (roi, time) of 0 absent, 1 done, 2 failed."""
-        return read_status(self.place.root, self.settings["products"], self.place.access)
-
-
-def compare_tables(table: pd.DataFrame, other: Other) -> tuple[int, list[str]]:
+def compare_tables(cube: StoredCube, other: StoredCube) -> tuple[int, list[str]]:
     """Compare the catalogue of a cube with that of another.
 
     Returns
@@ -90,17 +58,18 @@ def compare_tables(table: pd.DataFrame, other: Other) -> tuple[int, list[str]]:
     differences : list of str
     """
     compared, differences = 0, []
-    for record in table.to_dict("records"):
+    rows, place = other.table.set_index(_KEY, drop=False), other.store.root
+    for record in cube.table.to_dict("records"):
         key = record["roi_id"], record["s2_id_gee"]
-        if key not in other.rows.index:
-            differences.append(f"metadata of {key[0]}/{key[1]}: in the cube, but not in {other.place.root}")
+        if key not in rows.index:
+            differences.append(f"metadata of {key[0]}/{key[1]}: in the cube, but not in {place}")
             continue
-        theirs = other.rows.loc[key]
+        theirs = rows.loc[key]
         for name in (str(name) for name in record if name not in _COUNTED_ANEW):
             compared += 1
             if not _same_shard(record[name], theirs.get(name)):
                 found, expected = f"{name} is {record[name]!r}", f"{theirs.get(name)!r}"
-                differences.append(f"metadata of {key[0]}/{key[1]}: {found}, {other.place.root} says {expected}")
+                differences.append(f"metadata of {key[0]}/{key[1]}: {found}, {place} says {expected}")
     return compared, differences
 
 
@@ -108,53 +77,47 @@ def _same_shard(a: Any, b: Any) -> bool:
     return bool(a == b) or bool(pd.isna(a) and pd.isna(b))
 
 
-def compare_pixels(
-    place: ObjectStore, product: str, index: int, rows: pd.DataFrame, status: Any, other: Other
-) -> tuple[int, list[str]]:
-    """Compare the patches of one ROI and product with those of another cube.
+def compare_pixels(cube: StoredCube, other: StoredCube, chosen: Sequence[int]) -> Iterator[Verification]:
+    """Compare the patches of some ROIs with those of another cube.
 
     Parameters
     ----------
-    place : Place
-    product : str
-    index : int
-        Position of the ROI on disk.
-    rows : pandas.DataFrame
-        Its patches.
-    status : numpy.ndarray of uint8, shape (time,)
-    other : Other
-
-    Returns
-    -------
-    compared : int
-        Pixels.
-    differences : list of str
+    cube, other : StoredCube
+    chosen : sequence of int
+        Positions of the ROIs on disk.
     """
-    roi = str(rows["roi_id"].iloc[0])
-    if product not in other.settings["products"] or roi not in other.disk:
-        return 0, [f"{product} of {roi}: not in {other.place.root}"]
-    try:
-        mine = read_shard(place.root, product, index, place.access)
-        theirs = read_shard(other.place.root, product, other.disk[roi], other.place.access)
-    except RemoteError:
-        raise
-    except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
-        return 0, [f"{product} of {roi}: cannot be read ({error})"]
-    found = list(_patches(product, rows, other, (mine, status), theirs))
-    return mine[: len(rows)].size, found
+    disk = {roi: index for index, roi in enumerate(other.order)}
+    times = other.table.set_index(_KEY)["time"]
+    groups = dict(list(cube.table.groupby("roi_id", sort=False)))
+    for product in cube.layouts:
+        for index in chosen:
+            roi = cube.order[index]
+            name = f"{product} of {roi}"
+            if product not in other.layouts or roi not in disk:
+                yield Verification(0, 0, differences=(f"{name}: not in {other.store.root}",))
+                continue
+            try:
+                mine, theirs = _pixels_of(cube, product, index), _pixels_of(other, product, disk[roi])
+            except RemoteError:
+                raise
+            except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
+                yield Verification(0, 0, differences=(f"{name}: cannot be read ({error})",))
+                continue
+            found = []
+            for image, time in zip(groups[roi]["s2_id_gee"], groups[roi]["time"], strict=True):
+                if (roi, image) not in times.index:
+                    continue  # the catalogues' difference says so
+                when = int(times.loc[roi, image])
+                status, stated = cube.status[product][index, time], other.status[product][disk[roi], when]
+                if status != stated:
+                    found.append(f"{name}/{image}: status {status}, in {other.store.root} {stated}")
+                elif not _equal(mine[time], theirs[when]):
+                    found.append(f"{name}/{image}: differs from {other.store.root}")
+            yield Verification(0, 0, mine[: len(groups[roi])].size, differences=tuple(found))
 
 
-def _patches(product: str, rows: pd.DataFrame, other: Other, mine: tuple[Any, Any], theirs: Any) -> Iterator[str]:
-    pixels, status = mine
-    for roi, image, time in zip(rows["roi_id"], rows["s2_id_gee"], rows["time"], strict=True):
-        if (roi, image) not in other.rows.index:
-            continue  # the catalogues' difference says so
-        name, when = f"{product} of {roi}/{image}", int(other.rows.loc[(roi, image), "time"])
-        stated = int(other.status[product][other.disk[roi], when])
-        if status[time] != stated:
-            yield f"{name}: status {status[time]}, in {other.place.root} {stated}"
-        elif not np.array_equal(pixels[time], theirs[when], equal_nan=pixels.dtype.kind == "f"):
-            yield f"{name}: differs from {other.place.root}"
+def _pixels_of(cube: StoredCube, product: str, index: int) -> npt.NDArray[Any]:
+    return read_shard(cube.store.root, product, index, cube.store.access)
 
 
 Row = dict[str, Any]
@@ -302,18 +265,17 @@ def verify(
     """
     if level not in get_args(Level):
         raise CubeError(f"level is {level!r}: give one of {', '.join(get_args(Level))}")
-    sink = open_store(cube)
-    settings = settings_of(sink.get(ROOT_KEY), sink.root)
-    order, table = read_table(sink.root, sink.access)
-    chosen = list(enumerate(order))[:: _SAMPLE if level == "sample" else 1]
-    other = _other(source) if source is not None and is_cube(source) else None
+    stored = open_stored_cube(cube)
+    table = stored.table  # one that is damaged is an error of its own, not a difference
+    chosen = range(0, len(stored.order), _SAMPLE if level == "sample" else 1)
+    other = open_stored_cube(source) if source is not None and is_cube(source) else None
     archive = open_archive(source) if source is not None and other is None else None
-    check = _Check(sink.listed(), level == "index", archive, settings)
-    results = [check.shard(p, i, roi) for p in settings["products"] for i, roi in chosen]
-    values, differences = compare_metadata(archive, table, settings) if archive else (0, [])
+    check = _Check(stored, level == "index", archive)
+    results = [check.shard(product, index) for product in stored.layouts for index in chosen]
+    values, differences = compare_metadata(archive, table, stored.settings) if archive else (0, [])
     if other:
-        values, differences = compare_tables(table, other)
-        results += _compared(sink, settings, table, other, chosen if level != "index" else [])
+        values, differences = compare_tables(stored, other)
+        results += compare_pixels(stored, other, chosen if level != "index" else [])
     return Verification(
         shards=sum(r.shards for r in results),
         shard_bytes=sum(r.shard_bytes for r in results),
@@ -321,85 +283,64 @@ def verify(
         values=values,
         unfinished=sum(r.unfinished for r in results),
         differences=(
-            *damaged_tables(sink.root, sink.access),
+            *damaged_tables(stored.store.root, stored.store.access),
             *(d for r in results for d in r.differences),
             *differences,
         ),
     )
 
 
-def _other(source: str | os.PathLike[str]) -> Other:
-    place = open_store(source)
-    return Other(place, settings_of(place.get(ROOT_KEY), place.root))
-
-
-def _compared(
-    sink: ObjectStore, settings: dict[str, Any], table: pd.DataFrame, other: Other, chosen: list[tuple[int, str]]
-) -> Iterator[Verification]:
-    """Compare the pixels with those of another cube."""
-    groups = dict(list(table.groupby("roi_id", sort=False)))
-    for product, status in read_status(sink.root, settings["products"], sink.access).items():
-        for index, roi in chosen:
-            pixels, found = compare_pixels(sink, product, index, groups[roi], status[index], other)
-            yield Verification(0, 0, pixels, differences=tuple(found))
-
-
 @dataclass(frozen=True)
 class _Check:
-    sink: ObjectStore
+    cube: StoredCube
     index_only: bool
     archive: Archive | None
-    settings: dict[str, Any]
     hashed: dict[str, str] = field(default_factory=dict)
     """Object -> sha256 of those that were read: several ROIs may share one."""
 
-    def shard(self, product: str, index: int, roi: str) -> Verification:
+    def shard(self, product: ProductName, index: int) -> Verification:
         """Check one shard against its record, and against the archive if there is one."""
-        name = f"{product} of {roi}"
-        record = records.load(self.sink, product, roi)
+        roi = self.cube.order[index]
+        name, record = f"{product} of {roi}", self.cube.record(product, roi)
         if record is None:
             return Verification(1, 0, unfinished=1, differences=(f"{name}: never converted, or its record is damaged",))
         unfinished = sum(patch.status != DONE and not self._accepted(patch) for patch in record.patches)
-        size, found = self._object(record, name)
+        size, found = self._object(self.cube.layouts[product].place(record.index)[0], record, name)
         if found or self.archive is None or self.index_only:
             return Verification(1, size, unfinished=unfinished, differences=tuple(found))
-        pixels, differences = self._pixels(self.archive, record, index)
+        pixels, differences = self._pixels(self.archive, record, self.cube.layouts[product], index)
         return Verification(1, size, pixels, 0, unfinished, tuple(differences))
 
     def _accepted(self, patch: PatchRecord) -> bool:
-        known = {gap.key for gap in in_settings(self.settings)} if patch.faults else set()
+        known = {gap.key for gap in in_settings(self.cube.settings)} if patch.faults else set()
         return bool(patch.faults) and all(key_of(fault) in known for fault in patch.faults)
 
-    def _object(self, record: ShardRecord, name: str) -> tuple[int, list[str]]:
-        key = object_key(self.settings, record.product, record.index)
-        size = self.sink.size(key) or 0
+    def _object(self, key: str, record: ShardRecord, name: str) -> tuple[int, list[str]]:
+        size = self.cube.listed.size(key) or 0
         if size != record.size:
             return 0, [f"{name}: {key} has {size} bytes, its record says {record.size}"]
         if self.index_only:
             return 0, []
         read = 0 if key in self.hashed else size
         if key not in self.hashed:
-            self.hashed[key] = hashlib.sha256(self.sink.get(key) or b"").hexdigest()
+            self.hashed[key] = hashlib.sha256(self.cube.store.get(key) or b"").hexdigest()
         return read, [] if self.hashed[key] == record.sha256 else [
             f"{name}: {key} is damaged, its sha256 is not the recorded one"
         ]
 
-    def _pixels(self, archive: Archive, record: ShardRecord, index: int) -> tuple[int, list[str]]:
+    def _pixels(
+        self, archive: Archive, record: ShardRecord, layout: ProductLayout, index: int
+    ) -> tuple[int, list[str]]:
         try:
-            shard = read_shard(self.sink.root, record.product, index, self.sink.access)
+            shard = _pixels_of(self.cube, record.product, index)
         except RemoteError:
             raise
         except Exception as error:  # whatever a damaged shard makes a codec raise is a finding
             return 0, [f"{record.product} of {record.roi_id}: cannot be read ({error})"]
-        fill = _fill(self.settings["products"][record.product])
         differences = []
         for patch in record.patches:
-            differences += list(_patch(archive, record, patch, shard[patch.time], fill))
+            differences += list(_patch(archive, record, patch, shard[patch.time], layout.fill))
         return shard[: len(record.patches)].size, differences
-
-
-def _fill(layout: dict[str, Any]) -> float:
-    return float(layout["fill_value"])
 
 
 def _patch(

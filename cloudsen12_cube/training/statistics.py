@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cloudsen12_cube.dataset import StoredCube, full_scale, open_cube, patch_table, stored_cube
+from cloudsen12_cube.dataset import PatchSource, full_scale, open_cube, patch_table, stored_cube
 from cloudsen12_cube.format import (
     COUNTED,
     BandStatistics,
@@ -119,7 +119,7 @@ def _origin(table: pd.DataFrame, split: str | None) -> StatisticsSource:
     return StatisticsSource(split, table["roi"].nunique(), len(table), now, tool)
 
 
-def _count_bands(stored: StoredCube, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
+def _count_bands(stored: PatchSource, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
     """Count a product; each thread has histograms of a band of its own, so none waits for another."""
     chunks = ChunkReader(stored.objects, stored.layout(product))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -165,7 +165,7 @@ def _planes(chunks: ChunkReader, table: pd.DataFrame, band: int) -> Iterator[npt
             yield plane
 
 
-def _count_classes(tree: Any, stored: StoredCube, table: pd.DataFrame) -> ClassCounts:
+def _count_classes(tree: Any, stored: PatchSource, table: pd.DataFrame) -> ClassCounts:
     chunks = ChunkReader(stored.objects, stored.layout("labels"))
     layers, scales = _layers(tree)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

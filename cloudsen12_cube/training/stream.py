@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import StoredCube, check_resolves, full_scale, patch_table, stored_cube
+from cloudsen12_cube.dataset import PatchSource, check_resolves, full_scale, patch_table, stored_cube
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import BandStatistics, read_bands, read_counts
 from cloudsen12_cube.schema import LAYERS, Asset, ProductName, Superclass, Threshold, assets_of, layer
@@ -41,7 +41,7 @@ Normalise = Literal["raw", "physical", "standard"]
 
 
 def make_parts(
-    stored: StoredCube, inputs: Mapping[str, Sequence[str] | None], normalise: Normalise
+    stored: PatchSource, inputs: Mapping[str, Sequence[str] | None], normalise: Normalise
 ) -> tuple[ChannelGroup, ...]:
     """Find the wanted bands of each product, and how they are scaled."""
     if normalise not in get_args(Normalise):
@@ -49,7 +49,7 @@ def make_parts(
     return tuple(_part(stored, product, bands, normalise) for product, bands in inputs.items())
 
 
-def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> ChannelGroup:
+def _part(stored: PatchSource, product: Any, bands: Sequence[str] | None, normalise: Normalise) -> ChannelGroup:
     layout = stored.layout(product)
     names = [bands] if isinstance(bands, str) else layout.bands if bands is None else list(bands)
     for name in names:
@@ -62,7 +62,7 @@ def _part(stored: StoredCube, product: Any, bands: Sequence[str] | None, normali
 
 
 def _scalings(
-    stored: StoredCube, product: ProductName, names: Sequence[str], normalise: Normalise
+    stored: PatchSource, product: ProductName, names: Sequence[str], normalise: Normalise
 ) -> tuple[Scaling, ...]:
     assets = {asset.band: asset for asset in assets_of(product)}
     if normalise == "physical":
@@ -96,7 +96,7 @@ def pixel_type(parts: Sequence[ChannelGroup]) -> np.dtype[Any]:
 
 def make_target(
     cube: xr.DataTree,
-    stored: StoredCube,
+    stored: PatchSource,
     name: str | None,
     reading: tuple[Superclass | None, Threshold | None, int | None],
 ) -> TargetLayer | None:
@@ -141,7 +141,7 @@ _PROPERTIES = ("difficulty", "cloud_coverage")
 _AT_ONCE = 32  # indices that are read at a time
 
 
-def labelled(table: pd.DataFrame, stored: StoredCube, target: TargetLayer, name: str) -> pd.DataFrame:
+def labelled(table: pd.DataFrame, stored: PatchSource, target: TargetLayer, name: str) -> pd.DataFrame:
     """Keep the patches that have a label in a layer.
 
     The stored class counts tell, if they know all patches; else the shards' indices do, of which a stream needs most
@@ -166,7 +166,7 @@ def _stored(table: pd.DataFrame, target: TargetLayer) -> npt.NDArray[np.bool_]:
 
 
 def weigh(
-    table: pd.DataFrame, weights: Weights, stored: StoredCube, target: str | None
+    table: pd.DataFrame, weights: Weights, stored: PatchSource, target: str | None
 ) -> npt.NDArray[np.float64] | None:
     """Find how often each patch comes, relative to the others; None if each comes once."""
     if weights is None:
