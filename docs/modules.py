@@ -1,113 +1,170 @@
-"""Draw the picture of the modules: ``python docs/modules.py`` writes ``docs/modules.svg``."""
+"""Draw the rooms of the package and their imports: ``python docs/modules.py`` writes ``docs/modules.svg``."""
 
 from __future__ import annotations
 
+import ast
+import textwrap
+from collections import defaultdict
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
-STAGES: tuple[tuple[str, str, str], ...] = (
-    ("words", "bands, classes, properties, errors", "assets classes properties errors redact header"),
-    ("forms", "how each published form is read", "form form_tif form_dat form_taco taco padding"),
-    ("archive", "where a file lies, and its pixels", "listing archive metadata raster grid tif_folder access fetch"),
-    ("catalogue", "one row a patch; conditions on it", "catalogue conditions split"),
-    ("plan", "the shards to make", "plan plan_document place share"),
-    ("read, encode", "a patch checked, a shard's bytes", "patch shard layout codec"),
-    ("commit", "objects, whole or not at all", "sink record tables store bucket lease patient"),
-    (
-        "convert",
-        "each missing shard, once",
-        "convert options opening cube changes accept tally workers cluster finalise report "
-        "origin resharding shared reshard",
-    ),
-    ("subset", "shards from cube to cube", "subset excerpt preview target copying cut provenance"),
-    ("check", "the cube equals its archive", "verify verify_metadata verify_cube status info costs"),
-    (
-        "open",
-        "lazily, from a disk or a bucket",
-        "reader backend lazy clients client_fsspec client_obstore ranges remote_store chunks patches virtual "
-        "virtual_array virtual_chunks planes",
-    ),
-    (
-        "view",
-        "classes, masks, queries, one patch",
-        "accessor array_accessor labels class_view query reflectance patch_view cog footprints rowwise",
-    ),
-    ("look", "pictures and pages", "picture plot plot_accessor plot_evaluation html gallery browse stac stac_items"),
-    ("leave", "a cube as an archive again", "export export_shard export_folder export_note metadata_csv"),
-    (
-        "train",
-        "batches, statistics, predictions",
-        "stream stream_inputs stream_weights samples recipe cutout pipeline explain torch_stream census statistics "
-        "prediction",
-    ),
-    ("evaluate", "counts that add, table 6", "confusion counting evaluation accuracy table_six"),
-    ("ends", "the command line, a small archive", "cli arguments terminal demo testing testing_metadata scene"),
-)
-"""Stage, its idea, its modules, in the order of the data."""
-
 PACKAGE = Path(__file__).resolve().parents[1] / "cloudsen12_cube"
-_WIDTH, _LEFT, _RIGHT, _LINE, _CHIP, _LETTER = 900, 268, 884, 30, 22, 7.0
+WIDTH, GUTTER, GAP, CHANNEL = 900, 60, 12, 38
+"""Width of the picture, of the strip at its right for long arrows, between boxes, and between rows; pixels."""
 
 
-def modules() -> dict[str, list[str]]:
-    """Stage -> its modules, of those that there are."""
-    return {stage: [n for n in names.split() if (PACKAGE / f"{n}.py").exists()] for stage, _, names in STAGES}
+@dataclass(frozen=True)
+class Box:
+    """One room at its place in the picture."""
+
+    name: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> float:
+        """Horizontal centre."""
+        return self.x + self.width / 2
+
+
+def rooms() -> dict[str, list[Path]]:
+    """Room -> its modules; a module of the package itself is a room of one module."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if not room.startswith("__"):
+            found[room].append(path)
+    return found
+
+
+def imports(room: str) -> set[str]:
+    """Other rooms from which a room imports, inside functions, too."""
+    nodes = [node for path in rooms()[room] for node in ast.walk(ast.parse(path.read_text()))]
+    names = {
+        f"{node.module}.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE.name)
+        for alias in node.names
+    }
+    return ({name.split(".")[1] for name in names} & set(rooms())) - {room}
+
+
+def layers(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Rooms by layer: a room is in the first layer after all the rooms that it imports from."""
+    found: list[list[str]] = []
+    placed: set[str] = set()
+    while len(placed) < len(graph):
+        layer = sorted(room for room in graph if room not in placed and graph[room] <= placed)
+        if not layer:
+            raise ValueError(f"rooms import each other: {sorted(set(graph) - placed)}")
+        found.append(layer)
+        placed |= set(layer)
+    return found
+
+
+def arrows(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """List the imports (room, imported room) without those that follow from others."""
+
+    def reachable(room: str) -> set[str]:
+        return graph[room].union(*(reachable(target) for target in graph[room]))
+
+    return [
+        (room, target)
+        for room in sorted(graph)
+        for target in sorted(graph[room])
+        if not any(target in reachable(other) for other in graph[room] - {target})
+    ]
 
 
 def picture() -> str:
-    """Draw it."""
-    there, ideas = modules(), {stage: idea for stage, idea, _ in STAGES}
-    parts, y = [], 16.0
-    for number, (stage, names) in enumerate(there.items()):
-        rows = _rows(names)
-        height = len(rows) * _LINE + 14
-        parts.append(f'<rect class="band{number % 2}" x="0" y="{y:g}" width="{_WIDTH}" height="{height}"/>')
-        parts.append(f'<text class="stage" x="34" y="{y + 20:g}">{stage}</text>')
-        parts.append(f'<text class="idea" x="34" y="{y + 36:g}">{ideas[stage]}</text>')
-        parts.append(f'<circle cx="16" cy="{y + 16:g}" r="4"/>')
-        for row, chips in enumerate(rows):
-            parts += [_chip(name, x, y + 10 + row * _LINE) for name, x in chips]
-        y += height
-    line = f'<path class="flow" d="M16 32V{y - 28:g}"/>'
-    size = f'viewBox="0 0 {_WIDTH} {y + 16:g}" width="{_WIDTH}" height="{y + 16:g}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>Modules by stage</title>'
-    ground = f'<rect class="ground" width="{_WIDTH}" height="{y + 16:g}"/>'
-    return "\n".join([head, f"<style>{_STYLE}</style>", ground, *_ordered(parts, line), "</svg>", ""])
+    """Give the picture as SVG."""
+    graph = {room: imports(room) for room in rooms()}
+    rows, boxes, y = layers(graph), {}, 8.0
+    for row in rows:
+        width = min((WIDTH - GUTTER - GAP * (len(row) - 1)) / len(row), 560)
+        left = 1 + (WIDTH - GUTTER - width * len(row) - GAP * (len(row) - 1)) / 2
+        height = max(_height(room, width) for room in row)
+        for column, room in enumerate(row):
+            boxes[room] = Box(room, left + column * (width + GAP), y, width, height)
+        y += height + CHANNEL
+    parts = [_box(box) for box in boxes.values()]
+    level = {room: number for number, row in enumerate(rows) for room in row}
+    long = [target for room, target in arrows(graph) if level[room] - level[target] > 1]
+    lanes = sorted(set(long), key=level.__getitem__, reverse=True)
+    for room, target in arrows(graph):
+        lane = lanes.index(target) if level[room] - level[target] > 1 else None
+        parts.append(_arrow(boxes[room], boxes[target], lane))
+    return _document(parts, y - CHANNEL + 8)
 
 
-def _ordered(parts: list[str], line: str) -> list[str]:
-    """Put the bands behind the line, and all else before it."""
-    bands = [part for part in parts if part.startswith('<rect class="band')]
-    return [*bands, line, *(part for part in parts if part not in bands)]
+def _text(room: str, width: float) -> tuple[list[str], list[str]]:
+    """Lines of a room's docstring, and lines of its modules."""
+    paths = rooms()[room]
+    first = next((path for path in paths if path.stem == "__init__"), paths[0])
+    sentence = (ast.get_docstring(ast.parse(first.read_text())) or "").split(". ")[0].replace("`", "").rstrip(".") + "."
+    names = " ".join(path.stem for path in paths if path.stem != "__init__" and len(paths) > 1)
+    return textwrap.wrap(sentence, int(width / 6.2)), textwrap.wrap(names, int(width / 7.4), break_on_hyphens=False)
 
 
-def _rows(names: list[str]) -> list[list[tuple[str, float]]]:
-    rows: list[list[tuple[str, float]]] = [[]]
-    x = float(_LEFT)
-    for name in names:
-        width = _width(name)
-        if x + width > _RIGHT:
-            rows.append([])
-            x = float(_LEFT)
-        rows[-1].append((name, x))
-        x += width + 8
-    return rows
+def _height(room: str, width: float) -> float:
+    sentence, names = _text(room, width)
+    return 30 + 14 * len(sentence) + 15 * len(names) + (6 if names else 0)
 
 
-def _width(name: str) -> float:
-    return len(name) * _LETTER + 18
+def _box(box: Box) -> str:
+    sentence, names = _text(box.name, box.width)
+    place = f'x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="5"'
+    lines = [f'<rect class="room" {place}/>', _line("name", box, 18, box.name)]
+    lines += [_line("idea", box, 34 + 14 * row, text) for row, text in enumerate(sentence)]
+    below = 40 + 14 * len(sentence)
+    lines += [_line("module", box, below + 15 * row, text) for row, text in enumerate(names)]
+    return "".join(lines)
 
 
-def _chip(name: str, x: float, y: float) -> str:
-    box = f'<rect class="chip" x="{x:g}" y="{y:g}" width="{_width(name):g}" height="{_CHIP}" rx="4"/>'
-    return f'{box}<text class="name" x="{x + _width(name) / 2:g}" y="{y + 15:g}">{name}</text>'
+def _line(kind: str, box: Box, below: float, text: str) -> str:
+    return f'<text class="{kind}" x="{box.x + 10:g}" y="{box.y + below:g}">{escape(text)}</text>'
+
+
+def _arrow(start: Box, end: Box, lane: int | None) -> str:
+    """Draw an import upwards; one that skips a row runs in the lane of its target, at the right."""
+    top, bottom = start.y, end.y + end.height
+    if lane is None:
+        bend = (top - bottom) / 2
+        return (
+            f'<path class="arrow" d="M{start.middle:g} {top:g}C{start.middle:g} {top - bend:g} '
+            f'{end.middle:g} {bottom + bend:g} {end.middle:g} {bottom + 2:g}"/>'
+        )
+    x, shift = WIDTH - GUTTER + 10 + 10 * lane, 5 * lane
+    route = f"M{start.middle + 24 + 10 * lane:g} {top:g}v{-8 - shift:g}H{x:g}V{bottom + 13 + shift:g}"
+    route += f"H{end.middle + 24:g}V{bottom + 2:g}"
+    return f'<path class="arrow" d="{route}"/>'
+
+
+def _document(parts: list[str], height: float) -> str:
+    size = f'viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>Rooms and their imports</title>',
+            f"<style>{_STYLE}</style>",
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            'orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker></defs>',
+            f'<rect class="ground" width="{WIDTH}" height="{height:g}"/>',
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 _STYLE = (
     "text{font-family:system-ui,sans-serif;fill:#1d1d1f}"
-    ".ground{fill:#fff}.band0{fill:#f4f4f2}.band1{fill:#fff}"
-    ".stage{font-size:14px;font-weight:600}.idea{font-size:11.5px;fill:#6a6a6a}"
-    ".chip{fill:#fff;stroke:#c9c9c6}.name{font:11.5px ui-monospace,Menlo,monospace;text-anchor:middle}"
-    ".flow{stroke:#d55e00;stroke-width:2;fill:none}circle{fill:#d55e00}"
+    ".ground{fill:#fff}.room{fill:#f4f4f2;stroke:#c9c9c6}"
+    ".name{font-size:14px;font-weight:600}.idea{font-size:11.5px;fill:#6a6a6a}"
+    ".module{font:11.5px ui-monospace,Menlo,monospace}"
+    ".arrow{stroke:#d55e00;stroke-width:1.4;fill:none;marker-end:url(#head)}.head{fill:#d55e00}"
 )
 
 if __name__ == "__main__":
