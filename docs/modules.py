@@ -93,7 +93,7 @@ def picture() -> str:
     parts = [_box(box) for box in boxes.values()]
     level = {room: number for number, row in enumerate(rows) for room in row}
     long = [target for room, target in arrows(graph) if level[room] - level[target] > 1]
-    lanes = sorted(set(long), key=level.__getitem__, reverse=True)
+    lanes = sorted(set(long), key=lambda target: (-level[target], target))
     for room, target in arrows(graph):
         lane = lanes.index(target) if level[room] - level[target] > 1 else None
         parts.append(_arrow(boxes[room], boxes[target], lane))
