@@ -139,6 +139,17 @@ def test_mypy() -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_each_room_has_tests_that_import_no_other_test() -> None:
+    """What two files of tests share stands in a helper module of ``tests/``: pytest makes a test file importable by luck."""
+    tests = ROOT / "tests"
+    rooms = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent.parent == PACKAGE}
+    assert len(rooms) > 10
+    for room in rooms:
+        assert list((tests / room).glob("test_*.py")), f"no tests of {room}"
+    for path in tests.rglob("*.py"):
+        assert not [module for module in imports(path) if module.startswith("test_")], path
+
+
 def test_public_names_are_documented() -> None:
     for name in cloudsen12_cube.__all__:
         assert getattr(cloudsen12_cube, name).__doc__, name

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import failed, run
 from conftest import SHARED, needs_shared
 from other_forms import SINGLE, Row, rows_of, write_dats
-from test_cli import failed, run
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.conversion.options import Options

@@ -12,12 +12,12 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import failed, run
 from conftest import SHARED, SIZE, needs_shared
 from hypothesis import given
 from hypothesis import strategies as st
 from other_forms import Padding, Row, rows_of, write_taco
 from s3server import KEYS, PRIVATE
-from test_cli import failed, run
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.archive.taco import OffsetBounds, corners, offset_bounds

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import COMMAND, failed, run
 from conftest import SHARED, needs_shared
 from rich.console import Console
 
@@ -18,23 +19,6 @@ from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.cli.demo import demo
 from cloudsen12_cube.cli.render import duration, size
 from cloudsen12_cube.errors import DestinationError
-
-COMMAND = [sys.executable, "-W", "error", "-m", "cloudsen12_cube"]
-
-
-def run(*arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": str(columns), "TERM": "dumb"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
-    )
-
-
-def failed(result: subprocess.CompletedProcess[str]) -> str:
-    """Check that a command could do nothing and said so in one line."""
-    assert result.returncode == 2, result
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    return result.stderr
 
 
 def test_the_whole_way(archive: Path, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from buckets import files_of, objects, private
+from command_line import failed, run
 from crashes import ONE, SMALL, Killed, assert_true, contents, dying, shown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, resharded
 from s3server import PRIVATE, proxy
-from test_cli import failed, run
-from test_remote import files_of, objects, private
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.conversion.cube_source import write_grouped_shard

@@ -7,14 +7,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
+from buckets import files_of, private
+from command_line import failed, run
 from crashes import ONE, PRODUCTS, SMALL
 from s3server import KEYS, PRIVATE, PUBLIC, Faults, proxy
-from test_cli import failed, run
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import DestinationError, RemoteError
@@ -48,14 +47,6 @@ def oracle(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counted(s3: str) -> Iterator[tuple[str, Faults]]:
     with proxy(s3) as both:
         yield both
-
-
-def files_of(endpoint: str) -> Any:
-    return fsspec.filesystem("s3", **KEYS, endpoint_url=endpoint, use_listings_cache=False)
-
-
-def private(name: str, endpoint: str, client: ClientName = "auto") -> c12.Url:
-    return c12.Url(f"s3://{PRIVATE}/{name}", {**KEYS, "endpoint_url": endpoint}, client)
 
 
 def uploaded(local: Path, name: str, endpoint: str, bucket: str = PRIVATE) -> str:

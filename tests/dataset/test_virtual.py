@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from broken_archive import Broken, rewritten
 from conftest import SHARED, needs_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from s3server import KEYS, PRIVATE, Faults, proxy
-from test_faults import Broken, rewritten
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import ArchiveError, RemoteError, SelectionError, StoreError

@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 import rasterio
 import zarr
+from buckets import files_of as bucket_files
 from conftest import CSV_COLUMNS, SHARED, needs_shared
 from crashes import SMALL
+from exported import contents, tifs
 from hypothesis import given
 from hypothesis import strategies as st
 from rio_cogeo.cogeo import cog_validate
 from s3server import KEYS, PRIVATE
-from test_remote import files_of as bucket_files
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.archive.catalogue import build
@@ -37,14 +38,6 @@ from cloudsen12_cube.schema.properties import PROPERTIES
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 OWN = {TABLE_NAME, NOTE_NAME, JOURNAL}
-
-
-def tifs(folder: Path) -> dict[str, Path]:
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.tif"))}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != JOURNAL}
 
 
 def essence(cube: Path) -> dict[str, bytes]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import COMMAND, failed, run
 from crashes import Killed, dying
-from test_cli import COMMAND, failed, run
-from test_export import contents, tifs
+from exported import contents, tifs
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.archive.geotiff import NOTE_NAME

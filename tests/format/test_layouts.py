@@ -12,7 +12,7 @@ import pytest
 import tensorstore
 import zarr
 from layouts import LAYOUTS, OTHERS, resharded
-from test_specification import Reader, same
+from specification_reader import Reader, same
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.dataset.patches import stored_cube

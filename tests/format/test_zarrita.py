@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import ZARRITA
 from layouts import resharded
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.schema.assets import PRODUCTS
-
-ZARRITA = "zarrita@0.7.5"
 
 
 @pytest.fixture(scope="module")

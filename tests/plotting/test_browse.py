@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+from browsers import CHROMIUM, FLAGS
+from command_line import interruptible
 from PIL import Image
 
 import cloudsen12_cube as c12
@@ -32,8 +34,6 @@ from cloudsen12_cube.plotting import browser as browse
 from cloudsen12_cube.plotting import browser as gallery
 from cloudsen12_cube.plotting import images as picture
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 HOSTILE = "ROI_0001</script><img src=x onerror=\"document.title='broken'\">{{data}}"
 
 
@@ -499,11 +499,6 @@ def test_the_command_writes_a_file(cube: Path, tmp_path: Path, capsys: pytest.Ca
     assert told.startswith(f"{path}: ")
     assert len(told.splitlines()) == 1
     assert path.read_text().startswith("<!doctype html>")
-
-
-def interruptible() -> None:
-    """Undo what a shell does that runs the tests in the background: its children never see an interrupt."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_command_serves_until_it_is_interrupted(cube: Path) -> None:

@@ -24,9 +24,9 @@ import geopandas
 import numpy as np
 import pytest
 import s3fs
+from browsers import CHROMIUM, FLAGS, ZARRITA
+from command_line import interruptible
 from s3server import KEYS, PRIVATE, PUBLIC
-from test_browse import CHROMIUM, FLAGS, interruptible
-from test_zarrita import ZARRITA
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main

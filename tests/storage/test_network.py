@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import files_of
 from crashes import ONE, SMALL
 from s3server import KEYS, PRIVATE, Faults, proxy
-from test_remote import files_of
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import CubeError, RemoteError

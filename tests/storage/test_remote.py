@@ -18,9 +18,10 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from buckets import anonymous, files_of, objects, private
+from command_line import failed, run
 from crashes import ONE, PRODUCTS, SMALL
 from s3server import KEYS, PRIVATE, PUBLIC, Faults, proxy
-from test_cli import failed, run
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
@@ -47,10 +48,6 @@ def local(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def files_of(endpoint: str) -> Any:
-    return fsspec.filesystem("s3", **KEYS, endpoint_url=endpoint, use_listings_cache=False)
-
-
 @pytest.fixture(scope="module")
 def public(s3: str, source: Path) -> str:
     """The archive in the bucket that everybody may read."""
@@ -62,14 +59,6 @@ def public(s3: str, source: Path) -> str:
 def counted(s3: str) -> Iterator[tuple[str, Faults]]:
     with proxy(s3) as both:
         yield both
-
-
-def private(name: str, endpoint: str, client: ClientName = "auto") -> c12.Url:
-    return c12.Url(f"s3://{PRIVATE}/{name}", {**KEYS, "endpoint_url": endpoint}, client)
-
-
-def anonymous(url: str, endpoint: str, client: ClientName = "auto") -> c12.Url:
-    return c12.Url(url, {"anon": True, "endpoint_url": endpoint}, client)
 
 
 @contextmanager
@@ -87,19 +76,6 @@ def web(folder: Path) -> Iterator[str]:
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
-
-
-def objects(place: Path | c12.Url) -> dict[str, bytes]:
-    """Every object of a cube, less the day on which it was made and where its archive lay."""
-    sink = open_store(place)
-    if isinstance(place, Path):
-        keys = [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()]
-    else:
-        keys = [key for key in sink.listed().known or {} if not key.startswith(".writers")]  # type: ignore[attr-defined]
-    settings = json.loads(sink.get("zarr.json") or b"")["attributes"]["cloudsen12"]
-    marks = [settings["created"].encode(), json.dumps(settings["source"]).encode()]
-    found = {key: sink.get(key) or b"" for key in keys}
-    return {key: data.replace(marks[0], b"").replace(marks[1], b"") for key, data in found.items()}
 
 
 @pytest.mark.parametrize("client", CLIENTS)
