@@ -140,7 +140,7 @@ def test_mypy() -> None:
 
 
 def test_each_room_has_tests_that_import_no_other_test() -> None:
-    """What two files of tests share stands in a helper module of ``tests/``: pytest makes a test file importable by luck."""
+    """What two files of tests share stands in a helper module of ``tests/``."""
     tests = ROOT / "tests"
     rooms = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent.parent == PACKAGE}
     assert len(rooms) > 10
