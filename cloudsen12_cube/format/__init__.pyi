@@ -4,10 +4,10 @@ from .codec import (
     CRC as CRC,
 )
 from .codec import (
-    CodecName as CodecName,
-)
-from .codec import (
     decode as decode,
+)
+from .cube import (
+    CubeSettings as CubeSettings,
 )
 from .cube import (
     SourceCube as SourceCube,
@@ -42,6 +42,15 @@ from .cube import (
 from .cube import (
     stated_scale as stated_scale,
 )
+from .document import (
+    Natural as Natural,
+)
+from .document import (
+    load_json as load_json,
+)
+from .document import (
+    parse as parse,
+)
 from .layout import (
     DEFAULT as DEFAULT,
 )
@@ -56,6 +65,9 @@ from .layout import (
 )
 from .layout import (
     ChunkName as ChunkName,
+)
+from .layout import (
+    CodecName as CodecName,
 )
 from .layout import (
     Layout as Layout,
@@ -143,6 +155,9 @@ from .record import (
 )
 from .record import (
     STATUS as STATUS,
+)
+from .record import (
+    AcceptedFailure as AcceptedFailure,
 )
 from .record import (
     Fault as Fault,

@@ -7,19 +7,14 @@ at all. Which codec pays where stands in ``docs/how-to/layouts.md``.
 from __future__ import annotations
 
 import struct
-from typing import Any, Literal
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from numcodecs import Blosc, blosc
 
-CodecName = Literal["zstd", "lz4", "none"]
-LEVELS: dict[CodecName, int] = {"zstd": 1, "lz4": 5, "none": 0}
-"""Level of each codec where none is given; 0 is that of no compression."""
-
-BLOCKS: dict[CodecName, int] = {"zstd": 512 * 1024, "lz4": 256 * 1024, "none": 0}
-"""Blosc's block in bytes; an explicit one is both smaller and faster than the default."""
+from cloudsen12_cube.format.layout import BLOCKS, CodecName
 
 CRC = 4
 """Bytes of a crc32c."""

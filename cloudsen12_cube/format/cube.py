@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.errors import DestinationError, StoreError
+from cloudsen12_cube.format.document import Natural, load_json, parse
 from cloudsen12_cube.format.layout import (
     KEY,
     ROOT_KEY,
@@ -27,12 +28,39 @@ from cloudsen12_cube.format.layout import (
     layout_of,
     records_path,
 )
-from cloudsen12_cube.format.record import ShardRecord, agreeing, load
-from cloudsen12_cube.schema import LAYERS, ProductName
+from cloudsen12_cube.format.record import UNSCALED, AcceptedFailure, ShardRecord, agreeing, load
+from cloudsen12_cube.schema import LAYERS, ProductName, Selection, TestMeaning
 from cloudsen12_cube.storage import ObjectStore, each, open_store
 
 State = Literal["creating", "converting", "final"]
 """What the last run has said of itself: no metadata yet; shards are being written; finished."""
+
+
+@dataclass(frozen=True)
+class CubeSettings:
+    """The root attribute ``cloudsen12``, as far as readers use it; what else stands there is kept as it is."""
+
+    layout_version: int
+    tool: str
+    created: str
+    source: str
+    metadata: str
+    test_meaning: TestMeaning
+    selection: Selection
+    products: dict[ProductName, dict[str, Any]]
+    """Product -> layout, which `layout_of` reads."""
+    state: State
+    patches: Natural = 0
+    """Patches that a cube is to have, stated while it is being created."""
+    accepted: tuple[AcceptedFailure, ...] = ()
+    full_scale: Natural | None = None
+    subsets: tuple[dict[str, Any], ...] = ()
+    resharded_from: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a cube of nothing."""
+        if not self.products:
+            raise ValueError("products is empty, expected at least one")
 
 
 @dataclass(frozen=True)
@@ -42,17 +70,19 @@ class StoredCube:
     store: ObjectStore
     document: Mapping[str, Any]
     """The root's ``zarr.json``."""
+    stated: CubeSettings
+    """Its settings, validated."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The root attribute ``cloudsen12``."""
+        """The settings as they stand in the root."""
         settings: dict[str, Any] = self.document["attributes"][KEY]
         return settings
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """``creating``, ``converting`` or ``final``."""
-        return str(self.settings.get("state"))
+        return self.stated.state
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -62,16 +92,23 @@ class StoredCube:
     @property
     def full_scale(self) -> int | None:
         """Full scale of CD-FCNN's probability, if the cube states it."""
-        nodes = self.document.get("consolidated_metadata", {}).get("metadata", {})
-        flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
-        unscaled = (layer.band for layer in LAYERS if layer.probability and layer.full_scale is None)
-        stated = (flags.get(band, {}).get("valid_max") for band in unscaled)
-        return next((int(scale) for scale in stated if scale), self.settings.get("full_scale"))
+        try:
+            nodes = self.document["consolidated_metadata"]["metadata"]
+            flags = nodes[array_path("labels")]["attributes"]["layers"]
+            return int(next(flags[band]["valid_max"] for band in UNSCALED if flags[band].get("valid_max")))
+        except (KeyError, TypeError, ValueError, StopIteration):  # no labels, or none whose scale is known
+            return self.stated.full_scale
 
     @cached_property
     def layouts(self) -> dict[ProductName, ProductLayout]:
-        """Product -> its array."""
-        return {product: layout_of(product, row) for product, row in self.settings["products"].items()}
+        """Product -> its array.
+
+        Raises
+        ------
+        StoreError
+            If this release cannot read a product's layout.
+        """
+        return {product: layout_of(product, row) for product, row in self.stated.products.items()}
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -102,7 +139,7 @@ class StoredCube:
     @property
     def patches(self) -> int:
         """Patches that the cube has, or is to have while it is being created."""
-        return int(self.settings.get("patches", 0)) if self.state == "creating" else len(self.table)
+        return self.stated.patches if self.state == "creating" else len(self.table)
 
     @cached_property
     def status(self) -> dict[str, npt.NDArray[np.uint8]]:
@@ -126,11 +163,16 @@ class StoredCube:
         While the cube is being created, the ROIs are those that have a record.
         """
         layout, rois = self.layouts[product], self.order or self._recorded(product)
+        position = {roi: index for index, roi in enumerate(self.order)}
 
         def read(roi_id: str) -> ShardRecord | None:
             record = load(self.listed, product, roi_id)
-            size = record and (self.listed.size(layout.place(record.index)[0]) or 0)
-            return record if record and size == record.size else None
+            if record is None or record.index != position.get(roi_id, record.index):
+                return None
+            if any(patch.time >= layout.times for patch in record.patches):
+                return None
+            size = self.listed.size(layout.place(record.index)[0]) or 0
+            return record if size == record.size else None
 
         found = each(self.listed, read, rois)
         shared = layout.form.rois_per_shard
@@ -178,7 +220,19 @@ def find_stored_cube(store: ObjectStore) -> StoredCube | None:
         If the root is that of something else, or of a cube that another release laid out.
     """
     root = store.get(ROOT_KEY)
-    return None if root is None else StoredCube(store, read_root(root, store.root))
+    if root is None:
+        return None
+    document = read_root(root, store.root)
+    settings = document["attributes"][KEY]
+    known = {field.name for field in fields(CubeSettings)}  # a newer release may state more
+    try:
+        stated = parse(CubeSettings, {name: value for name, value in settings.items() if name in known})
+    except ValueError as error:
+        raise StoreError(
+            f"{store.root}: the attribute {KEY!r} of {ROOT_KEY} is damaged, {error}: restore the file from a copy, or "
+            "convert again into a new place"
+        ) from None
+    return StoredCube(store, document, stated)
 
 
 def read_root(data: bytes, place: str) -> dict[str, Any]:
@@ -190,7 +244,7 @@ def read_root(data: bytes, place: str) -> dict[str, Any]:
         If it is no Zarr v3 group, or one that is no cube of CloudSEN12.
     """
     try:
-        document: dict[str, Any] = json.loads(data)
+        document: dict[str, Any] = load_json(data)
         settings = document["attributes"][KEY]
     except (ValueError, KeyError, TypeError):
         raise StoreError(
@@ -206,7 +260,7 @@ def is_cube(place: str | os.PathLike[str]) -> bool:
     """Tell whether there is a cube at a place, finished or not, of this release or another."""
     try:
         root = open_store(place).get(ROOT_KEY)
-        return root is not None and KEY in json.loads(root)["attributes"]
+        return root is not None and KEY in load_json(root)["attributes"]
     except (DestinationError, ValueError, KeyError, TypeError):
         return False
 

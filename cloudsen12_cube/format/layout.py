@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from cloudsen12_cube.errors import SelectionError, StoreError
-from cloudsen12_cube.format.codec import BLOCKS, LEVELS, CodecName
+from cloudsen12_cube.format.document import Natural, parse
 from cloudsen12_cube.schema import ProductName, bands_of
 
 ROOT_KEY = "zarr.json"
@@ -26,6 +26,16 @@ LAYOUT_VERSION = 1
 
 CHOSEN_VERSION = 2
 """Of a cube with any other: releases that know version 1 alone would take its shards for missing ones, that is fill."""
+
+CodecName = Literal["zstd", "lz4", "none"]
+LEVELS: dict[CodecName, int] = {"zstd": 1, "lz4": 5, "none": 0}
+"""Level of each codec where none is given; 0 is that of no compression."""
+
+BLOCKS: dict[CodecName, int] = {"zstd": 512 * 1024, "lz4": 256 * 1024, "none": 0}
+"""Blosc's block in bytes; an explicit one is both smaller and faster than the default."""
+
+Size = Annotated[int, range(1, 2**31)]
+"""Length of a dim."""
 
 DIMS = ("roi", "time", "band", "y", "x")
 ChunkName = Literal["band", "bands"]
@@ -186,21 +196,45 @@ class ProductLayout:
         }
 
 
+@dataclass(frozen=True)
+class StoredLayout:
+    """A product's layout as a cube's settings describe it; see `ProductLayout.as_json`."""
+
+    dtype: Annotated[str, "u?int(8|16|32)|float(32|64)"]
+    fill_value: str
+    shard: tuple[Size, Size, Size, Size, Size]
+    chunk: tuple[Size, Size, Size, Size, Size]
+    codec: tuple[str, Annotated[int, range(10)], Natural]
+
+
 def layout_of(product: ProductName, row: dict[str, Any]) -> ProductLayout:
     """Read a layout back from its description in a cube's settings.
 
     Raises
     ------
     StoreError
-        If its codec is none that this release knows.
+        If this release does not know its codec, or it is no layout of this product.
     """
-    rois, times, _, height, width = row["shard"]
-    stated, level, _ = row["codec"]
-    codec = next((name for name, known in _BLOSC.items() if known == stated), None)
+    try:
+        stored = parse(StoredLayout, row)
+    except ValueError as error:
+        raise StoreError(f"the layout of {product} is damaged: {error}") from None
+    rois, times, bands, height, width = stored.shard
+    name, level, _ = stored.codec
+    codec = next((codec for codec, known in _BLOSC.items() if known == name), None)
     if codec is None:
-        raise StoreError(f"the pixels of {product} have the codec {stated!r}: install a newer release")
-    chunk: ChunkName = "bands" if row["chunk"][2] == len(bands_of(product)) > 1 else "band"
-    return ProductLayout(product, row["dtype"], times, height, width, Layout(codec, level, chunk, rois))
+        raise StoreError(f"the pixels of {product} have the codec {name!r}: install a newer release")
+    chunk: ChunkName = "bands" if stored.chunk[2] == bands > 1 else "band"
+    try:
+        layout = ProductLayout(product, stored.dtype, times, height, width, Layout(codec, level, chunk, rois))
+    except SelectionError as error:
+        raise StoreError(f"the layout of {product} is damaged: {error}") from None
+    if (stored.shard, stored.chunk) != (layout.shard, layout.chunk):
+        raise StoreError(
+            f"the shards of {product} are {stored.shard} and its chunks {stored.chunk}, expected {layout.shard} and "
+            f"{layout.chunk}: install a newer release"
+        )
+    return layout
 
 
 def object_key(settings: dict[str, Any], product: str, index: int) -> str:

@@ -25,8 +25,17 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube.errors import RemoteError, StoreError
-from cloudsen12_cube.format.codec import BLOCKS
-from cloudsen12_cube.format.layout import DEFAULT, DIMS, KEY, ROOT_KEY, Layout, ProductLayout, array_path, roi_chunk
+from cloudsen12_cube.format.layout import (
+    BLOCKS,
+    DEFAULT,
+    DIMS,
+    KEY,
+    ROOT_KEY,
+    Layout,
+    ProductLayout,
+    array_path,
+    roi_chunk,
+)
 from cloudsen12_cube.format.record import STATUS
 from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
 from cloudsen12_cube.storage import NOTHING, RemoteStore, StorageConfig, is_url

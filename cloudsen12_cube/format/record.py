@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from cloudsen12_cube.format.document import Digest, Natural, load_json, parse
 from cloudsen12_cube.format.layout import ProductLayout, record_key, shard_key
-from cloudsen12_cube.schema import layer, probability_scale
+from cloudsen12_cube.schema import LAYERS, probability_scale
 from cloudsen12_cube.storage import ObjectStore
 
 ABSENT, DONE, FAILED = 0, 1, 2
@@ -33,8 +34,31 @@ class Fault:
     found: str
     expected: str
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Identity of the failure: roi_id, s2_id_gee, asset and path."""
+        return self.roi_id, self.s2_id_gee, self.asset, self.path
+
     def __str__(self) -> str:
         return f"{self.path}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True, order=True)
+class AcceptedFailure:
+    """A known failure that no longer counts as one, as a cube's settings hold it."""
+
+    roi_id: str
+    s2_id_gee: str
+    asset: str
+    """File of the asset, ``labels/fmask``; empty where the whole patch is concerned."""
+    path: str
+    size: Annotated[int, range(-1, 2**63)]
+    """Bytes of the file when it was accepted; 0 for a folder, -1 for what was not there."""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What names the failure; see `Fault.key`."""
+        return self.roi_id, self.s2_id_gee, self.asset, self.path
 
 
 @dataclass(frozen=True)
@@ -42,18 +66,18 @@ class Source:
     """A file that went into a shard."""
 
     path: str
-    size: int
+    size: Natural
     """Bytes."""
-    sha256: str
+    sha256: Digest
 
 
 @dataclass(frozen=True)
 class PatchRecord:
     """One patch of a shard."""
 
-    time: int
+    time: Natural
     s2_id_gee: str
-    status: int
+    status: Annotated[int, range(3)]
     """0 absent, 1 done, 2 failed."""
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
@@ -67,10 +91,11 @@ class ShardRecord:
 
     product: str
     roi_id: str
-    index: int
-    size: int
+    index: Natural
+    """Position of the ROI on disk."""
+    size: Natural
     """Bytes of the shard's object; 0 where nothing was stored, since every pixel is the fill."""
-    sha256: str
+    sha256: Digest
     patches: tuple[PatchRecord, ...] = field(default=())
 
     @property
@@ -87,20 +112,21 @@ class ShardRecord:
         return json.dumps(asdict(self), indent=1).encode()
 
 
-def from_bytes(data: bytes) -> ShardRecord | None:
-    """Read a record; None if the bytes are none, so that the shard is made again."""
+def load(store: ObjectStore, product: str, roi_id: str) -> ShardRecord | None:
+    """Read the record of a shard.
+
+    Returns
+    -------
+    ShardRecord or None
+        None if there is none, it is damaged, or it speaks of another shard: keys are made of product and ROI, so a
+        record is trusted only where it was asked for.
+    """
+    data = store.get(record_key(product, roi_id))
     try:
-        document = json.loads(data)
-        patches = tuple(_patch(p) for p in document.pop("patches"))
-        return ShardRecord(**document, patches=patches)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        record = None if data is None else parse(ShardRecord, load_json(data))
+    except ValueError:
         return None
-
-
-def _patch(document: dict[str, Any]) -> PatchRecord:
-    sources = tuple(Source(**s) for s in document.pop("sources"))
-    faults = tuple(Fault(**f) for f in document.pop("faults"))
-    return PatchRecord(**document, sources=sources, faults=faults)
+    return record if record and (record.product, record.roi_id) == (product, roi_id) else None
 
 
 def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[ShardRecord | None]:
@@ -110,12 +136,6 @@ def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[S
         if record is not None:
             digests.setdefault(record.index // rois_per_shard, set()).add(record.sha256)
     return [row if row and len(digests[row.index // rois_per_shard]) == 1 else None for row in found]
-
-
-def load(sink: ObjectStore, product: str, roi_id: str) -> ShardRecord | None:
-    """Read the record of a shard, or None if there is no whole one."""
-    data = sink.get(record_key(product, roi_id))
-    return None if data is None else from_bytes(data)
 
 
 def commit(sink: ObjectStore, record: ShardRecord, data: bytes) -> None:
@@ -141,6 +161,9 @@ def commit(sink: ObjectStore, record: ShardRecord, data: bytes) -> None:
 
 STATUS = ("absent", "done", "failed")
 """Meaning of the codes 0, 1 and 2 of ``status``."""
+
+UNSCALED = tuple(layer.band for layer in LAYERS if layer.probability and layer.full_scale is None)
+"""Layers whose full scale follows from their values."""
 
 _CERTAIN = 10_000
 """The scale that a single value tells; the other follows from all values."""
@@ -179,7 +202,7 @@ class StatusGrid:
         for patch in record.patches if shown else ():
             status[record.index, patch.time] = patch.status
         if record.product == "labels":
-            values = [v for p in record.patches for band, v in p.maxima.items() if layer(band).full_scale is None]
+            values = [p.maxima[band] for p in record.patches for band in UNSCALED if band in p.maxima]
             self.maxima[record.index] = max(values, default=-1)
 
     @property

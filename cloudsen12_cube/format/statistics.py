@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.format.document import Natural, load_json, parse
 from cloudsen12_cube.format.layout import array_path
+from cloudsen12_cube.schema import ProductName, bands_of
 from cloudsen12_cube.storage import ObjectStore, Ranges
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
@@ -31,7 +35,7 @@ class BandStatistics:
     """One band, in stored values; what is no data is left out."""
 
     band: str
-    pixels: int
+    pixels: Natural
     mean: float
     std: float
     percentiles: dict[str, float]
@@ -44,8 +48,8 @@ class StatisticsSource:
 
     split: str | None
     """None is all."""
-    rois: int
-    patches: int
+    rois: Natural
+    patches: Natural
     computed: str
     """UTC time."""
     tool: str
@@ -106,14 +110,29 @@ def write_bands(sink: ObjectStore, product: str, bands: list[BandStatistics], or
     sink.put(statistics_key(product), json.dumps(document, indent=1).encode())
 
 
-def read_bands(objects: Ranges, product: str) -> tuple[dict[str, BandStatistics], StatisticsSource] | None:
-    """Read the statistics of a product's bands, or None if none were computed."""
+def read_bands(objects: Ranges, product: ProductName) -> tuple[dict[str, BandStatistics], StatisticsSource] | None:
+    """Read the statistics of a product's bands, or None if none were computed.
+
+    Raises
+    ------
+    StoreError
+        If the object is damaged.
+    """
     data = objects.get(statistics_key(product))
     if data is None:
         return None
-    document = json.loads(data)
-    bands = {band["band"]: BandStatistics(**band) for band in document["bands"]}
-    return bands, StatisticsSource(**document["from"])
+    try:
+        document = load_json(data)
+        rows = {row.band: row for row in parse(tuple[BandStatistics, ...], document["bands"])}
+        if set(rows) != set(bands_of(product)):
+            raise ValueError(f"bands are {', '.join(rows)}, expected {', '.join(bands_of(product))}")
+        return rows, parse(StatisticsSource, document["from"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(statistics_key(product), error) from None
+
+
+def _damaged(key: str, error: Exception) -> StoreError:
+    return StoreError(f"{key} is damaged ({error}): run `stats` again")
 
 
 @dataclass(frozen=True)
@@ -149,11 +168,30 @@ def write_counts(sink: ObjectStore, counts: ClassCounts) -> None:
     sink.put(COUNTS_KEY, buffer.getvalue())
 
 
+_LARGEST = 2**29  # bytes of all arrays: a million patches; the archive of a stranger may claim more than memory holds
+
+
 def read_counts(objects: Ranges) -> ClassCounts | None:
-    """Read the class counts, or None if none were computed."""
+    """Read the class counts, or None if none were computed.
+
+    Raises
+    ------
+    StoreError
+        If the object is damaged.
+    """
     data = objects.get(COUNTS_KEY)
     if data is None:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        table = pd.DataFrame({name: stored[name].tolist() for name in ("roi", "time", "s2_id_gee")})
-        return ClassCounts(table, tuple(str(name) for name in stored["layers"]), stored["counts"])
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > _LARGEST:
+            raise ValueError(f"its arrays have {size} bytes, expected at most {_LARGEST}")
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            columns = {name: stored[name].tolist() for name in ("roi", "time", "s2_id_gee")}
+            layers, counts = tuple(map(str, stored["layers"])), stored["counts"]
+        if counts.dtype.kind not in "iu" or counts.shape != (len(columns["roi"]), len(layers), len(COUNTED)):
+            raise ValueError(f"counts are {counts.dtype} of shape {counts.shape}")
+        return ClassCounts(pd.DataFrame(columns), layers, counts)
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen types for bytes that are no .npz
+        raise _damaged(COUNTS_KEY, error) from None
