@@ -1,48 +1,31 @@
-"""Decisions to live with a gap: which failures of a cube are known, and no longer count as failures.
+"""Accepted failures: which failures of a cube are known, and no longer count as failures.
 
-A decision names one asset of one patch and stands in the cube's settings, so that it outlives the record of a shard
-that is made again. It holds as long as the archive has what it had: another size of the file, and it is tried again.
+Each names one asset of one patch and stands in the cube's settings, so that it outlives the record of a shard that is
+written again. It holds as long as the archive has a file of the same size there; then the asset is tried again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cloudsen12_cube.archive import Archive
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.format import Fault
+from cloudsen12_cube.format import AcceptedFailure as AcceptedFailure
+from cloudsen12_cube.format import Fault, load_json, parse
 
 Key = tuple[str, str, str, str]
-"""roi_id, s2_id_gee, asset and path: what a line of the report says of the place of a fault."""
+"""roi_id, s2_id_gee, asset and path: see `Fault.key`."""
 
 _NAMES = ("roi_id", "s2_id_gee", "asset", "path")
 
 
-@dataclass(frozen=True, order=True)
-class AcceptedFailure:
-    """One failure that is accepted."""
-
-    roi_id: str
-    s2_id_gee: str
-    asset: str
-    """File of the asset, ``labels/fmask``; empty where the whole patch is concerned."""
-    path: str
-    size: int
-    """Bytes of the file when this was decided; 0 for a folder, -1 for what was not there."""
-
-    @property
-    def key(self) -> Key:
-        """What names the failure."""
-        return self.roi_id, self.s2_id_gee, self.asset, self.path
-
-
 def key_of(fault: Fault) -> Key:
-    """Name a fault as a gap does."""
-    return fault.roi_id, fault.s2_id_gee, fault.asset, fault.path
+    """Identity of a failure."""
+    return fault.key
 
 
 def size_of(archive: Archive, key: Key) -> int:
@@ -54,16 +37,24 @@ def size_of(archive: Archive, key: Key) -> int:
 
 
 def read_choices(path: Path) -> list[Key]:
-    """Read which failures to accept: ``CUBE.failures.json`` as a conversion wrote it, or an excerpt of it.
+    """Read which failures to accept: ``CUBE.failures.json`` as a conversion wrote it, or some rows of it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    list of (roi_id, s2_id_gee, asset, path)
 
     Raises
     ------
     SelectionError
-        If the file is not there, or no such document.
+        If the file is not there, or has no list of failures.
     """
     way = "give a file such as CUBE.failures.json"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = load_json(path.read_bytes())
     except OSError as error:
         raise SelectionError(f"{path} cannot be read ({error.strerror}): {way}") from None
     except ValueError as error:
@@ -83,7 +74,7 @@ def _key(row: Any, path: Path) -> Key:
 def decide(
     choices: Sequence[Key], known: Iterable[Key], before: frozenset[AcceptedFailure], archive: Archive
 ) -> frozenset[AcceptedFailure]:
-    """Add decisions to those that were made before.
+    """Add accepted failures to those that were accepted before.
 
     Parameters
     ----------
@@ -91,7 +82,7 @@ def decide(
         As `read_choices` gives them.
     known : iterable of key
         The failures that there are.
-    before : frozenset of Gap
+    before : frozenset of AcceptedFailure
     archive : Archive
 
     Raises
@@ -99,26 +90,26 @@ def decide(
     SelectionError
         If a choice names no failure of the cube.
     """
-    there = {*known, *(gap.key for gap in before)}
+    there = {*known, *(failure.key for failure in before)}
     strange = [key for key in choices if key not in there]
     if strange:
-        told = "; ".join(f"{roi} {image} {asset or path}" for roi, image, asset, path in strange[:3])
+        first = "; ".join(f"{roi} {image} {asset or path}" for roi, image, asset, path in strange[:3])
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-        raise SelectionError(f"the cube has no such failure to accept: {told}{more}")
+        raise SelectionError(f"the cube has no such failure to accept: {first}{more}")
     fresh = {AcceptedFailure(*key, size_of(archive, key)) for key in choices}
-    return frozenset(gap for gap in before if gap.key not in set(choices)) | fresh
+    return frozenset(failure for failure in before if failure.key not in set(choices)) | fresh
 
 
 def in_settings(settings: dict[str, Any]) -> frozenset[AcceptedFailure]:
-    """Decisions that a cube's settings hold; none in a cube of a release that knew of none."""
-    return frozenset(AcceptedFailure(**row) for row in settings.get("accepted", ()))
+    """Read the accepted failures of a cube's settings; none in a cube of a release that did not know them."""
+    return frozenset(parse(tuple[AcceptedFailure, ...], settings.get("accepted", [])))
 
 
-def as_setting(gaps: frozenset[AcceptedFailure]) -> dict[str, Any]:
-    """Give the part of the settings that holds decisions: nothing where there are none."""
-    return {"accepted": [asdict(gap) for gap in sorted(gaps)]} if gaps else {}
+def as_setting(failures: frozenset[AcceptedFailure]) -> dict[str, Any]:
+    """Give the part of the settings that holds accepted failures: nothing where there are none."""
+    return {"accepted": [asdict(failure) for failure in sorted(failures)]} if failures else {}
 
 
-def holding(gaps: frozenset[AcceptedFailure], archive: Archive) -> frozenset[Key]:
-    """Names of the accepted failures for which the archive still has what it had."""
-    return frozenset(gap.key for gap in gaps if size_of(archive, gap.key) == gap.size)
+def holding(failures: frozenset[AcceptedFailure], archive: Archive) -> frozenset[Key]:
+    """Keys of the accepted failures for which the archive still has a file of the same size."""
+    return frozenset(failure.key for failure in failures if size_of(archive, failure.key) == failure.size)
