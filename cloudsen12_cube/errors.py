@@ -5,6 +5,8 @@ What must not be told: user names, passwords and signatures in URLs.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 
@@ -26,6 +28,28 @@ class DestinationError(CubeError):
 
 class StoreError(CubeError):
     """A cube that cannot be read as one."""
+
+
+class ReadError(CubeError, OSError):
+    """A file or folder on a disk that cannot be read.
+
+    Attributes
+    ----------
+    path : str
+    reason : str
+        The system's reason.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        denied = reason == os.strerror(errno.EACCES)
+        what = f"no permission to read {path}" if denied else f"{path} cannot be read ({reason})"
+        super().__init__(f"{what}: change its rights or give another place")
+        self.path = path
+        self.reason = self.strerror = reason
+
+    def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        """Cross process borders whole: the default would hand back the message alone."""
+        return type(self), (self.path, self.reason)
 
 
 class RemoteError(CubeError):

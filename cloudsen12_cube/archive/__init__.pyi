@@ -1,9 +1,6 @@
 """The published forms of CloudSEN12: from files to catalogue, patches and pixels."""
 
 from .base import (
-    ArchiveListing as ArchiveListing,
-)
-from .base import (
     Decoder as Decoder,
 )
 from .base import (

@@ -8,9 +8,7 @@ None. The table of formats in `archive.open` names it; nothing else of the packa
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -20,127 +18,49 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.archive.tiff import Header, directory_inside, read_header
-from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.storage import NOTHING, StorageConfig, clean, is_url, open_retrying, storage_config
+from cloudsen12_cube.errors import ArchiveError, PatchError, ReadError
+from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore, open_store, parent_store
 
 SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco")
 """What any published form is made of; other files are nobody's business."""
 _DEPTH = 7  # one level on top, label folder, ROI, patch, labels: deeper lies nothing of ours
 
 
-@dataclass(frozen=True)
-class ListedFile:
-    """One file."""
+def read_range(store: ObjectStore, path: str, start: int = 0, length: int | None = None) -> bytes:
+    """Read a file of an archive, whole or a part of it.
 
-    path: str
-    """Below the root, with slashes."""
-    size: int
-    """Bytes; -1 where a server does not tell."""
-    outside: bool = False
-    """Whether it is a link out of the root: known, never followed."""
-
-
-@dataclass(frozen=True)
-class ArchiveListing:
-    """A root, and how to read below it."""
-
-    root: str
-    access: StorageConfig = NOTHING
-    """How to get there, if it is a URL."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it lies behind a URL."""
-        return is_url(self.root)
-
-    def read(self, path: str, start: int = 0, size: int = -1) -> bytes:
-        """Read a file, whole or a part of it.
-
-        Parameters
-        ----------
-        path : str
-            Below the root.
-        start, size : int
-            First byte, and how many; all that follow by default. Fewer come where the file ends before.
-
-        Raises
-        ------
-        OSError
-            If it cannot be read, or is no file: who opens a pipe waits for ever.
-        RemoteError
-            If a bucket does not give it.
-        """
-        if self.is_remote:
-            span = None if start == 0 and size < 0 else (start, None if size < 0 else start + size)
-            data = open_retrying(self.root, self.access).get(path, span)
-            if data is None:
-                raise FileNotFoundError(errno.ENOENT, "it is not there any more", f"{self.root}/{path}")
-            return data
-        place = os.path.join(self.root, path)
-        if not stat.S_ISREG(os.stat(place).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", place)
-        with open(place, "rb") as file:
-            file.seek(start)
-            return file.read(size)
+    Raises
+    ------
+    ReadError
+        If it is not there any more or cannot be read.
+    RemoteError
+        If a bucket does not answer.
+    """
+    data = store.get(path, start, length)
+    if data is None:
+        raise ReadError(f"{store.root}/{path}", "it is not there any more")
+    return data
 
 
-def listed(root: str | os.PathLike[str]) -> tuple[ArchiveListing, Iterator[ListedFile]]:
-    """List a folder, a bucket or a single file; nothing is opened.
+def list_files(root: Any) -> tuple[ObjectStore, Iterator[ObjectInfo]]:
+    """List the files of a folder, a bucket or a single TACO file that may belong to an archive; nothing is opened.
 
     Raises
     ------
     ArchiveError
         If there is no such place.
     """
-    access, root = storage_config(root), clean(root)
-    if root.endswith(".taco") and (is_url(root) or os.path.isfile(root)):
-        folder, _, name = root.rpartition("/") if is_url(root) else (os.path.dirname(root) or ".", "", root)
-        listing = ArchiveListing(folder, access)
-        return listing, iter([ListedFile(os.path.basename(name), _size(listing, os.path.basename(name)))])
-    if is_url(root):
-        return ArchiveListing(root, access), _bucket(root, access)
-    if not os.path.isdir(root):
-        found = "is a file" if os.path.exists(root) else "does not exist"
+    store = open_store(root)
+    if store.root.endswith(".taco") and not (isinstance(store, LocalStore) and os.path.isdir(store.root)):
+        store, name = parent_store(store)
+        size = store.size(name)
+        if size is None:
+            raise ArchiveError(f"{root} does not exist: give the folder of the .taco files, or one of them")
+        return store, iter([ObjectInfo(name, size)])
+    if isinstance(store, LocalStore) and not os.path.isdir(store.root):
+        found = "is a file" if os.path.exists(store.root) else "does not exist"
         raise ArchiveError(f"{root} {found}: give the folder that holds high/, scribble/ or nolabel/, or .taco files")
-    return ArchiveListing(root, access), _walk(os.path.realpath(root), "", 0)
-
-
-def _size(listing: ArchiveListing, name: str) -> int:
-    if not listing.is_remote:
-        return os.path.getsize(os.path.join(listing.root, name))
-    size = open_retrying(listing.root, listing.access).size(name)
-    if size is None:
-        raise ArchiveError(f"{listing.root}/{name} does not exist: give the folder of the .taco files, or one of them")
-    return size
-
-
-def _bucket(url: str, access: StorageConfig) -> Iterator[ListedFile]:
-    """List a bucket once; nothing is asked of a single file."""
-    for path, size in open_retrying(url, access).listed():
-        if path.endswith(SUFFIXES) and path.count("/") <= _DEPTH:
-            yield ListedFile(path, size)
-
-
-def _walk(root: str, folder: str, depth: int) -> Iterator[ListedFile]:
-    """List files below a folder, in the order of their names, without following links that lead out of the root."""
-    try:
-        with os.scandir(os.path.join(root, folder)) as scan:
-            entries = sorted(scan, key=lambda e: e.name)
-    except PermissionError:
-        raise ArchiveError(f"no permission to list {os.path.join(root, folder)}") from None
-    for entry in entries:
-        path = f"{folder}{entry.name}"
-        outside = entry.is_symlink() and _leaves(entry.path, root)
-        if not outside and entry.is_dir():
-            if depth < _DEPTH:
-                yield from _walk(root, f"{path}/", depth + 1)
-        elif path.endswith(SUFFIXES):
-            size = 0 if outside or not entry.is_file() else entry.stat().st_size
-            yield ListedFile(path, size, outside)
-
-
-def _leaves(path: str, root: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), root]) != root
+    return store, (i for i in store.list() if i.key.endswith(SUFFIXES) and i.key.count("/") <= _DEPTH)
 
 
 Pixels = npt.NDArray[Any]
@@ -186,8 +106,8 @@ class ByteRange(NamedTuple):
     path: str
     """Below the archive's root."""
     start: int = 0
-    size: int = -1
-    """-1 for all."""
+    length: int | None = None
+    """Bytes; None for the whole file."""
 
 
 class Decoder(Protocol):
@@ -205,7 +125,7 @@ class Decoder(Protocol):
             If some of them are not there.
         """
 
-    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
         """Read what an asset says of itself, or None if it is damaged."""
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
@@ -217,7 +137,7 @@ class Decoder(Protocol):
             If they are damaged, or would take more than ``limit`` bytes.
         """
 
-    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
+    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read an asset by other libraries than `decode` does: what a verification compares with."""
 
 
@@ -264,10 +184,10 @@ class FormatDetector(Protocol):
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that it wants to see, ``.tif``."""
 
-    def add(self, entry: ListedFile) -> None:
+    def add(self, entry: ObjectInfo) -> None:
         """Take a file into account."""
 
-    def found(self, listing: ArchiveListing) -> ArchiveFormat | None:
+    def found(self, store: ObjectStore) -> ArchiveFormat | None:
         """Give the archive as this form, or None if it is none."""
 
 
@@ -295,7 +215,7 @@ def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Heade
                 return read_header(data, path, size if size >= 0 else _UNTOLD)
         except PatchError:
             continue
-        except OSError:
+        except ReadError:
             return None
     return None
 

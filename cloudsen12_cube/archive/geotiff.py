@@ -24,24 +24,24 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
-    ArchiveListing,
     ByteRange,
-    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
     Pixels,
     ReferencePixels,
     header_in_front,
+    read_range,
 )
 from cloudsen12_cube.archive.tiff import Header, read
 from cloudsen12_cube.errors import ArchiveError
 from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, TestMeaning
+from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 NOTE_NAME = "cloudsen12_export.json"
 
 
-def told_meaning(listing: ArchiveListing, table: str, documents: Sequence[str]) -> TestMeaning | None:
+def told_meaning(store: ObjectStore, table: str, documents: Sequence[str]) -> TestMeaning | None:
     """Find out what an exported folder says of its codes of ``test``; None for any other archive.
 
     Raises
@@ -53,7 +53,7 @@ def told_meaning(listing: ArchiveListing, table: str, documents: Sequence[str]) 
     if path not in documents:
         return None
     try:
-        meaning = json.loads(listing.read(path))["test_meaning"]
+        meaning = json.loads(read_range(store, path))["test_meaning"]
     except (ValueError, TypeError, KeyError):
         meaning = None
     for known in get_args(TestMeaning):
@@ -83,21 +83,21 @@ class GeotiffDecoder:
         """Give the whole file."""
         return (ByteRange(self.path(files, name)),)
 
-    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
         """Read the header of the file."""
         path = self.path(files, name)
-        return header_in_front(lambda length: listing.read(path, 0, length), path, files.sizes[name])
+        return header_in_front(lambda length: read_range(store, path, 0, length), path, files.sizes[name])
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
         """Decode the file."""
         return read(data, self.path(files, name), limit)
 
-    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
+    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the file by GDAL."""
         path = self.path(files, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
-            source = io.BytesIO(listing.read(path)) if listing.is_remote else os.path.join(listing.root, path)
+            source = store.path(path) if isinstance(store, LocalStore) else io.BytesIO(read_range(store, path))
             with rasterio.open(source) as file:
                 return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
 
@@ -109,7 +109,7 @@ TIFS = GeotiffDecoder()
 class GeotiffFormat:
     """A listed archive of tifs."""
 
-    listing: ArchiveListing
+    store: ObjectStore
     patches: dict[PatchKey, PatchFiles]
     tables: tuple[str, ...]
     """CSV files with metadata, the shallowest first."""
@@ -121,29 +121,31 @@ class GeotiffFormat:
     @property
     def meaning(self) -> Meaning:
         """What an exported folder says of itself."""
-        return told_meaning(self.listing, self.tables[0], self.documents) if self.tables else None
+        return told_meaning(self.store, self.tables[0], self.documents) if self.tables else None
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata: from the CSV, else from STAC items, else from the folders."""
         if self.tables:
             path = self.tables[0]
-            return "csv", metadata.from_csv(_text(self.listing, path), path)
-        items = metadata.from_stac((p, metadata.parse_json(_text(self.listing, p), p)) for p in self.documents)
+            return "csv", metadata.from_csv(_text(self.store, path), path)
+        items = metadata.from_stac((p, metadata.parse_json(_text(self.store, p), p)) for p in self.documents)
         if len(items):
             return "stac", items
         keys = [(files.label_type, *key) for key, files in sorted(self.patches.items())]
         if not keys:
-            raise ArchiveError(f"{self.listing.root} is no CloudSEN12 archive: its JSON files are no items of it")
+            raise ArchiveError(f"{self.store.root} is no CloudSEN12 archive: its JSON files are no items of it")
         return "folders", metadata.from_folders(keys)
 
     def again(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv and json modules alone."""
         if self.tables:
-            yield from csv.DictReader(io.StringIO(self.listing.read(self.tables[0]).decode("utf-8-sig"), newline=""))
+            yield from csv.DictReader(
+                io.StringIO(read_range(self.store, self.tables[0]).decode("utf-8-sig"), newline="")
+            )
             return
         found = False
         for path in self.documents:
-            document = json.loads(self.listing.read(path))
+            document = json.loads(read_range(self.store, path))
             if isinstance(document, dict) and "roi_id" in document.get("properties", {}):
                 found = True
                 yield document["properties"]
@@ -152,9 +154,9 @@ class GeotiffFormat:
                 yield {"roi_id": roi, "s2_id_gee": image, "label_type": files.label_type}
 
 
-def _text(listing: ArchiveListing, path: str) -> str:
+def _text(store: ObjectStore, path: str) -> str:
     try:
-        return listing.read(path).decode("utf-8")
+        return read_range(store, path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
 
@@ -170,35 +172,35 @@ class GeotiffDetector:
         self.documents: list[str] = []
         self.others = False
 
-    def add(self, entry: ListedFile) -> None:
+    def add(self, entry: ObjectInfo) -> None:
         """Sort a file in."""
-        match = _PATCH.fullmatch(entry.path)
+        match = _PATCH.fullmatch(entry.key)
         stem = SPELLINGS.get(match[4], match[4]) if match else ""
         if match and stem in _STEMS:
             self._add(match, sys.intern(stem), entry)
-        elif os.path.basename(entry.path) in _TABLES and not entry.outside:
-            self.tables.append(entry.path)
-        elif entry.path.endswith(".json") and not entry.outside:
-            self.documents.append(entry.path)
-        elif entry.path.endswith((".dat", ".taco")):
+        elif os.path.basename(entry.key) in _TABLES and not entry.outside:
+            self.tables.append(entry.key)
+        elif entry.key.endswith(".json") and not entry.outside:
+            self.documents.append(entry.key)
+        elif entry.key.endswith((".dat", ".taco")):
             self.others = True
 
-    def _add(self, match: re.Match[str], stem: str, entry: ListedFile) -> None:
+    def _add(self, match: re.Match[str], stem: str, entry: ObjectInfo) -> None:
         label_type, roi, image = LABEL_FOLDERS[match[1]], match[2], match[3]
-        folder = entry.path[: match.end(3)]
+        folder = entry.key[: match.end(3)]
         files = self.patches.setdefault((roi, image), PatchFiles(folder, label_type))
         if files.folder != folder:
             raise ArchiveError(f"{roi}/{image} is there twice, as {files.folder} and {folder}: move one of them away")
-        files.names[stem] = sys.intern(entry.path[len(folder) + 1 :])
+        files.names[stem] = sys.intern(entry.key[len(folder) + 1 :])
         files.sizes[stem] = entry.size
         if entry.outside:
             self.patches[roi, image] = replace(files, outside=files.outside | {stem})
 
-    def found(self, listing: ArchiveListing) -> GeotiffFormat | None:
+    def found(self, store: ObjectStore) -> GeotiffFormat | None:
         """Give the archive; metadata alone are one, too, unless they belong to another form."""
         if not self.patches and (self.others or not (self.tables or self.documents)):
             return None
         if not self.patches and "zarr.json" in self.documents:
-            raise ArchiveError(f"{listing.root} is a Zarr store, and an archive is asked for here")
+            raise ArchiveError(f"{store.root} is a Zarr store, and an archive is asked for here")
         by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
-        return GeotiffFormat(listing, self.patches, tuple(by_depth), tuple(sorted(self.documents)))
+        return GeotiffFormat(store, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

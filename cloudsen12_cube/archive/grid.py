@@ -54,7 +54,7 @@ def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
     """Read the header of one file of a patch, or None if it is not there, leads outside or is damaged."""
     if name not in files.names or name in files.outside:
         return None
-    return archive.decoder.header(archive.listing, files, name)
+    return archive.decoder.header(archive.store, files, name)
 
 
 def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:

@@ -20,9 +20,7 @@ import pandas as pd
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
-    ArchiveListing,
     ByteRange,
-    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
@@ -30,10 +28,12 @@ from cloudsen12_cube.archive.base import (
     ReferencePixels,
     cropped,
     padding_pixels,
+    read_range,
 )
 from cloudsen12_cube.archive.tiff import Header
 from cloudsen12_cube.errors import ArchiveError, PatchError
 from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, files_of
+from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 _SIDE, _ROWS, _CORNER = 512, 509, (1, 1)
 _PLANE = _SIDE * _SIDE
@@ -73,9 +73,9 @@ class MemmapDecoder:
         size = files.sizes[name] // len(stems)
         return tuple(ByteRange(_below(files.folder, stem), files.number * size, size) for stem in stems)
 
-    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
         """Derive it: there is none in the files."""
-        del listing
+        del store
         bands = _WANTED[name][1]
         return Header(len(bands), _ROWS, _ROWS, _dtype(files, name), None, None, None, bands)
 
@@ -90,16 +90,16 @@ class MemmapDecoder:
         header = Header(len(bands), _ROWS, _ROWS, dtype, None, None, None, bands)
         return header, cropped(planes, files).astype(dtype, copy=False)
 
-    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
+    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the files by numpy's memory map, whole ones; a remote one plane by plane."""
         dtype = _dtype(files, name).newbyteorder("<")
         planes = []
         for piece in self.pieces(files, name):
-            if listing.is_remote:
-                plane = np.frombuffer(listing.read(*piece), dtype).reshape(_SIDE, _SIDE)
-            else:
-                whole = np.memmap(os.path.join(listing.root, piece.path), dtype, mode="r")
+            if isinstance(store, LocalStore):
+                whole = np.memmap(store.path(piece.path), dtype, mode="r")
                 plane = whole.reshape(-1, _SIDE, _SIDE)[files.number]
+            else:
+                plane = np.frombuffer(read_range(store, *piece), dtype).reshape(_SIDE, _SIDE)
             planes.append(np.array(plane[1:510, 1:510]))
         return ReferencePixels(np.stack(planes), _WANTED[name][1])
 
@@ -120,8 +120,8 @@ def _below(folder: str, name: str) -> str:
 class MemmapFormat:
     """A listed archive of memory maps."""
 
-    listing: ArchiveListing
-    folders: dict[str, dict[str, ListedFile]]
+    store: ObjectStore
+    folders: dict[str, dict[str, ObjectInfo]]
     """Folder -> name -> file: memory maps and the metadata.csv."""
     decoder: MemmapDecoder = MemmapDecoder()
     ignored: tuple[str, ...] = field(default=())
@@ -131,12 +131,12 @@ class MemmapFormat:
         """Folder -> its metadata, in the order of the memory maps."""
         return {folder: self._read(folder, files) for folder, files in self.folders.items()}
 
-    def _read(self, folder: str, files: dict[str, ListedFile]) -> pd.DataFrame:
+    def _read(self, folder: str, files: dict[str, ObjectInfo]) -> pd.DataFrame:
         path = _below(folder, _TABLE)
         if _TABLE not in files:
-            raise ArchiveError(f"{self.listing.root} has memory maps, but no {path}: it says which patches they hold")
+            raise ArchiveError(f"{self.store.root} has memory maps, but no {path}: it says which patches they hold")
         try:
-            texts = metadata.from_csv(self.listing.read(path).decode("utf-8"), path)
+            texts = metadata.from_csv(read_range(self.store, path).decode("utf-8"), path)
         except UnicodeDecodeError as error:
             raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
         return self._told(folder, texts)
@@ -153,7 +153,7 @@ class MemmapFormat:
 
     def _split(self, folder: str) -> str:
         """Say which split a folder is, by its name; the source itself may be that folder."""
-        whole = self.listing.root if self.listing.is_remote else os.path.abspath(self.listing.root)
+        whole = os.path.abspath(self.store.root) if isinstance(self.store, LocalStore) else self.store.root
         return _SPLITS.get(os.path.basename(folder or whole.rstrip("/")), "")
 
     @property
@@ -172,7 +172,7 @@ class MemmapFormat:
         """
         found: dict[PatchKey, PatchFiles] = {}
         for folder, texts in self.tables.items():
-            names, sizes = _assets(self.listing.root, folder, self.folders[folder], len(texts))
+            names, sizes = _assets(self.store.root, folder, self.folders[folder], len(texts))
             kinds = texts["label_type"] if "label_type" in texts else [""] * len(texts)
             keys = zip(texts["roi_id"], texts["s2_id_gee"], strict=True)
             for number, (key, kind) in enumerate(zip(keys, kinds, strict=True)):
@@ -190,35 +190,35 @@ class MemmapFormat:
     def again(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv module alone."""
         for folder in self.folders:
-            text = self.listing.read(_below(folder, _TABLE)).decode("utf-8-sig")
+            text = read_range(self.store, _below(folder, _TABLE)).decode("utf-8-sig")
             split = self._split(folder)
             for row in csv.DictReader(io.StringIO(text, newline="")):
                 yield row | ({"split": split} if split else {})
 
 
-def _assets(root: str, folder: str, files: dict[str, ListedFile], count: int) -> tuple[dict[str, str], dict[str, int]]:
+def _assets(root: str, folder: str, files: dict[str, ObjectInfo], count: int) -> tuple[dict[str, str], dict[str, int]]:
     """Sort the memory maps of a folder by asset: their names in the order of its bands, and bytes a patch."""
     maps = {_BANDS[key]: e for name, e in files.items() if (key := _plain(name.removesuffix(".dat"))) in _BANDS}
     names, sizes = {}, {}
     for file, (product, bands) in _WANTED.items():
         there = [maps.get((file, band)) for band in bands]
-        widths = {e.path: _width(root, e, count, product) for e in there if e}
+        widths = {e.key: _width(root, e, count, product) for e in there if e}
         if len(set(widths.values())) > 1:
             raise ArchiveError(f"{root}: the memory maps of {_below(folder, file)} differ in size: {widths}")
         if widths:
-            names[file] = "|".join(os.path.basename(e.path) if e else "" for e in there)
+            names[file] = "|".join(os.path.basename(e.key) if e else "" for e in there)
             sizes[file] = len(bands) * _PLANE * next(iter(widths.values()))
     return names, sizes
 
 
-def _width(root: str, entry: ListedFile, count: int, product: str) -> int:
+def _width(root: str, entry: ObjectInfo, count: int, product: str) -> int:
     """Bytes of a pixel, if the file holds as many patches as its metadata has rows."""
     legal: Sequence[int] = (4,) if product == "s1" else (1, 2)
     width, rest = divmod(entry.size, count * _PLANE) if count else (0, 1)
     if rest or width not in legal:
         one = " or ".join(f"{count * _PLANE * n:,}" for n in legal)
         raise ArchiveError(
-            f"{root}/{entry.path} has {entry.size:,} bytes; {count} patches, as the metadata.csv beside it has rows, "
+            f"{root}/{entry.key} has {entry.size:,} bytes; {count} patches, as the metadata.csv beside it has rows, "
             f"take {one}: it is cut short, or one of the two is of another release"
         )
     return width
@@ -230,17 +230,17 @@ class MemmapDetector:
     suffixes = (".dat", ".csv")
 
     def __init__(self) -> None:
-        self.folders: dict[str, dict[str, ListedFile]] = {}
+        self.folders: dict[str, dict[str, ObjectInfo]] = {}
 
-    def add(self, entry: ListedFile) -> None:
+    def add(self, entry: ObjectInfo) -> None:
         """Sort a file in."""
-        folder, _, name = entry.path.rpartition("/")
+        folder, _, name = entry.key.rpartition("/")
         if not entry.outside and (name == _TABLE or name.endswith(".dat")):
             self.folders.setdefault(folder, {})[name] = entry
 
-    def found(self, listing: ArchiveListing) -> MemmapFormat | None:
+    def found(self, store: ObjectStore) -> MemmapFormat | None:
         """Give the folders that hold memory maps."""
         folders = {f: files for f, files in sorted(self.folders.items()) if any(n.endswith(".dat") for n in files)}
         names = {name.removesuffix(".dat") for files in folders.values() for name in files if name.endswith(".dat")}
         unknown = tuple(sorted(name for name in names if _plain(name) not in _BANDS))
-        return MemmapFormat(listing, folders, ignored=unknown) if folders else None
+        return MemmapFormat(store, folders, ignored=unknown) if folders else None

@@ -5,7 +5,6 @@ To add a form, write its file and name its finder in ``FORMS``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +16,16 @@ from cloudsen12_cube.archive import memmap as form_dat
 from cloudsen12_cube.archive import taco as form_taco
 from cloudsen12_cube.archive.base import (
     ArchiveFormat,
-    ArchiveListing,
     Decoder,
     FormatDetector,
     Meaning,
     PatchFiles,
     PatchKey,
-    listed,
+    list_files,
+    read_range,
 )
 from cloudsen12_cube.errors import ArchiveError
-from cloudsen12_cube.storage import StorageConfig
+from cloudsen12_cube.storage import NOTHING, LocalStore, ObjectStore, StorageConfig
 
 FORMS: dict[str, Callable[[], FormatDetector]] = {
     "COGs": form_tif.GeotiffDetector,
@@ -40,23 +39,24 @@ FORMS: dict[str, Callable[[], FormatDetector]] = {
 class Archive:
     """A listed archive: nothing is opened but its metadata."""
 
-    listing: ArchiveListing
+    store: ObjectStore
     form: ArchiveFormat
 
     @property
     def root(self) -> str:
         """Folder or URL."""
-        return self.listing.root
+        return self.store.root
 
     @property
     def access(self) -> StorageConfig:
         """How to get there, if it is a URL."""
-        return self.listing.access
+        config: StorageConfig = getattr(self.store, "config", NOTHING)
+        return config
 
     @property
     def is_remote(self) -> bool:
         """Whether it lies behind a URL."""
-        return self.listing.is_remote
+        return not isinstance(self.store, LocalStore)
 
     @property
     def patches(self) -> dict[PatchKey, PatchFiles]:
@@ -99,10 +99,10 @@ class Archive:
         PatchError
             If some of them are not there.
         """
-        return b"".join(self.listing.read(*piece) for piece in self.decoder.pieces(files, name))
+        return b"".join(read_range(self.store, *piece) for piece in self.decoder.pieces(files, name))
 
 
-def open_archive(root: str | os.PathLike[str]) -> Archive:
+def open_archive(root: Any) -> Archive:
     """List an archive once.
 
     Parameters
@@ -116,21 +116,21 @@ def open_archive(root: str | os.PathLike[str]) -> Archive:
     ArchiveError
         If there is no such folder, neither patches nor metadata are in it, or more than one form.
     """
-    listing, entries = listed(root)
+    store, entries = list_files(root)
     finders = {name: make() for name, make in FORMS.items()}
     wanting: dict[str, list[FormatDetector]] = {}
     for finder in finders.values():
         for suffix in finder.suffixes:
             wanting.setdefault(suffix, []).append(finder)
     for entry in entries:
-        for finder in wanting.get(entry.path[entry.path.rfind(".") :], ()):
+        for finder in wanting.get(entry.key[entry.key.rfind(".") :], ()):
             finder.add(entry)
-    found = {name: form for name, finder in finders.items() if (form := finder.found(listing))}
+    found = {name: form for name, finder in finders.items() if (form := finder.found(store))}
     if len(found) > 1:
-        raise ArchiveError(f"{listing.root} holds {' and '.join(found)}: give the folder of one of them")
+        raise ArchiveError(f"{store.root} holds {' and '.join(found)}: give the folder of one of them")
     if not found:
         raise ArchiveError(
-            f"{listing.root} is no CloudSEN12 archive: no metadata, no {{high,scribble,nolabel}}/ROI_*/<id>/*.tif, "
+            f"{store.root} is no CloudSEN12 archive: no metadata, no {{high,scribble,nolabel}}/ROI_*/<id>/*.tif, "
             "no .dat beside a metadata.csv, and no .taco in it"
         )
-    return Archive(listing, next(iter(found.values())))
+    return Archive(store, next(iter(found.values())))

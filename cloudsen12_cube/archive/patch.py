@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from cloudsen12_cube.archive.base import ByteRange, Decoder, PatchFiles
 from cloudsen12_cube.archive.geotiff import TIFS
 from cloudsen12_cube.archive.grid import difference
 from cloudsen12_cube.archive.tiff import Header
-from cloudsen12_cube.errors import PatchError, without_secrets
+from cloudsen12_cube.errors import PatchError, ReadError, without_secrets
 from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, PatchRecord, ProductLayout, Source, encode_chunk
 from cloudsen12_cube.schema import Grid, band_name, files_of, layer
-from cloudsen12_cube.storage import NOTHING, StorageConfig, is_url, open_retrying
+from cloudsen12_cube.storage import LocalStore, ObjectStore
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class PatchTask:
 class ShardTask:
     """All that is needed to make one shard: small, and sent as it is to a worker anywhere."""
 
-    root: str
+    store: ObjectStore
+    """The archive."""
     layout: ProductLayout
     roi_id: str
     index: int
@@ -56,8 +56,6 @@ class ShardTask:
     patches: tuple[PatchTask, ...]
     required: frozenset[str]
     """Files without which a patch of this product is not whole."""
-    access: StorageConfig = NOTHING
-    """How to get to the archive, if it is a URL."""
     decoder: Decoder = TIFS
     """How its files become pixels."""
 
@@ -80,7 +78,7 @@ def most_bytes(layout: ProductLayout, name: str) -> int:
 
 def with_files(task: ShardTask) -> Iterator[tuple[PatchTask, Fetch]]:
     """Yield the patches of a shard, each with what gives the bytes of its files."""
-    if not is_url(task.root):
+    if task.store.concurrency == 1:
         yield from ((patch, partial(read_file, task, patch)) for patch in task.patches)
         return
     coming = [_sent_for(task, patch) for patch in task.patches[:1]]
@@ -120,41 +118,24 @@ def read_file(task: ShardTask, patch: PatchTask, name: str) -> bytes:
     path = task.decoder.path(files, name)
     if name in files.outside:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
-    limit = most_bytes(task.layout, name)
-    if files.sizes[name] > limit:
-        raise PatchError(path, f"a file of {files.sizes[name]} bytes", f"at most {limit} bytes")
-    pieces = task.decoder.pieces(files, name)
-    if is_url(task.root):
-        return b"".join(_from_afar(task, piece, files.sizes[name], path) for piece in pieces)
-    return b"".join(_from_disk(os.path.join(task.root, piece.path), piece, path, limit) for piece in pieces)
+    limit, size, pieces = most_bytes(task.layout, name), files.sizes[name], task.decoder.pieces(files, name)
+    if isinstance(task.store, LocalStore) and pieces[0].length is None:
+        size = task.store.size(pieces[0].path) or 0  # a local file may have been replaced since it was listed
+    if size > limit:
+        raise PatchError(path, f"a file of {size} bytes", f"at most {limit} bytes")
+    return b"".join(_read_piece(task.store, piece, size, path) for piece in pieces)
 
 
-def _from_disk(place: str, piece: ByteRange, path: str, limit: int) -> bytes:
+def _read_piece(store: ObjectStore, piece: ByteRange, size: int, path: str) -> bytes:
+    expected = size if piece.length is None else piece.length
     try:
-        found = os.stat(place)
-        if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for ever
-            raise PatchError(path, "no regular file", "a file")
-        if piece.size < 0 and found.st_size > limit:
-            raise PatchError(path, f"a file of {found.st_size} bytes", f"at most {limit} bytes")
-        with open(place, "rb") as file:
-            file.seek(piece.start)
-            data = file.read(limit if piece.size < 0 else piece.size)
-    except OSError as error:
+        data = store.get(piece.path, piece.start, piece.length)
+    except ReadError as error:
         raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
-    return _whole(data, piece.size, path)
-
-
-def _from_afar(task: ShardTask, piece: ByteRange, listed: int, path: str) -> bytes:
-    span = None if piece.size < 0 else (piece.start, piece.start + piece.size)
-    data = open_retrying(task.root, task.access).get(piece.path, span)
     if data is None:
         raise PatchError(path, "no such file any more", "the file that was listed")
-    return _whole(data, listed if piece.size < 0 else piece.size, path)
-
-
-def _whole(data: bytes, size: int, path: str) -> bytes:
-    if size not in (-1, len(data)):
-        raise PatchError(path, f"{len(data)} bytes", f"the {size} bytes that were listed")
+    if expected not in (-1, len(data)):
+        raise PatchError(path, f"{len(data)} bytes", f"the {expected} bytes that were listed")
     return data
 
 

@@ -36,9 +36,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from cloudsen12_cube.archive.base import (
-    ArchiveListing,
     ByteRange,
-    ListedFile,
     Meaning,
     PatchFiles,
     PatchKey,
@@ -47,10 +45,12 @@ from cloudsen12_cube.archive.base import (
     cropped,
     header_in_front,
     padding_pixels,
+    read_range,
 )
 from cloudsen12_cube.archive.tiff import Header, read
 from cloudsen12_cube.errors import ArchiveError, PatchError
 from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, number_text
+from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 _SAMPLED = 8
 
@@ -173,7 +173,7 @@ class Leaf:
     """``GTiff``; what else there is cannot be read."""
 
 
-def samples(listing: ArchiveListing, path: str, size: int) -> list[dict[str, Any]]:
+def samples(store: ObjectStore, path: str, size: int) -> list[dict[str, Any]]:
     """Read the table of a file: a row a sample, with ``tortilla:offset`` from the file's first byte.
 
     Raises
@@ -182,28 +182,26 @@ def samples(listing: ArchiveListing, path: str, size: int) -> list[dict[str, Any
         If it is no TACO file of version 1, or not a whole one.
     """
     try:
-        rows = _table(listing, path, 0, size, None)
+        rows = _table(store, path, 0, size, None)
         return [row for row in rows if _inside(row, size)]
     except (ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise ArchiveError(f"{listing.root}/{path} is no whole TACO file of version 1: {error}") from None
+        raise ArchiveError(f"{store.root}/{path} is no whole TACO file of version 1: {error}") from None
 
 
-def leaves(listing: ArchiveListing, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
+def leaves(store: ObjectStore, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
     """Read which rasters a sample has; None if its own header or table is damaged."""
     start, size = sample["tortilla:offset"], sample["tortilla:length"]
     if sample["tortilla:file_format"] != "TORTILLA":
         return [Leaf(sample["tortilla:id"], start, size, sample["tortilla:file_format"])]
     try:
-        rows = [row for row in _table(listing, path, start, size, _LEAF) if _inside(row, size)]
+        rows = [row for row in _table(store, path, start, size, _LEAF) if _inside(row, size)]
     except (ValueError, KeyError, pyarrow.ArrowException):
         return None
     return [Leaf(r[_LEAF[0]], start + r[_LEAF[1]], r[_LEAF[2]], r[_LEAF[3]]) for r in rows]
 
 
-def _table(
-    listing: ArchiveListing, path: str, start: int, size: int, columns: list[str] | None
-) -> list[dict[str, Any]]:
-    head = listing.read(path, start, _HEAD.size)
+def _table(store: ObjectStore, path: str, start: int, size: int, columns: list[str] | None) -> list[dict[str, Any]]:
+    head = read_range(store, path, start, _HEAD.size)
     if len(head) < _HEAD.size:
         raise ValueError(f"{len(head)} bytes are left for a header of {_HEAD.size}")
     magic, offset, length = _HEAD.unpack(head)
@@ -211,7 +209,7 @@ def _table(
         raise ValueError(f"it begins with {magic!r}, not with WX or #y")
     if size >= 0 and offset + length > size:
         raise ValueError(f"its table ends at byte {offset + length:,}, and it has {size:,}")
-    data = pyarrow.BufferReader(listing.read(path, start + offset, length))
+    data = pyarrow.BufferReader(read_range(store, path, start + offset, length))
     rows: list[dict[str, Any]] = parquet.read_table(data, columns=columns).to_pylist()
     return rows
 
@@ -233,7 +231,6 @@ def _inside(row: dict[str, Any], size: int) -> bool:
 Row = dict[str, Any]
 
 _MOST = 2**30
-_ASKING = 16
 _TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
 _FILES = {a.file.rpartition("/")[2].casefold(): a.file for a in ASSETS}
 _NEEDED = (
@@ -258,13 +255,13 @@ class TacoDecoder:
         """Give the bytes of the raster."""
         return (ByteRange(files.names[name], files.starts[name], files.sizes[name]),)
 
-    def header(self, listing: ArchiveListing, files: PatchFiles, name: str) -> Header | None:
+    def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
         """Read the header, and give that of the patch in the image."""
-        (piece,) = self.pieces(files, name)
+        (piece,), size = self.pieces(files, name), files.sizes[name]
         found = header_in_front(
-            lambda length: listing.read(piece.path, piece.start, min(length, piece.size)),
+            lambda length: read_range(store, piece.path, piece.start, min(length, size)),
             self.path(files, name),
-            piece.size,
+            size,
         )
         return found and _patch_of(found, files)
 
@@ -285,16 +282,16 @@ class TacoDecoder:
             raise PatchError(path, found, "padding alone, as around the other patches")
         return _patch_of(header, files), cropped(pixels, files)
 
-    def again(self, listing: ArchiveListing, files: PatchFiles, name: str) -> ReferencePixels:
+    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the raster by GDAL, out of the middle of the file."""
         (piece,) = self.pieces(files, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            if listing.is_remote:
-                with MemoryFile(listing.read(*piece)) as memory, memory.open() as file:
+            if isinstance(store, LocalStore):
+                place = os.path.abspath(store.path(piece.path))
+                with rasterio.open(f"/vsisubfile/{piece.start}_{piece.length},{place}") as file:
                     return _seen(file, files)
-            place = os.path.abspath(os.path.join(listing.root, piece.path))
-            with rasterio.open(f"/vsisubfile/{piece.start}_{piece.size},{place}") as file:
+            with MemoryFile(read_range(store, *piece)) as memory, memory.open() as file:
                 return _seen(file, files)
 
 
@@ -325,8 +322,8 @@ def _moved(transform: Any, corner: tuple[int, int]) -> Any:
 class TacoFormat:
     """A listed archive of TACO files."""
 
-    listing: ArchiveListing
-    parts: tuple[ListedFile, ...]
+    store: ObjectStore
+    parts: tuple[ObjectInfo, ...]
     """In the order of their names."""
     decoder: TacoDecoder = TacoDecoder()
     meaning: Meaning = field(default="v1.1")
@@ -342,14 +339,14 @@ class TacoFormat:
 
     @cached_property
     def _tables(self) -> dict[str, list[Row]]:
-        return {part.path: samples(self.listing, part.path, part.size) for part in self.parts}
+        return {part.key: samples(self.store, part.key, part.size) for part in self.parts}
 
     @cached_property
     def _leaves(self) -> list[tuple[str, Row, list[Leaf] | None]]:
         """Look into every sample, several at a time where each look is a request."""
         asked = [(part, row) for part, table in self._tables.items() for row in table]
-        with ThreadPoolExecutor(_ASKING if self.listing.is_remote else 1) as pool:
-            seen = pool.map(lambda pair: leaves(self.listing, *pair), asked)
+        with ThreadPoolExecutor(self.store.concurrency) as pool:
+            seen = pool.map(lambda pair: leaves(self.store, *pair), asked)
             return [(part, row, found) for (part, row), found in zip(asked, seen, strict=True)]
 
     @property
@@ -397,7 +394,7 @@ class TacoFormat:
             return None
         try:
             (piece,) = self.decoder.pieces(files, name)
-            pixels = read(self.listing.read(*piece), self.decoder.path(files, name), _MOST)[1]
+            pixels = read(read_range(self.store, *piece), self.decoder.path(files, name), _MOST)[1]
         except (PatchError, OSError):
             return None
         return offset_bounds(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
@@ -484,13 +481,13 @@ class TacoDetector:
     suffixes = (".taco",)
 
     def __init__(self) -> None:
-        self.parts: list[ListedFile] = []
+        self.parts: list[ObjectInfo] = []
 
-    def add(self, entry: ListedFile) -> None:
+    def add(self, entry: ObjectInfo) -> None:
         """Keep a TACO file."""
         if not entry.outside:
             self.parts.append(entry)
 
-    def found(self, listing: ArchiveListing) -> TacoFormat | None:
+    def found(self, store: ObjectStore) -> TacoFormat | None:
         """Give the files as one archive."""
-        return TacoFormat(listing, tuple(sorted(self.parts, key=lambda e: e.path))) if self.parts else None
+        return TacoFormat(store, tuple(sorted(self.parts, key=lambda e: e.key))) if self.parts else None

@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from cloudsen12_cube.conversion.planning import KEPT, GroupedShardTask, Member, ShardCopy
-from cloudsen12_cube.errors import DestinationError, PatchError, StoreError, without_secrets
+from cloudsen12_cube.errors import PatchError, ReadError, StoreError, without_secrets
 from cloudsen12_cube.format import (
     CRC,
     DONE,
@@ -338,7 +338,7 @@ def _intact(piece: ShardCopy, source: ObjectStore) -> tuple[ShardRecord, bytes]:
 def _read(source: ObjectStore, key: str) -> bytes | None:
     try:
         return source.get(key)
-    except DestinationError as error:  # a disk that cannot read this one may still read the others
+    except ReadError as error:  # a disk that cannot read this one may still read the others
         raise _UnfitError(str(error), "an object that can be read") from None
 
 

@@ -26,7 +26,6 @@ import pandas as pd
 
 from cloudsen12_cube.archive import (
     Archive,
-    ArchiveListing,
     GeotiffFormat,
     Header,
     PatchTask,
@@ -59,7 +58,7 @@ from cloudsen12_cube.schema import (
     grid_of,
     select,
 )
-from cloudsen12_cube.storage import ObjectStore, open_store
+from cloudsen12_cube.storage import ObjectStore, absolute, list_once, open_store
 
 _MANUAL = frozenset(asset.file for asset in ASSETS if asset.manual)
 _SAMPLED = 60
@@ -97,14 +96,13 @@ class Plan:
     def tasks(self) -> Iterator[ShardTask]:
         """Yield the shards in the order of the catalogue."""
         position = {roi: index for index, roi in enumerate(self.order)}
-        root = self.archive.root if self.archive.is_remote else os.path.abspath(self.archive.root)
-        way = self.archive.access, self.archive.decoder
+        store, decoder = absolute(self.archive.store), self.archive.decoder
         for roi in self.catalogue.rois:
             patches = tuple(self._patches(roi))
             for layout in self.layouts:
                 required = self.required[layout.product]
                 own = tuple(_with_files_of(layout.product, patch) for patch in patches)
-                yield ShardTask(root, layout, roi, position[roi], own, required, *way)
+                yield ShardTask(store, layout, roi, position[roi], own, required, decoder)
 
     def _patches(self, roi: str) -> Iterator[PatchTask]:
         for _, row in self.groups[roi].iterrows():
@@ -442,7 +440,7 @@ class Resharding(Plan):
 
     def _source_bytes(self) -> int:
         """Sum up the shards that will be read, each once."""
-        place, chosen = self.origin.place.listed(), set(self.catalogue.rois)
+        place, chosen = list_once(self.origin.place), set(self.catalogue.rois)
         disks = [index for index, roi in enumerate(self.origin.order) if roi in chosen]
         origins = (self.origin.layouts[layout.product] for layout in self.layouts)
         return sum(place.size(key) or 0 for o in origins for key in {o.place(disk)[0] for disk in disks})
@@ -491,8 +489,9 @@ def plan_resharding(
     chosen = select(Catalogue(origin.table, settings["test_meaning"]), selection)
     kept = [product for product in PRODUCTS if product in (products or settings["products"])]
     layouts = tuple(replace(origin.layouts[p], times=chosen.times, form=options.layout) for p in kept)
-    listing = ArchiveListing(root, origin.place.access)
-    archive = Archive(listing, GeotiffFormat(listing, {}, (), ()))  # no file is known: gaps are the source's own
+    archive = Archive(
+        origin.place, GeotiffFormat(origin.place, {}, (), ())
+    )  # no file is known: gaps are the source's own
     required: dict[str, frozenset[str]] = {product: frozenset(files_of(product)) for product in kept}
     plan = Resharding(
         archive, chosen, settings["metadata"], selection, layouts, required, tuple(chosen.rois), origin=origin
@@ -618,7 +617,7 @@ def plan_subset(cube: str | os.PathLike[str], products: Sequence[str] | None, se
     root = source.get(ROOT_KEY) or None
     settings = settings_of(root, source.root)
     layouts = tuple(_layout(p, settings, source.root) for p in _chosen(products, settings, source.root))
-    order, table = read_table(source.root, source.access)
+    order, table = read_table(source)
     if not len(table):
         raise SelectionError(f"{source.root} has no patch that could be taken along")
     strange = [roi for roi in selection.rois if roi not in set(order)]

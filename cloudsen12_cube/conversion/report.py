@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cloudsen12_cube.conversion.options import Part
 from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, ShardRecord
 from cloudsen12_cube.schema import RowFault
-from cloudsen12_cube.storage import clean, is_url, open_retrying, storage_config
+from cloudsen12_cube.storage import Url, clean, is_url, open_store
 
 REPORT_VERSION = 1
 
@@ -73,7 +73,7 @@ def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: 
     data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)
     if is_url(place):
         beside, _, name = place.rpartition("/")
-        store = open_retrying(beside, storage_config(cube))
+        store = open_store(replace(cube, url=beside) if isinstance(cube, Url) else beside)
         store.put(name, data) if faults else store.delete(name)
         return
     path = Path(place)

@@ -58,7 +58,7 @@ from cloudsen12_cube.inspection import (
     read_choices,
 )
 from cloudsen12_cube.schema import Selection, select
-from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_store
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, list_once, open_store, write_lock
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def reshard(
         stack.callback(forget)
         if options.scheduler:
             executor = stack.enter_context(cluster(options.scheduler))
-        stack.enter_context(sink.locked(part is not None, options.break_lock))
+        stack.enter_context(write_lock(sink, part is not None, options.break_lock))
         store = _with_gaps(open_or_create(made, sink, options.repair), made)
         found, there = _survey(store, made, options.repair, workers)
         mine = part.of(list(dict.fromkeys(row.task.key for row in found))) if part else None
@@ -135,7 +135,7 @@ def _with_gaps(store: Cube, made: Resharding) -> Cube:
 def _survey(store: Cube, made: Resharding, repair: bool, workers: int) -> tuple[list[_Found], StatusGrid]:
     """Find out which shards are to be made, and what readers may be told while they are."""
     plan = replace(made, layouts=store.plan.layouts, order=store.plan.order)
-    listed = store.sink.listed()
+    listed = list_once(store.sink)
     look = partial(_looked_at, sink=listed, store=store, repair=repair)
     found = list(each(listed, look, plan.shared(store.table), workers if repair else 1))
     there = StatusGrid.empty(plan.layouts, len(plan.order), store.settings.get("full_scale"))
@@ -194,7 +194,7 @@ def _run_reshard(
     # Another process may have had the same part: what it has done meanwhile is left alone.
     again = partial(_looked_at, sink=store.sink, store=store, repair=False)
     queue = (task for task in todo if not (options.part and again(task).done))
-    making = submitting(partial(write_grouped_shard, sink=store.sink.portable()), *who)
+    making = submitting(partial(write_grouped_shard, sink=store.sink), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as results:
         if store.new:
             store = store.begun(there)  # while the first shards are being made
@@ -339,7 +339,7 @@ def convert(
     with ExitStack() as stack:
         if options.scheduler:
             executor = stack.enter_context(cluster(options.scheduler))
-        stack.enter_context(sink.locked(part is not None, options.break_lock))
+        stack.enter_context(write_lock(sink, part is not None, options.break_lock))
         store = open_or_create(made, sink, options.repair)
         store = store.accepting(choices) if choices else store
         survey = store.survey(options.repair, workers)
@@ -370,7 +370,7 @@ def _run(
         store = store.begun(survey.there)  # what is made again is absent before it is touched
     # Another process may have had the same part: what it has done meanwhile is left alone.
     queue = (task for task in todo if not (options.part and store.is_done(task)))
-    making = submitting(partial(write_shard, sink=store.sink.portable()), *who)
+    making = submitting(partial(write_shard, sink=store.sink), *who)
     with making as (submit, ahead), closing(started(queue, submit, ahead)) as records:
         if store.new:
             store = store.begun(survey.there)  # while the first shards are being made
@@ -427,7 +427,7 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
     """
     open_stored_cube(cube, "creating")  # before the lock, which makes a folder
     sink = open_store(cube)
-    with sink.locked():
+    with write_lock(sink):
         stored = open_stored_cube(cube, "creating")
         root = sink.get(ROOT_KEY)
         if root is None or not stored.order:

@@ -19,7 +19,7 @@ from cloudsen12_cube.format import Fault, ShardRecord, faults_of
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.schema import Selection
-from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_store, s3_options, storage_config
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_store, s3_options, storage_config, write_lock
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def subset(
     excerpt = excerpt_for(cube, products, where, options)
     check_disjoint(cube, out)
     sink = open_store(out)
-    with sink.locked(force=options.break_lock):
+    with write_lock(sink, force=options.break_lock):
         target = open_cube_writer(excerpt, sink)
         there, todo = target.surveyed()
         copied = target.filled(there, todo, _workers(excerpt, sink, options), progress)
@@ -146,7 +146,7 @@ def _lies(place: str | os.PathLike[str]) -> str:
 def _workers(excerpt: SubsetPlan, sink: ObjectStore, options: SubsetOptions) -> int:
     if options.workers is not None:
         return options.workers
-    return max(os.cpu_count() or 1, excerpt.source.readers, sink.readers)
+    return max(os.cpu_count() or 1, excerpt.source.concurrency, sink.concurrency)
 
 
 def _report(target: CubeWriter, there: list[ShardRecord], copied: list[CopiedShard]) -> SubsetReport:

@@ -48,7 +48,7 @@ from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import accepted as accept
 from cloudsen12_cube.inspection import outdated
 from cloudsen12_cube.schema import PLUS, files_of
-from cloudsen12_cube.storage import ObjectStore, each
+from cloudsen12_cube.storage import ObjectStore, each, is_empty, list_names, list_once
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Cube:
     def accepting(self, choices: Sequence[accept.Key]) -> Cube:
         """Record decisions to keep a gap; the next metadata that are written hold them."""
         pairs = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order]
-        listed = self.sink.listed()
+        listed = list_once(self.sink)
         loaded = each(listed, lambda pair: records.load(listed, *pair), pairs)
         known = {accept.key_of(fault) for record in loaded if record for fault in record.faults}
         known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
@@ -102,7 +102,7 @@ class Cube:
         workers : int
             Threads that read.
         """
-        listed = replace(self, sink=self.sink.listed())
+        listed = replace(self, sink=list_once(self.sink))
         look = partial(listed._looked_at, check=listed._right if repair else listed._done)
         tasks = list(self.plan.tasks())
         found = list(each(listed.sink, look, tasks, workers if repair else 1))
@@ -197,11 +197,11 @@ def publish(sink: ObjectStore, contents: Contents, before: dict[str, bytes], new
         All of them.
     """
     made = restated(before, contents) if before else objects(contents)
-    there = sink.listed() if new else sink
+    there = list_once(sink) if new else sink
 
     def write(item: tuple[str, bytes]) -> None:
         if before.get(item[0]) != item[1] and there.get(item[0]) != item[1]:
-            sink.put(*item, durable=item[0] == ROOT_KEY)
+            sink.put(*item, sync=item[0] == ROOT_KEY)
 
     *others, root = made.items()
     list(each(sink, write, others))
@@ -267,7 +267,7 @@ def settings_at(sink: ObjectStore) -> dict[str, Any] | None:
     """
     root = sink.get(ROOT_KEY)
     if root is None:
-        if not sink.empty():
+        if not is_empty(sink):
             raise DestinationError(f"{sink.root} is there and holds something else: give the cube a place of its own")
         return None
     try:
@@ -349,7 +349,7 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
 def _continue(plan: Plan, sink: ObjectStore, settings: dict[str, Any], repair: bool) -> Cube:
     """Keep what lies on disk where it lies; new ROIs go behind it."""
     try:
-        order, before = read_table(sink.root, sink.access)
+        order, before = read_table(sink)
     except StoreError:
         if not repair:
             raise
@@ -373,7 +373,7 @@ def _places(plan: Plan, sink: ObjectStore) -> tuple[str, ...]:
     """Order of the ROIs on disk by their records, where the cube's own catalogue cannot be read."""
     found: dict[int, str] = {}
     for layout in plan.layouts:
-        for name in sink.names(records_path(layout.product)):
+        for name in list_names(sink, records_path(layout.product)):
             record = records.load(sink, layout.product, name.removesuffix(".json"))
             if record:
                 found[record.index] = record.roi_id
@@ -530,7 +530,7 @@ class CubeWriter:
 
     def surveyed(self) -> tuple[list[ShardRecord], list[ShardCopy]]:
         """Find the records of the shards that are there, and the shards that are not."""
-        source, listed = self.excerpt.source, self.sink.listed()
+        source, listed = self.excerpt.source, list_once(self.sink)
         pieces = list(self.excerpt.pieces(self.order, room_of(self.settings)))
 
         def look(piece: ShardCopy) -> ShardRecord | None:
@@ -538,7 +538,7 @@ class CubeWriter:
             theirs = records.load(source, piece.layout.product, piece.roi_id) if mine else None
             return mine.without_sources() if mine and is_there(piece, mine, theirs, listed) else None
 
-        found = list(each(listed, look, pieces, source.readers))
+        found = list(each(listed, look, pieces, source.concurrency))
         todo = [piece for piece, record in zip(pieces, found, strict=True) if record is None]
         return [record for record in found if record], todo
 
@@ -571,7 +571,7 @@ class CubeWriter:
         return copied
 
     def _copied(self, todo: list[ShardCopy], workers: int) -> Iterable[CopiedShard]:
-        copy = partial(copy_shard, source=self.excerpt.source.portable(), sink=self.sink.portable())
+        copy = partial(copy_shard, source=self.excerpt.source, sink=self.sink)
         with submitting(copy, None, workers) as (submit, ahead), closing(started(todo, submit, ahead)) as results:
             yield from results
 
@@ -617,7 +617,7 @@ def open_cube_writer(excerpt: SubsetPlan, sink: ObjectStore) -> CubeWriter:
 def _order(sink: ObjectStore) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk; none if that is damaged: shards in other places are copied again."""
     try:
-        return read_order(sink.root, sink.access)
+        return read_order(sink)
     except RemoteError:
         raise
     except StoreError:

@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format import DIMS, check_version, zarr_store
+from cloudsen12_cube.format import DIMS, check_version
 from cloudsen12_cube.schema import PRODUCTS, roi_number
-from cloudsen12_cube.storage import StorageConfig, clean, is_url, storage_config
+from cloudsen12_cube.storage import NOTHING, LocalStore, Url, open_store, zarr_view
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -57,10 +57,11 @@ def open_cube(
     KeyError
         If a product is not in the cube; the message lists those that are.
     """
-    place, access = clean(url), StorageConfig.of(storage_options) if storage_options else storage_config(url)
-    if not is_url(place) and not os.path.isdir(place):
+    store = open_store(Url(os.fspath(url), storage_options) if storage_options else url)
+    place, access = store.root, getattr(store, "config", NOTHING)
+    if isinstance(store, LocalStore) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
-    tree = prepare_tree(tree_of(zarr_store(place, access), place), products, chunks, place)
+    tree = prepare_tree(tree_of(zarr_view(store), place), products, chunks, place)
     # What reads past xarray must know; never written.
     tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree

@@ -15,7 +15,7 @@ from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
 from cloudsen12_cube.schema import ProductName
-from cloudsen12_cube.storage import Ranges, StorageConfig, open_ranges
+from cloudsen12_cube.storage import ObjectStore, Url, open_store
 
 SPLITS = ("train", "validation", "test")
 _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
@@ -25,16 +25,10 @@ _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
 class PatchSource:
     """Where an opened cube's pixels lie."""
 
-    url: str
-    access: StorageConfig
+    objects: ObjectStore
     settings: dict[str, Any]
     files: Mapping[str, VirtualArray] | None = None
     """Of an archive that was opened in place, by product."""
-
-    @property
-    def objects(self) -> Ranges:
-        """Reader of the cube's objects."""
-        return open_ranges(self.url, self.access)
 
     def layout(self, product: ProductName) -> ProductLayout:
         """Array of a product as the store has it."""
@@ -48,7 +42,7 @@ class PatchSource:
         """ROIs as they lie on disk."""
         if self.files:
             return tuple(task.roi_id for task in next(iter(self.files.values())).tasks)
-        return read_order(self.url, self.access)
+        return read_order(self.objects)
 
 
 def stored_cube(cube: xr.DataTree) -> PatchSource:
@@ -67,8 +61,8 @@ def stored_cube(cube: xr.DataTree) -> PatchSource:
         )
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
-    access = StorageConfig.of(cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return PatchSource(str(url), access, cube.attrs[KEY], cube.encoding.get("virtual"))
+    place = Url(str(url), cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
+    return PatchSource(open_store(place), cube.attrs[KEY], cube.encoding.get("virtual"))
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

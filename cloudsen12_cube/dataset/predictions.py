@@ -101,7 +101,7 @@ def _template(cube: xr.DataTree, name: str, size: tuple[int, int]) -> xr.Dataset
         "layer": name,
         "missing_label": UNLABELLED,
     }
-    about = {"predicted_from": stored_cube(cube).url, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
+    about = {"predicted_from": stored_cube(cube).objects.root, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
     coords = {
         "roi": root["roi"].values.astype(object),
         "time": root["time"].values,

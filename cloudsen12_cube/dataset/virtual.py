@@ -49,7 +49,7 @@ from cloudsen12_cube.format import (
     objects,
 )
 from cloudsen12_cube.schema import files_of
-from cloudsen12_cube.storage import Arena, Url, is_url, open_ranges, open_store
+from cloudsen12_cube.storage import Arena, Url, open_store
 
 _ASKING = 16
 """Files of a bucket that a process asks for at a time."""
@@ -113,7 +113,7 @@ class VirtualArray(BackendArray):
 
     @property
     def _readers(self) -> int:
-        remote = bool(self.tasks) and is_url(self.tasks[0].root)
+        remote = bool(self.tasks) and self.tasks[0].store.concurrency > 1
         return _ASKING if remote else os.cpu_count() or 1
 
     def _jobs(self, rois: list[int], times: list[int], bands: list[int]) -> Iterator[_Job]:
@@ -166,7 +166,7 @@ class FileChunks(ChunkReader):
 
     def __init__(self, array: VirtualArray) -> None:
         first = array.tasks[0]
-        super().__init__(open_ranges(first.root, first.access), array.layout)
+        super().__init__(first.store, array.layout)
         self.array = array
         self._file = {band: name for name, bands in files_of(array.layout.product).items() for band in bands}
         self._last = threading.local()

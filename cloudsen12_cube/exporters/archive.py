@@ -51,7 +51,7 @@ from cloudsen12_cube.schema import (
     roi_number,
     select,
 )
-from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, open_ranges, open_store
+from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, list_once, open_store
 
 _FILE = re.compile(r"(?:.*?/)?((?:extra/|labels/)?[^/]+)\.tif")
 
@@ -160,7 +160,7 @@ class Shards:
 
     def chunks(self, product: str) -> ChunkReader:
         """Open a product; the indices of its shards live as long as what this gives."""
-        return ChunkReader(open_ranges(self.place.root, self.place.access), self.layouts[product])
+        return ChunkReader(self.place, self.layouts[product])
 
     def has_layer(self, product: str, name: str) -> bool:
         """Tell whether the archive had this file for any patch; from the records, and only if somebody asks."""
@@ -171,7 +171,7 @@ class Shards:
 
     def _known(self, product: str) -> set[str]:
         every, found = set(files_of(self.layouts[product].product)), set[str]()
-        listed = self.place.listed()
+        listed = list_once(self.place)
         for record in each(listed, lambda roi: records.load(listed, product, roi), self.order):
             paths = [source.path for patch in (record.patches if record else ()) for source in patch.sources]
             for path in paths:
@@ -424,7 +424,7 @@ def _source(cube: str | os.PathLike[str], wanted: tuple[str, ...], selection: Se
             raise SelectionError(f"no product {name!r} in {place.root}; it has {', '.join(settings['products'])}")
     products = [name for name in settings["products"] if name in wanted or not wanted]
     layouts: dict[str, ProductLayout] = {p: layout_of(p, settings["products"][p]) for p in products}
-    order, table = read_table(place.root, place.access)
+    order, table = read_table(place)
     legal = [is_legal_key(*key) for key in zip(table["roi_id"], table["s2_id_gee"], strict=True)]
     strange = table[~np.array(legal, dtype=bool)]
     table = table[legal].rename(columns={"time": _TIME}).reset_index(drop=True)
@@ -433,7 +433,7 @@ def _source(cube: str | os.PathLike[str], wanted: tuple[str, ...], selection: Se
         LeftOut(roi, image, "", "an illegal id, which may lead out of the folder")
         for roi, image in zip(strange["roi_id"], strange["s2_id_gee"], strict=True)
     )
-    status = read_status(place.root, products, place.access)
+    status = read_status(place, products)
     return _Source(Shards(place, layouts, order), table, chosen, status, settings, refused)
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from cloudsen12_cube.archive import NOTE_NAME, TABLE_NAME
-from cloudsen12_cube.errors import DestinationError
+from cloudsen12_cube.errors import DestinationError, ReadError
 from cloudsen12_cube.schema import TestMeaning
-from cloudsen12_cube.storage import LocalStore, clean, is_url
+from cloudsen12_cube.storage import LocalStore, clean, is_empty, is_url, write_lock
 
 NOTE_VERSION = 1
 
@@ -138,8 +138,9 @@ class Folder:
         return os.path.lexists(os.path.join(self.sink.root, path)) and self._read(path) != data
 
     def _read(self, path: str) -> bytes | None:
-        with suppress(DestinationError):
-            return self.sink.get(path)
+        with suppress(ReadError):
+            data: bytes | None = self.sink.get(path)
+            return data
         return None
 
     def put(self, unit: Unit, shard: str, files: dict[str, bytes]) -> list[str]:
@@ -153,7 +154,7 @@ class Folder:
         before = self.entries.get(unit)
         old = [path for path in (before.files if before else {}) if self.sink.size(path) is not None]
         for path, data in files.items():
-            self.sink.put(path, data, durable=False)
+            self.sink.put(path, data, sync=False)
         for path in set(old) - files.keys():
             self.sink.delete(path)
         self._note(ExportEntry(*unit, shard, {path: len(data) for path, data in files.items()}))
@@ -212,7 +213,7 @@ def opened(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[Folder]
         raise DestinationError(f"{root} is a file: give the folder to write to")
     sink = LocalStore(os.path.abspath(root))
     _is_ours(sink, note)
-    with sink.locked():
+    with write_lock(sink):
         earlier = _is_ours(sink, note)
         yield Folder(sink, note, earlier, _journal(sink))
 
@@ -221,7 +222,7 @@ def _is_ours(sink: LocalStore, note: ExportNote) -> ExportNote | None:
     """Give the note that lies there, None in an empty folder."""
     data = sink.get(NOTE_NAME)
     if data is None:
-        if not sink.empty():
+        if not is_empty(sink):
             raise DestinationError(
                 f"{sink.root} holds something else ({_first(sink)}) and no earlier export: give a folder of its own"
             )

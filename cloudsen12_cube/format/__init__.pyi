@@ -141,9 +141,6 @@ from .metadata import (
 from .metadata import (
     told as told,
 )
-from .metadata import (
-    zarr_store as zarr_store,
-)
 from .record import (
     ABSENT as ABSENT,
 )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cloudsen12_cube.errors import DestinationError, StoreError
+from cloudsen12_cube.errors import ReadError, StoreError
 from cloudsen12_cube.format.document import Natural, load_json, parse
 from cloudsen12_cube.format.layout import (
     KEY,
@@ -30,7 +30,7 @@ from cloudsen12_cube.format.layout import (
 )
 from cloudsen12_cube.format.record import UNSCALED, AcceptedFailure, ShardRecord, agreeing, load
 from cloudsen12_cube.schema import LAYERS, ProductName, Selection, TestMeaning
-from cloudsen12_cube.storage import ObjectStore, each, open_store
+from cloudsen12_cube.storage import ObjectStore, each, list_names, list_once, open_store
 
 State = Literal["creating", "converting", "final"]
 """What the last run has said of itself: no metadata yet; shards are being written; finished."""
@@ -121,7 +121,7 @@ class StoredCube:
         """
         from cloudsen12_cube.format.metadata import read_order  # imports zarr
 
-        return () if self.state == "creating" else read_order(self.store.root, self.store.access)
+        return () if self.state == "creating" else read_order(self.store)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -134,7 +134,7 @@ class StoredCube:
         """
         from cloudsen12_cube.format.metadata import read_table
 
-        return pd.DataFrame() if self.state == "creating" else read_table(self.store.root, self.store.access)[1]
+        return pd.DataFrame() if self.state == "creating" else read_table(self.store)[1]
 
     @property
     def patches(self) -> int:
@@ -146,12 +146,12 @@ class StoredCube:
         """Product -> what readers see of its patches, (roi, time) in the order of the disk: 0, 1 or 2."""
         from cloudsen12_cube.format.metadata import read_status
 
-        return read_status(self.store.root, self.layouts, self.store.access)
+        return read_status(self.store, self.layouts)
 
     @cached_property
     def listed(self) -> ObjectStore:
         """The store with its objects listed once, so that asking for the size of each costs no request."""
-        return self.store.listed()
+        return list_once(self.store)
 
     def record(self, product: str, roi_id: str) -> ShardRecord | None:
         """Read the record of an ROI; None if there is none, or it is damaged."""
@@ -179,10 +179,10 @@ class StoredCube:
         yield from zip(rois, found if shared == 1 else agreeing(list(found), shared), strict=True)
 
     def _recorded(self, product: str) -> tuple[str, ...]:
-        return tuple(name.removesuffix(".json") for name in self.store.names(records_path(product)))
+        return tuple(name.removesuffix(".json") for name in list_names(self.store, records_path(product)))
 
 
-def open_stored_cube(place: str | os.PathLike[str] | ObjectStore, least: State = "converting") -> StoredCube:
+def open_stored_cube(place: Any, least: State = "converting") -> StoredCube:
     """Open a cube without xarray.
 
     Parameters
@@ -198,7 +198,7 @@ def open_stored_cube(place: str | os.PathLike[str] | ObjectStore, least: State =
     StoreError
         If there is no cube at the place, or it has not got so far.
     """
-    store = open_store(place) if isinstance(place, str | os.PathLike) else place
+    store = open_store(place)
     cube = find_stored_cube(store)
     if cube is None:
         raise StoreError(f"{store.root} is no cube: there is no {ROOT_KEY} in it")
@@ -261,7 +261,7 @@ def is_cube(place: str | os.PathLike[str]) -> bool:
     try:
         root = open_store(place).get(ROOT_KEY)
         return root is not None and KEY in load_json(root)["attributes"]
-    except (DestinationError, ValueError, KeyError, TypeError):
+    except (ReadError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -286,7 +286,7 @@ class SourceCube:
 def open_source_cube(source: str | os.PathLike[str]) -> SourceCube:
     """Open a cube to make another one from it."""
     cube = open_stored_cube(source, "final")
-    return SourceCube(cube.store.portable(), cube.settings, cube.order, cube.table, cube.attributes, cube.full_scale)
+    return SourceCube(cube.store, cube.settings, cube.order, cube.table, cube.attributes, cube.full_scale)
 
 
 def read_settings(root_object: bytes, place: str) -> dict[str, Any]:

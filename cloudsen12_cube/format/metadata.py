@@ -38,7 +38,7 @@ from cloudsen12_cube.format.layout import (
 )
 from cloudsen12_cube.format.record import STATUS
 from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
-from cloudsen12_cube.storage import NOTHING, RemoteStore, StorageConfig, is_url
+from cloudsen12_cube.storage import ObjectStore, zarr_view
 
 CORE = (
     "s2_id_gee",
@@ -404,18 +404,13 @@ def reference_codec(layout: ProductLayout) -> ShardingCodec:
     )
 
 
-def zarr_store(root: str, access: StorageConfig = NOTHING) -> Any:
-    """Give what zarr and xarray open: the path of a folder, or a store for what lies behind a URL."""
-    return RemoteStore(root, access) if is_url(root) else root
-
-
 def memory_store(objects: Mapping[str, bytes]) -> Any:
     """Give what zarr and xarray open of a cube's metadata that lie nowhere but in memory."""
     held: dict[str, Any] = {key: default_buffer_prototype().buffer.from_bytes(data) for key, data in objects.items()}
     return zarr.storage.MemoryStore(held, read_only=True)
 
 
-def read_table(place: str, access: StorageConfig = NOTHING) -> tuple[tuple[str, ...], pd.DataFrame]:
+def read_table(store: ObjectStore) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 
     Returns
@@ -426,7 +421,7 @@ def read_table(place: str, access: StorageConfig = NOTHING) -> tuple[tuple[str, 
         One row a patch, in the order of the disk: ``roi_id``, ``time``, every column of ``PROPERTIES``, and
         those of ``PLUS`` that are there.
     """
-    root = zarr.open_group(zarr_store(place, access), mode="r")
+    root = zarr.open_group(zarr_view(store), mode="r")
     order = tuple(str(roi) for roi in _values(root, "roi"))
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
@@ -438,17 +433,15 @@ def read_table(place: str, access: StorageConfig = NOTHING) -> tuple[tuple[str, 
     return order, pd.DataFrame(columns)
 
 
-def read_order(place: str, access: StorageConfig = NOTHING) -> tuple[str, ...]:
+def read_order(store: ObjectStore) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
-    root = zarr.open_group(zarr_store(place, access), mode="r")
+    root = zarr.open_group(zarr_view(store), mode="r")
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
-def read_status(
-    place: str, products: Iterable[str], access: StorageConfig = NOTHING
-) -> dict[str, npt.NDArray[np.uint8]]:
+def read_status(store: ObjectStore, products: Iterable[str]) -> dict[str, npt.NDArray[np.uint8]]:
     """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
-    root = zarr.open_group(zarr_store(place, access), mode="r")
+    root = zarr.open_group(zarr_view(store), mode="r")
     return {product: _values(root, f"{product}/status").astype(np.uint8) for product in products}
 
 
@@ -462,10 +455,10 @@ def _values(root: Any, name: str) -> npt.NDArray[Any]:
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
-def damaged_tables(place: str, access: StorageConfig = NOTHING) -> list[str]:
+def damaged_tables(store: ObjectStore) -> list[str]:
     """Read every array but the pixels; give a line for each that cannot be read."""
     found = []
-    for name, array in zarr.open_group(zarr_store(place, access), mode="r").members(max_depth=None):
+    for name, array in zarr.open_group(zarr_view(store), mode="r").members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
             try:
                 array[...]
@@ -484,14 +477,14 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     return values.astype(object) if kind == "text" else values
 
 
-def read_shard(place: str, product: str, index: int, access: StorageConfig = NOTHING) -> npt.NDArray[Any]:
+def read_shard(store: ObjectStore, product: str, index: int) -> npt.NDArray[Any]:
     """Read all pixels of one ROI through zarr-python's own reader.
 
     Returns
     -------
     numpy.ndarray, shape (time, band, y, x)
     """
-    array = zarr.open_array(zarr_store(place, access), path=array_path(product), mode="r")
+    array = zarr.open_array(zarr_view(store), path=array_path(product), mode="r")
     return np.asarray(array[index])
 
 

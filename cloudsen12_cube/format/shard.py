@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Buffer, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +32,7 @@ import numpy.typing as npt
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.codec import CRC, decode, encode, intact
 from cloudsen12_cube.format.layout import Layout, ProductLayout
-from cloudsen12_cube.storage import Arena, Ranges
+from cloudsen12_cube.storage import Arena, ObjectStore
 
 NO_CHUNK = 2**64 - 1
 """Offset and length of a chunk that is not stored."""
@@ -124,7 +124,7 @@ class Fetched:
 class ChunkReader:
     """Reader of one product of a cube. Its index grows by about a kilobyte a shard."""
 
-    def __init__(self, objects: Ranges, layout: ProductLayout) -> None:
+    def __init__(self, objects: ObjectStore, layout: ProductLayout) -> None:
         self.objects, self.layout = objects, layout
         self._indices: dict[str, Future[Index]] = {}
         self._own = threading.local()
@@ -154,15 +154,13 @@ class ChunkReader:
         return part
 
     def _read_index(self, key: str) -> Index:
-        shape = self.layout.index_shape
-        size = 8 * math.prod(shape)
-        try:
-            data = self.objects.tail(key, size + CRC)
-        except FileNotFoundError:
-            return np.full(shape, NO_CHUNK, dtype=np.uint64)  # a shard of nothing but fill is not stored
-        if len(data) != size + CRC or not intact(data):
+        data = self.objects.get(key, -_index_bytes(self.layout))
+        if data is None:
+            return np.full(self.layout.index_shape, NO_CHUNK, dtype=np.uint64)  # nothing but fill: no object is stored
+        index = _decode_index(data, self.layout)
+        if index is None:
             raise StoreError(f"{key} is damaged: the checksum of its index does not fit. Convert it again")
-        return np.frombuffer(data, dtype="<u8", count=size // 8).reshape(shape).astype(np.uint64)
+        return index
 
     def fetch(self, disk: int, time: int, bands: Sequence[int], arena: Arena | None = None) -> Fetched:
         """Read the chunks of some bands of a patch; what lies together is one request.
@@ -182,9 +180,13 @@ class ChunkReader:
         places = {n: (int(rows[n][0]), int(rows[n][1])) for n in numbers if rows[n][0] != NO_CHUNK}
         found: dict[int, memoryview] = {}
         total = requests = 0
-        for run in _runs(places, _GAP[self.objects.remote]):
+        for run in _runs(places, _GAP[self.objects.concurrency > 1]):
             start, end = places[run[0]][0], max(sum(places[n]) for n in run)
-            data = memoryview(self.objects.read(key, start, end - start, arena))
+            length = end - start
+            read = self.objects.get(key, start, length, arena.take(length) if arena else None)
+            if read is None:
+                raise FileNotFoundError(f"{self.objects.root}/{key}")
+            data = memoryview(read)
             found |= {n: data[places[n][0] - start : sum(places[n]) - start] for n in run}
             total, requests = total + len(data), requests + 1
         return Fetched(disk, time, tuple(bands), tuple(map(found.get, numbers)), requests, total)
@@ -267,24 +269,16 @@ def _runs(places: dict[int, tuple[int, int]], gap: int) -> Iterator[list[int]]:
         yield run
 
 
-@dataclass(frozen=True)
-class _Held:
-    """One object in memory, for the reader of indices."""
+def _index_bytes(layout: ProductLayout) -> int:
+    """Length of a shard's index and its checksum, which end the object."""
+    return 8 * math.prod(layout.index_shape) + CRC
 
-    data: bytes
-    remote = False
 
-    def read(self, key: str, start: int, length: int, arena: Arena | None = None) -> Buffer:
-        del key, arena
-        return self.data[start : start + length]
-
-    def tail(self, key: str, length: int) -> bytes:
-        del key
-        return self.data[-length:]
-
-    def get(self, key: str) -> bytes | None:
-        del key
-        return self.data
+def _decode_index(data: bytes, layout: ProductLayout) -> Index | None:
+    """Decode the end of a shard; None if its checksum does not fit."""
+    if len(data) != _index_bytes(layout) or not intact(data):
+        return None
+    return np.frombuffer(data[:-CRC], dtype="<u8").reshape(layout.index_shape).astype(np.uint64)
 
 
 def cut(data: bytes, layout: ProductLayout, dates: Sequence[int], times: int) -> bytes:
@@ -318,10 +312,10 @@ def cut(data: bytes, layout: ProductLayout, dates: Sequence[int], times: int) ->
 
 def _chunks(data: bytes, layout: ProductLayout, dates: Sequence[int]) -> Iterator[bytes]:
     """Yield the encoded chunks of some dates, in the order of the index; an empty one where there is none."""
-    try:
-        index = ChunkReader(_Held(data), layout).index(0)
-    except StoreError:  # its message names an object of a cube
-        raise StoreError("the checksum of its index does not fit") from None
+    whole = _decode_index(data[-_index_bytes(layout) :], layout)
+    if whole is None:
+        raise StoreError("the checksum of its index does not fit")
+    index: Index = whole[0]
     end = len(data) - index.nbytes  # the index and its checksum begin at least this early
     for offset, length in index[list(dates)].reshape(-1, 2).tolist():
         if offset == NO_CHUNK:

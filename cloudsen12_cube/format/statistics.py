@@ -20,7 +20,7 @@ from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.document import Natural, load_json, parse
 from cloudsen12_cube.format.layout import array_path
 from cloudsen12_cube.schema import ProductName, bands_of
-from cloudsen12_cube.storage import ObjectStore, Ranges
+from cloudsen12_cube.storage import ObjectStore
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 COUNTED = (0, 1, 2, 3, 255)
@@ -110,7 +110,7 @@ def write_bands(sink: ObjectStore, product: str, bands: list[BandStatistics], or
     sink.put(statistics_key(product), json.dumps(document, indent=1).encode())
 
 
-def read_bands(objects: Ranges, product: ProductName) -> tuple[dict[str, BandStatistics], StatisticsSource] | None:
+def read_bands(objects: ObjectStore, product: ProductName) -> tuple[dict[str, BandStatistics], StatisticsSource] | None:
     """Read the statistics of a product's bands, or None if none were computed.
 
     Raises
@@ -171,7 +171,7 @@ def write_counts(sink: ObjectStore, counts: ClassCounts) -> None:
 _LARGEST = 2**29  # bytes of all arrays: a million patches; the archive of a stranger may claim more than memory holds
 
 
-def read_counts(objects: Ranges) -> ClassCounts | None:
+def read_counts(objects: ObjectStore) -> ClassCounts | None:
     """Read the class counts, or None if none were computed.
 
     Raises

@@ -117,7 +117,7 @@ def compare_pixels(cube: StoredCube, other: StoredCube, chosen: Sequence[int]) -
 
 
 def _pixels_of(cube: StoredCube, product: str, index: int) -> npt.NDArray[Any]:
-    return read_shard(cube.store.root, product, index, cube.store.access)
+    return read_shard(cube.store, product, index)
 
 
 Row = dict[str, Any]
@@ -283,7 +283,7 @@ def verify(
         values=values,
         unfinished=sum(r.unfinished for r in results),
         differences=(
-            *damaged_tables(stored.store.root, stored.store.access),
+            *damaged_tables(stored.store),
             *(d for r in results for d in r.differences),
             *differences,
         ),
@@ -376,7 +376,7 @@ def _patch(
 def _read(
     archive: Archive, files: PatchFiles, file: str, wanted: tuple[str, ...], fill: float
 ) -> list[npt.NDArray[Any]]:
-    seen = archive.decoder.again(archive.listing, files, file)
+    seen = archive.decoder.again(archive.store, files, file)
     pixels, names, nodata = seen.pixels, [band_name(text) for text in seen.descriptions], seen.nodata
     if len(wanted) > 1 and set(names) & set(wanted):
         pixels = np.stack([pixels[names.index(band)] for band in wanted])

@@ -103,11 +103,11 @@ def is_url(place: str) -> bool:
 
 
 def clean(place: str | os.PathLike[str]) -> str:
-    """Write a place in one way: a path without ``file://``, a URL without a slash at its end."""
+    """Write a place in one way: a path without ``file://`` and ``~``, a URL without a slash at its end."""
     text = os.fspath(place)
     if is_url(text):
         return text.rstrip("/")
-    return text[len("file://") :] if text.lower().startswith("file://") else text
+    return os.path.expanduser(text[len("file://") :] if text.lower().startswith("file://") else text)
 
 
 def scheme_of(url: str) -> str:

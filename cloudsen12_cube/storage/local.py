@@ -1,179 +1,169 @@
-"""Where the objects of a cube are put: whole, or not at all.
+"""Objects as files: an object is whole or not there.
 
 An object is written under a name of its own in ``.partial``, flushed to the disk and renamed into its place: a reader
-sees the old one or the new one, and two writers of one object never share a file. What a writer that died has left in
-``.partial`` blocks nobody; the next one that has the cube to itself takes it away.
+sees the old one or the new one, and two writers of one object never share a file. What a killed writer has left in
+``.partial`` blocks no other writer; the next one that holds the exclusive lock removes it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cloudsen12_cube.errors import DestinationError
-from cloudsen12_cube.storage.config import StorageConfig
+from cloudsen12_cube.errors import DestinationError, ReadError
+from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, folder
 
-_PARTIAL = ".partial"
+_PARTIAL = INTERNAL[0].rstrip("/")
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A cube's folder on a disk."""
+    """A folder on a disk."""
 
     root: str
+    concurrency = 1  # one read after another is as fast as several
+    atomic_create = True
 
-    @property
-    def access(self) -> StorageConfig:
-        """Nothing is needed to get to a disk."""
-        return StorageConfig()
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
+        """Travel as an absolute path: another process may have another working directory."""
+        return type(self), (os.path.abspath(self.root),)
 
-    @property
-    def readers(self) -> int:
-        """One read after another is as fast as several."""
-        return 1
+    def path(self, key: str) -> str:
+        """Path of an object."""
+        return os.path.join(self.root, key)
 
-    def listed(self) -> LocalStore:
-        """Give itself: to ask a disk for an object costs nothing."""
-        return self
+    def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
+        """Read an object or a range of it.
 
-    def portable(self) -> LocalStore:
-        """Give what a worker needs that has another working directory."""
-        return LocalStore(os.path.abspath(self.root))
+        Raises
+        ------
+        ReadError
+            If there is something that cannot be read, or is no regular file.
+        """
+        path = self.path(key)
+        try:
+            # Opening costs some ten microseconds, decoding a chunk some thousand: no handle is kept.
+            with open(path, "rb", buffering=0, opener=_open_regular) as file:
+                if start < 0:
+                    start = max(file.seek(0, os.SEEK_END) + start, 0)
+                if start or into is not None:
+                    file.seek(start)
+                if into is not None:
+                    return into[: file.readinto(into if length is None else into[:length])]
+                return file.readall() if length is None else file.read(length)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ReadError(path, error.strerror or str(error)) from None
 
-    def put(self, key: str, data: bytes, durable: bool = True) -> None:
+    def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
         """Write one object.
-
-        Parameters
-        ----------
-        key : str
-        data : bytes
-        durable : bool
-            Wait until the disk has it. What the next run makes anew, such as metadata, need not be waited for.
 
         Raises
         ------
         DestinationError
-            If the disk is full or the place cannot be written.
+            If the disk is full or the folder cannot be written.
         """
-        path = Path(self.root, key)
+        path = Path(self.path(key))
         partial = Path(self.root, _PARTIAL, uuid.uuid4().hex)
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(partial, "wb") as file:
                 file.write(data)
-                if durable:
+                if sync:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(partial, path)
+            if if_absent:
+                os.link(partial, path)  # unlike a rename, it fails where there is a file
+            else:
+                os.replace(partial, path)
+        except FileExistsError:
+            return False
         except OSError as error:
+            raise DestinationError(reason(error, self.root)) from None
+        finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise DestinationError(_reason(error, self.root)) from None
-
-    def get(self, key: str) -> bytes | None:
-        """Read one object, or None if there is none."""
-        try:
-            return Path(self.root, key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise DestinationError(_reason(error, self.root)) from None
+        return True
 
     def size(self, key: str) -> int | None:
         """Bytes of one object, or None if there is none."""
         try:
-            return os.stat(os.path.join(self.root, key)).st_size
+            return os.stat(self.path(key)).st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def delete(self, key: str) -> None:
         """Remove one object if it is there."""
         try:
-            Path(self.root, key).unlink(missing_ok=True)
+            Path(self.path(key)).unlink(missing_ok=True)
         except OSError as error:
-            raise DestinationError(_reason(error, self.root)) from None
+            raise DestinationError(reason(error, self.root)) from None
 
-    def names(self, prefix: str) -> list[str]:
-        """Last parts of the keys directly under a prefix, in order; none where nothing is."""
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the files below a folder by name; links that lead out of the root are listed and not followed."""
+        real = os.path.realpath(self.root)
+        return _walk(real, folder(prefix), (os.path.realpath(self.path(prefix)),))
+
+    def remove_partial(self) -> None:
+        """Remove unfinished files; the caller is the only writer."""
+        partial = Path(self.root, _PARTIAL)
         try:
-            return sorted(os.listdir(os.path.join(self.root, prefix)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def empty(self) -> bool:
-        """Tell whether no object is there yet; what a writer that died has left is none."""
-        try:
-            return set(os.listdir(self.root)) <= {_PARTIAL}
-        except FileNotFoundError:
-            return True
-        except NotADirectoryError:
-            return False
-
-    @contextmanager
-    def locked(self, shared: bool = False, force: bool = False) -> Iterator[None]:
-        """Keep other writers out for as long as this one runs, or dies.
-
-        Machines that do not share their locks cannot be kept out so. They do no harm: objects are whole, and equal
-        sources give equal ones.
-
-        Parameters
-        ----------
-        shared : bool
-            Let in others that ask for a share, too, as the parts of one conversion do.
-        force : bool
-            Without meaning here: the lock of a process that died is free.
-
-        Raises
-        ------
-        DestinationError
-            If another process holds the cube.
-        """
-        del force
-        try:
-            os.makedirs(self.root, exist_ok=True)
-            handle = os.open(self.root, os.O_RDONLY)
-        except OSError as error:
-            raise DestinationError(_reason(error, self.root)) from None
-        try:
-            self._lock(handle, shared)
-            if not shared:
-                self._sweep()
-            yield
-            if not shared:
-                self._sweep()
-        finally:
-            os.close(handle)
-
-    def _lock(self, handle: int, shared: bool) -> None:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DestinationError(f"another process is writing {self.root}: wait for it or stop it") from None
-        except OSError as error:
-            raise DestinationError(_reason(error, self.root)) from None
-
-    def _sweep(self) -> None:
-        """Take away what was never finished; nobody else writes now."""
-        folder = Path(self.root, _PARTIAL)
-        try:
-            for path in folder.iterdir():
+            for path in partial.iterdir():
                 path.unlink()
-            folder.rmdir()
+            partial.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
-            raise DestinationError(_reason(error, self.root)) from None
+            raise DestinationError(reason(error, self.root)) from None
 
 
-def _reason(error: OSError, root: str) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def absolute(store: ObjectStore) -> ObjectStore:
+    """Give a local store by its absolute path, for use after the working directory has changed."""
+    return LocalStore(os.path.abspath(store.root)) if isinstance(store, LocalStore) else store
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file; opening a pipe without O_NONBLOCK would wait for a writer."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "no regular file", path)
+
+
+def _walk(root: str, prefix: str, opened: tuple[str, ...]) -> Iterator[ObjectInfo]:
+    """List files below a folder; ``opened`` are the real paths of the folders above, so that no link makes a circle."""
+    try:
+        with os.scandir(opened[-1]) as scan:
+            entries = sorted(scan, key=lambda e: e.name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ReadError(opened[-1], error.strerror or str(error)) from None
+    for entry in entries:
+        real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+        outside = entry.is_symlink() and os.path.commonpath([real, root]) != root
+        if not outside and entry.is_dir():
+            if real not in opened:
+                yield from _walk(root, f"{prefix}{entry.name}/", (*opened, real))
+        else:
+            size = 0 if outside or not entry.is_file() else entry.stat().st_size
+            yield ObjectInfo(f"{prefix}{entry.name}", size, outside)
+
+
+def reason(error: OSError, root: str) -> str:
+    """Say why a folder cannot be written, and what to do."""
+    if error.errno in _FULL:
         return f"the disk of {root} is full: free some space and run the same command again, it continues"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to use {error.filename or root}: choose another place for the cube or change its rights"

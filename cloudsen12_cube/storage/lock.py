@@ -1,8 +1,13 @@
-"""Who writes a cube in a bucket: a note a writer, made first and looked at then, taken away at the end.
+"""The lock of writers.
 
-A bucket knows no locks. A whole run makes its note on the condition that there is none (``If-None-Match: *``), a part
-makes one of its own; then each looks for a note of the other kind. Stores that list what was just written let no two
-pass. A writer that died leaves its note: one of the same machine is seen to be dead, any other is told with its age.
+Without it two runs that convert into one cube would each count their own shards alone, and the metadata that the last
+one writes would call the other's patches absent.
+
+A local disk has ``flock``: the system frees it when its process dies. Elsewhere a writer creates a lock object. The
+lock object of a whole run is created on the condition that there is none (``If-None-Match: *``), that of a part has a
+name of its own; then each looks for one of the other kind. Stores that list what was just written let no two pass. A
+writer that died leaves its lock object: one of the same machine is recognised by its process number, any other is
+named with its age.
 """
 
 from __future__ import annotations
@@ -18,15 +23,80 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudsen12_cube.errors import DestinationError
-from cloudsen12_cube.storage.retry import RetryingStore
+from cloudsen12_cube.storage.local import LocalStore, reason
+from cloudsen12_cube.storage.store import INTERNAL, WAY_OUT, ObjectStore
 
-FOLDER = ".writers"
-_WHOLE = f"{FOLDER}/whole.json"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_FOLDER = INTERNAL[1]
+_WHOLE = f"{_FOLDER}whole.json"
+
+
+@contextmanager
+def write_lock(store: ObjectStore, shared: bool = False, force: bool = False) -> Iterator[None]:
+    """Keep other writers out of a cube for as long as this one runs, or until it dies.
+
+    Machines that do not share the locks of a disk cannot be kept out. They damage no shard: objects are whole, and
+    equal sources give equal ones.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    shared : bool
+        Allow others that lock it shared, too, as the parts of one conversion do.
+    force : bool
+        Remove the lock objects that are there: their writers are dead. ``flock`` needs no such force.
+
+    Raises
+    ------
+    DestinationError
+        If another writer holds the cube, or the store cannot be written.
+    """
+    if isinstance(store, LocalStore):
+        with _flock(store.root, shared) if fcntl else _lock_object(store, shared, force):
+            if not shared:
+                store.remove_partial()
+            yield
+            if not shared:
+                store.remove_partial()
+    elif store.atomic_create:
+        with _lock_object(store, shared, force):
+            yield
+    else:
+        raise DestinationError(
+            f"{store.root} is read-only here: without an atomic create two writers cannot be kept apart; {WAY_OUT}"
+        )
+
+
+@contextmanager
+def _flock(root: str, shared: bool) -> Iterator[None]:
+    try:
+        os.makedirs(root, exist_ok=True)
+        handle = os.open(root, os.O_RDONLY)
+    except OSError as error:
+        raise DestinationError(reason(error, root)) from None
+    try:
+        _acquire(handle, root, shared)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _acquire(handle: int, root: str, shared: bool) -> None:
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DestinationError(f"another process is writing {root}: wait for it or stop it") from None
+    except OSError as error:
+        raise DestinationError(reason(error, root)) from None
 
 
 @dataclass(frozen=True)
 class LockNote:
-    """What a writer says of itself."""
+    """The content of a lock object: the writer."""
 
     run: str
     host: str
@@ -35,10 +105,18 @@ class LockNote:
     pid: int
     since: str
 
+    @classmethod
+    def of_this_process(cls) -> LockNote:
+        """Describe the writer that runs here."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), os.getpid(), now)
+
     def is_dead(self) -> bool:
-        """Tell whether its process ran on this machine and is gone."""
+        """Tell whether its process ran on this machine and has ended."""
         if (self.host, self.boot) != (socket.gethostname(), _boot()) or self.pid == os.getpid():
             return False
+        if os.name == "nt":
+            return False  # there ``os.kill`` with 0 does not ask for a process, it interrupts one
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -61,52 +139,36 @@ def _boot() -> str:
 
 
 @contextmanager
-def held(store: RetryingStore, shared: bool, force: bool) -> Iterator[None]:
-    """Keep other writers out of a cube.
-
-    Parameters
-    ----------
-    store : Patient
-    shared : bool
-        Let in others that ask for a share, too, as the parts of one conversion do.
-    force : bool
-        Take away the notes that are there: their writers are dead.
-
-    Raises
-    ------
-    DestinationError
-        If another writer's note is there.
-    """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    run = uuid.uuid4().hex
-    data = json.dumps(asdict(LockNote(run, socket.gethostname(), _boot(), os.getpid(), now))).encode()
-    key = f"{FOLDER}/part-{run}.json" if shared else _WHOLE
-    _clear(store, everything=force)
-    if not store.create(key, data):
-        _stop(store, key)
+def _lock_object(store: ObjectStore, shared: bool, force: bool) -> Iterator[None]:
+    note = LockNote.of_this_process()
+    data = json.dumps(asdict(note)).encode()
+    key = f"{_FOLDER}part-{note.run}.json" if shared else _WHOLE
+    _remove(store, everything=force)
+    if not store.put(key, data, if_absent=True):
+        raise _held(store, key)
     try:
-        others = [name for name in _notes(store) if name != key and (not shared or name == _WHOLE)]
+        others = [name for name in _lock_keys(store) if name != key and (not shared or name == _WHOLE)]
         if others:
-            _stop(store, others[0])
+            raise _held(store, others[0])
         yield
     finally:
-        with suppress(Exception):  # what has failed stands in another error; a note that stays is seen to be dead
+        with suppress(Exception):  # another error says what failed, and a lock object that stays is recognised as dead
             if store.get(key) == data:
                 store.delete(key)
 
 
-def _notes(store: RetryingStore) -> list[str]:
-    return [key for key, _ in store.listed(f"{FOLDER}/") if key.startswith(f"{FOLDER}/")]
+def _lock_keys(store: ObjectStore) -> list[str]:
+    return [info.key for info in store.list(_FOLDER)]
 
 
-def _clear(store: RetryingStore, everything: bool) -> None:
-    for key in _notes(store):
+def _remove(store: ObjectStore, everything: bool) -> None:
+    for key in _lock_keys(store):
         note = _read(store, key)
         if everything or (note and note.is_dead()):
             store.delete(key)
 
 
-def _read(store: RetryingStore, key: str) -> LockNote | None:
+def _read(store: ObjectStore, key: str) -> LockNote | None:
     data = store.get(key)
     try:
         return LockNote(**json.loads(data)) if data else None
@@ -114,9 +176,9 @@ def _read(store: RetryingStore, key: str) -> LockNote | None:
         return None
 
 
-def _stop(store: RetryingStore, key: str) -> None:
+def _held(store: ObjectStore, key: str) -> DestinationError:
     note = _read(store, key)
-    who = str(note) if note else f"a note {key} that cannot be read"
-    raise DestinationError(
-        f"another run is writing {store.url} ({who}): wait for it or stop it; if it is dead, add --break-lock"
+    writer = str(note) if note else f"a lock object {key} that cannot be read"
+    return DestinationError(
+        f"another run is writing {store.root} ({writer}): wait for it or stop it; if it is dead, add --break-lock"
     )

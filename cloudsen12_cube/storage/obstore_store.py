@@ -1,9 +1,10 @@
-"""S3 by obstore. The only file that imports it, and only where it is installed."""
+"""Objects by obstore. The only module that imports it, and only where it is installed."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,98 +13,138 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.storage.checksum import check_etag
 from cloudsen12_cube.storage.config import StorageConfig, obstore_settings
+from cloudsen12_cube.storage.retry import RetryingStore
 from cloudsen12_cube.storage.store import (
     CONNECT_SECONDS,
     READ_SECONDS,
-    ExistsError,
-    GetResult,
-    RefusedError,
-    Span,
+    DeniedError,
+    ObjectInfo,
     StorageError,
-    trouble,
+    deliver,
+    refuse_fork,
+    storage_error,
 )
 
-_PATIENCE: Any = {
+_RETRIES: Any = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=2), "base": 2},
 }
-_REFUSED = (PermissionDeniedError, UnauthenticatedError)
 
 
-class ObstoreObjects:
-    """The objects of a bucket under a prefix."""
+def open_obstore(url: str, config: StorageConfig) -> ObstoreStore:
+    """Open the bucket that an ``s3://`` URL names."""
+    settings: Any = obstore_settings(config)
+    client: Any = {
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=READ_SECONDS),
+        "timeout": timedelta(seconds=10 * READ_SECONDS),  # of a whole shard over a slow line
+        "allow_http": str(settings.get("endpoint", "")).startswith("http://"),
+    }
+    try:
+        store = S3Store.from_url(url, config=settings, client_options=client, retry_config=_RETRIES)
+    except BaseError as error:
+        raise CubeError(f"{url} cannot be opened ({_line(error)})") from None
+    return ObstoreStore(store, url, config.etag_is_md5)
 
-    def __init__(self, url: str, access: StorageConfig) -> None:
-        settings: Any = obstore_settings(access)
-        client: Any = {
-            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "read_timeout": timedelta(seconds=READ_SECONDS),
-            "timeout": timedelta(seconds=10 * READ_SECONDS),  # of a whole shard over a slow line
-            "allow_http": str(settings.get("endpoint", "")).startswith("http://"),
-        }
-        try:
-            self.store = S3Store.from_url(url, config=settings, client_options=client, retry_config=_PATIENCE)
-        except BaseError as error:
-            raise CubeError(f"{url} cannot be opened ({_line(error)})") from None
 
-    def get(self, key: str, span: Span | None = None) -> GetResult | None:
-        """Read an object or a part of it."""
-        try:
-            if span and span[0] >= 0 and span[1] is not None:
-                return GetResult(bytes(obstore.get_range(self.store, key, start=span[0], end=span[1])))
-            options: Any = {"range": {"suffix": -span[0]} if span[0] < 0 else {"offset": span[0]}} if span else None
-            reply = obstore.get(self.store, key, options=options)
-            etag = "" if span else (reply.meta.get("e_tag") or "")
-            return GetResult(bytes(reply.bytes()), etag.strip('"'))
-        except FileNotFoundError:
+def from_obstore(store: Any) -> RetryingStore:
+    """Use a store that was opened by obstore."""
+    bucket = (getattr(store, "config", None) or {}).get("bucket")
+    root = f"{bucket or type(store).__name__}/{getattr(store, 'prefix', None) or ''}".rstrip("/")
+    return RetryingStore(ObstoreStore(store, f"s3://{root}" if isinstance(store, S3Store) else root))
+
+
+class ObstoreStore:
+    """The objects of an obstore store under its prefix."""
+
+    concurrency = 16
+    atomic_create = True
+
+    def __init__(self, client: Any, root: str, etag_is_md5: bool = True) -> None:
+        self._client, self.root, self._etag_is_md5 = client, root, etag_is_md5
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[ObstoreStore], tuple[Any, str, bool]]:
+        """Begin anew in another process."""
+        return type(self), (self._client, self.root, self._etag_is_md5)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObstoreStore) and bool(self._client == other._client)
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
+    @property
+    def client(self) -> Any:
+        """The obstore store, in the process that opened it."""
+        refuse_fork(self.root, self._process)
+        return self._client
+
+    def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
+        """Read an object or a range of it."""
+        if start >= 0 and length is not None:
+            data = _call(lambda: obstore.get_range(self.client, key, start=start, length=length))
+            return None if data is None else deliver(data if into else bytes(data), into)
+        options: Any = {"range": {"suffix": -start} if start < 0 else {"offset": start}} if start else None
+        found = _call(lambda: _read(obstore.get(self.client, key, options=options)))
+        if found is None:
             return None
-        except Exception as error:
-            raise _trouble(error) from error
+        whole, etag = found
+        if self._etag_is_md5 and not start:
+            check_etag(whole, etag, "came")
+        return deliver(whole, into)
 
-    def put(self, key: str, data: bytes, create: bool = False) -> str:
+    def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
         """Write a whole object."""
-        mode: Any = "create" if create else "overwrite"
+        del sync
+        mode: Any = "create" if if_absent else "overwrite"
         try:
-            reply = obstore.put(self.store, key, data, mode=mode, use_multipart=False)
+            reply = obstore.put(self.client, key, data, mode=mode, use_multipart=False)
         except AlreadyExistsError:
-            raise ExistsError(key) from None
+            return False
         except Exception as error:
-            raise _trouble(error) from error
-        return (reply.get("e_tag") or "").strip('"')
+            raise _storage_error(error) from error
+        if self._etag_is_md5:
+            check_etag(data, reply.get("e_tag") or "", "arrived")
+        return True
 
     def size(self, key: str) -> int | None:
         """Bytes of an object."""
-        try:
-            return int(obstore.head(self.store, key)["size"])
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise _trouble(error) from error
+        found = _call(lambda: obstore.head(self.client, key))
+        return None if found is None else int(found["size"])
 
     def delete(self, key: str) -> None:
         """Remove an object if it is there."""
-        try:
-            obstore.delete(self.store, key)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise _trouble(error) from error
+        _call(lambda: obstore.delete(self.client, key))
 
-    def listed(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield key and bytes of every object below a folder."""
-        try:
-            for batch in obstore.list(self.store, prefix=prefix or None):
-                yield from ((row["path"], int(row["size"])) for row in batch)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise _trouble(error) from error
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object below a folder."""
+        batches = _call(lambda: iter(obstore.list(self.client, prefix=prefix or None)))
+        while batches is not None and (batch := _call(lambda: next(batches, None))):
+            yield from (ObjectInfo(row["path"], int(row["size"])) for row in batch)
 
 
-def _trouble(error: Exception) -> StorageError:
-    return RefusedError(_line(error)) if isinstance(error, _REFUSED) else trouble(Exception(_line(error)))
+def _read(reply: Any) -> tuple[bytes, str]:
+    return bytes(reply.bytes()), reply.meta.get("e_tag") or ""
+
+
+def _call[T](request: Callable[[], T]) -> T | None:
+    """Send a request; None if the object does not exist."""
+    try:
+        return request()
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _storage_error(error) from error
+
+
+def _storage_error(error: Exception) -> StorageError:
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        return DeniedError(_line(error))
+    return storage_error(error, _line(error))
 
 
 def _line(error: BaseException) -> str:

@@ -1,145 +1,118 @@
-"""A cube's place in an object store: every object is put whole, and a note in the bucket keeps two writers apart.
-
-Where a cube lies: a folder on a disk or a prefix of a bucket, with the same few verbs.
-"""
+"""One function that turns every way to name a location into an object store."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
-from cloudsen12_cube.storage.config import NOTHING, StorageConfig, clean, is_url, storage_config
+from cloudsen12_cube.storage.config import NOTHING, StorageConfig, Url, clean, is_url, storage_config, uses_obstore
+from cloudsen12_cube.storage.fsspec_store import open_fsspec
 from cloudsen12_cube.storage.local import LocalStore
-from cloudsen12_cube.storage.lock import FOLDER, held
-from cloudsen12_cube.storage.retry import RetryingStore, open_retrying
+from cloudsen12_cube.storage.retry import RetryingStore
+from cloudsen12_cube.storage.store import ObjectInfo, ObjectStore, StoreWrapper, refuse_fork
+
+_METHODS = ("get", "put", "size", "delete", "list", "atomic_create")
+_ALLOWED = (
+    "a path, a URL, a cloudsen12_cube.Url, a UPath, a zarr store, an obstore store or the store of an Icechunk session"
+)
 
 
 @dataclass(frozen=True)
-class BucketStore:
-    """A prefix of a bucket, or whatever else a URL leads to. It holds no open client and may be sent anywhere."""
+class UrlStore:
+    """A URL with its options. It holds no open client: each process opens its own, and retries what fails."""
 
     root: str
-    access: StorageConfig = NOTHING
-    known: dict[str, int] | None = field(default=None, repr=False, compare=False)
-    """Key -> bytes of all objects, where they were listed: nobody is asked for what was not among them."""
-    readers: int = 16
-    """Requests that are worth having under way at a time."""
+    config: StorageConfig = NOTHING
+    _process: int = field(default_factory=os.getpid, init=False, repr=False, compare=False)
+    concurrency = 16
 
-    def _client(self) -> RetryingStore:
-        return open_retrying(self.root, self.access)
+    def __reduce__(self) -> tuple[type[UrlStore], tuple[str, StorageConfig]]:
+        """Begin anew in another process."""
+        return type(self), (self.root, self.config)
 
-    def portable(self) -> BucketStore:
-        """Give what a worker anywhere needs."""
-        return replace(self, known=None)
+    @property
+    def atomic_create(self) -> bool:
+        """Whether an object can be created atomically: not by http."""
+        return self._client().atomic_create
 
-    def put(self, key: str, data: bytes, durable: bool = True) -> None:
-        """Write one object; a store has it for good when it says so."""
-        del durable
-        self._client().put(key, data)
+    def _client(self) -> ObjectStore:
+        refuse_fork(self.root, self._process)
+        # Keys in the environment belong to the client: a test, or a notebook, may change them.
+        keys = tuple(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
+        return _open_client(self.root, self.config, self._process, keys)
 
-    def get(self, key: str) -> bytes | None:
-        """Read one object, or None if there is none."""
-        if self.known is not None and key not in self.known:
-            return None
-        return self._client().get(key)
+    def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
+        """Read an object or a range of it."""
+        return self._client().get(key, start, length, into)
+
+    def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
+        """Write a whole object."""
+        return self._client().put(key, data, if_absent, sync)
 
     def size(self, key: str) -> int | None:
-        """Bytes of one object, or None if there is none."""
-        return self._client().size(key) if self.known is None else self.known.get(key)
+        """Bytes of an object."""
+        return self._client().size(key)
 
     def delete(self, key: str) -> None:
-        """Remove one object if it is there."""
+        """Remove an object."""
         self._client().delete(key)
 
-    def names(self, prefix: str) -> list[str]:
-        """Last parts of the keys directly under a prefix, in order; none where nothing is."""
-        start = f"{prefix.rstrip('/')}/"
-        found = self.known if self.known is not None else (key for key, _ in self._client().listed(start))
-        below = (key[len(start) :] for key in found if key.startswith(start))
-        return sorted(name for name in below if "/" not in name)
-
-    def empty(self) -> bool:
-        """Tell whether no object is there yet but the notes of writers."""
-        return all(key.partition("/")[0] == FOLDER for key, _ in self._client().listed())
-
-    def listed(self) -> BucketStore:
-        """List everything once: the one that is given answers from that list what it can."""
-        return replace(self, known=dict(self._client().listed()))
-
-    @contextmanager
-    def locked(self, shared: bool = False, force: bool = False) -> Iterator[None]:
-        """Keep other writers out for as long as this one runs; see `lease`."""
-        with held(self._client(), shared, force):
-            yield
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object below a folder."""
+        return self._client().list(prefix)
 
 
-class ObjectStore(Protocol):
-    """A root under which objects are put whole."""
+@lru_cache(maxsize=32)
+def _open_client(url: str, config: StorageConfig, process: int, keys: tuple[tuple[str, str], ...]) -> ObjectStore:
+    del process, keys  # a forked process, or other keys, need another client
+    if uses_obstore(url, config):
+        from cloudsen12_cube.storage.obstore_store import open_obstore  # obstore is an optional dependency
 
-    @property
-    def root(self) -> str:
-        """Folder or URL, without a slash at its end."""
-
-    @property
-    def access(self) -> StorageConfig:
-        """How to get there."""
-
-    @property
-    def readers(self) -> int:
-        """Requests that are worth having under way at a time."""
-
-    def put(self, key: str, data: bytes, durable: bool = True) -> None:
-        """Write one object."""
-
-    def get(self, key: str) -> bytes | None:
-        """Read one object, or None if there is none."""
-
-    def size(self, key: str) -> int | None:
-        """Bytes of one object, or None if there is none."""
-
-    def delete(self, key: str) -> None:
-        """Remove one object if it is there."""
-
-    def names(self, prefix: str) -> list[str]:
-        """Last parts of the keys directly under a prefix, in order."""
-
-    def empty(self) -> bool:
-        """Tell whether no object is there yet."""
-
-    def listed(self) -> ObjectStore:
-        """Look at everything once, where asking for each object is dear."""
-
-    def portable(self) -> ObjectStore:
-        """Give what a worker anywhere needs."""
-
-    def locked(self, shared: bool = False, force: bool = False) -> AbstractContextManager[None]:
-        """Keep other writers out."""
+        return RetryingStore(open_obstore(url, config))
+    return RetryingStore(open_fsspec(url, config))
 
 
-def open_store(cube: str | os.PathLike[str]) -> ObjectStore:
-    """Make the place that a path or a URL names."""
-    where = clean(cube)
-    return BucketStore(where, storage_config(cube)) if is_url(where) else LocalStore(where)
-
-
-def each[A, B](place: ObjectStore, function: Callable[[A], B], items: Iterable[A], least: int = 1) -> Iterator[B]:
-    """Apply a function that asks the place, to several items at a time where that helps; in order.
+def open_store(place: Any) -> ObjectStore:
+    """Turn a location into an object store; nothing is read.
 
     Parameters
     ----------
-    place : Place
-    function : callable
-    items : iterable
-    least : int
-        Threads, if more than the place has use for.
+    place : str, os.PathLike, Url, UPath, zarr.abc.store.Store, obstore store or ObjectStore
+        A path (``~`` is the home directory), ``file://`` or another URL, alone or with its options, or an opened store.
+        The store of an Icechunk session (``session.store``) is a zarr store. An ObjectStore is returned as it is.
+
+    Returns
+    -------
+    ObjectStore
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
     """
-    readers = max(place.readers, least)
-    if readers == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(readers) as pool:
-        yield from pool.map(function, items)
+    if isinstance(place, StoreWrapper) or all(hasattr(place, name) for name in _METHODS):
+        return place  # type: ignore[no-any-return]  # an ObjectStore
+    if isinstance(place, (str, Url)):
+        return _open_text(clean(place), storage_config(place))
+    modules = {cls.__module__.partition(".")[0] for cls in type(place).__mro__}
+    if "zarr" in modules:
+        from cloudsen12_cube.storage.zarr_store import from_zarr  # half a second: not for those who give a path
+
+        return from_zarr(place)
+    if "obstore" in modules:
+        from cloudsen12_cube.storage.obstore_store import from_obstore  # an optional dependency
+
+        return from_obstore(place)
+    if "upath" in modules:
+        options = dict(place.storage_options)
+        return _open_text(clean(str(place)), StorageConfig.of(options) if options else NOTHING)
+    if isinstance(place, os.PathLike):
+        return _open_text(clean(place), NOTHING)
+    raise TypeError(f"{place!r} is no location ({type(place).__name__}): give {_ALLOWED}")
+
+
+def _open_text(place: str, config: StorageConfig) -> ObjectStore:
+    return UrlStore(place, config) if is_url(place) else LocalStore(place)

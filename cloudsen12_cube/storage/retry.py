@@ -1,147 +1,82 @@
-"""A client that asks again, within bounds, and believes no bytes that it can check.
+"""A store that tries again, within bounds.
 
-Most clients retry what they think may pass; none of them sees a byte that was flipped on the way, and one gives up
-where the reply to a PUT is lost. Here every whole object is compared with the MD5 that a store states as its ETag, and
-every trouble is tried a few times within seconds; then there is one line that says what to do.
+Most clients retry what they expect to pass, and one gives up where the reply to a PUT is lost. Here every error of a
+client is tried a few times within seconds; then one line says what to do.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import lru_cache
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from cloudsen12_cube.errors import RemoteError, without_secrets
-from cloudsen12_cube.storage.config import StorageConfig, uses_obstore
-from cloudsen12_cube.storage.fsspec_store import fsspec_objects
-from cloudsen12_cube.storage.store import ExistsError, ObjectClient, Span, StorageError
+from cloudsen12_cube.storage.store import ObjectInfo, StorageError, StoreWrapper
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.2
 _LAST_START = 60.0
 """Seconds after which nothing is tried again: an attempt may itself have waited for a silent server."""
-_HOPELESS = (
+_PERMANENT = (
     *("NoSuchBucket", "bucket does not exist", "SignatureDoesNotMatch", "InvalidAccessKeyId"),
     "CERTIFICATE_VERIFY_FAILED",
 )
 
 
-class RetryingStore:
-    """The objects under one root, as somebody sees them who has patience and doubts."""
+@dataclass(frozen=True)
+class RetryingStore(StoreWrapper):
+    """Any store, each of whose requests is tried again; a `RemoteError` says that none succeeded."""
 
-    def __init__(self, url: str, access: StorageConfig) -> None:
-        self.url, self.checks = url, access.etag_is_md5
-        self.objects = open_objects(url, access)
+    def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
+        """Read an object or a range of it."""
+        return self._retry("read", key, lambda: self.store.get(key, start, length, into))
 
-    def get(self, key: str, span: Span | None = None) -> bytes | None:
-        """Read an object or a part of it, or None if there is none.
-
-        Raises
-        ------
-        RemoteError
-            If that is not possible, or not with the right bytes.
-        """
-
-        def ask() -> bytes | None:
-            got = self.objects.get(key, span)
-            if got is None:
-                return None
-            self._check(got.data, got.etag, "came")
-            return got.data
-
-        return self._insist("read", key, ask)
-
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
         """Write a whole object."""
-        self._insist("written", key, lambda: self._check(data, self.objects.put(key, data), "arrived"))
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a new object; False if there is one with other bytes.
-
-        Where a reply was lost, the next attempt finds its own object: it is known by its bytes.
-        """
-        with suppress(ExistsError):
-            self._insist("written", key, lambda: self.objects.put(key, data, create=True))
-        return self.get(key) == data
+        created = self._retry("written", key, lambda: self.store.put(key, data, if_absent, sync))
+        # Where the reply to a first attempt was lost, the next one finds its own object: it is known by its bytes.
+        return created or self.get(key) == data
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object, or None if there is none."""
-        return self._insist("read", key, lambda: self.objects.size(key))
+        """Bytes of an object."""
+        return self._retry("read", key, lambda: self.store.size(key))
 
     def delete(self, key: str) -> None:
-        """Remove an object if it is there."""
-        self._insist("removed", key, lambda: self.objects.delete(key))
+        """Remove an object."""
+        self._retry("removed", key, lambda: self.store.delete(key))
 
-    def listed(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Yield key and bytes of every object below a folder; what fails on its first page is tried again."""
-        pages = self._insist("listed", prefix, lambda: _begun(self.objects.listed(prefix)))
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object below a folder; only the first page is tried again: the rest would come twice."""
+        objects = self._retry("listed", prefix, lambda: _started(self.store.list(prefix)))
         try:
-            yield from pages
+            yield from objects
         except StorageError as error:
-            raise RemoteError(self._told("listed", prefix, error)) from None
+            raise self._error("listed", prefix, error) from None
 
-    def _check(self, data: bytes, etag: str, verb: str) -> None:
-        if self.checks and _MD5.fullmatch(etag) and hashlib.md5(data, usedforsecurity=False).hexdigest() != etag:
-            raise StorageError(
-                f"its {len(data)} bytes {verb} with another MD5 than its ETag states; if the bucket encrypts with keys "
-                "of KMS, its ETags are none: add --storage-option etag_is_md5=false"
-            )
-
-    def _insist[T](self, what: str, key: str, ask: Callable[[], T]) -> T:
+    def _retry[T](self, verb: str, key: str, request: Callable[[], T]) -> T:
         start = time.monotonic()
         for attempt in range(_ATTEMPTS):
             try:
-                return ask()
+                return request()
             except StorageError as error:
                 late = attempt == _ATTEMPTS - 1 or time.monotonic() - start > _LAST_START
-                if late or any(word in str(error) for word in _HOPELESS):
-                    raise RemoteError(self._told(what, key, error)) from None
-            time.sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 (no secret: who waits how long)
+                if late or any(word in str(error) for word in _PERMANENT):
+                    raise self._error(verb, key, error) from None
+            time.sleep(_FIRST_WAIT * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 (spreads clients, no secret)
         raise AssertionError("the last attempt returns or raises")
 
-    def _told(self, what: str, key: str, error: StorageError) -> str:
-        if error.refused:
+    def _error(self, verb: str, key: str, error: StorageError) -> RemoteError:
+        if error.denied:
             way = "check the keys and their rights (--storage-option key=..., secret=..., or anon=true for none)"
         else:
             way = "check the address, the bucket and the network, then run the same command again: it continues"
-        place = f"{self.url}/{key}".rstrip("/")
-        return without_secrets(f"{place} cannot be {what} ({str(error).rstrip('.')}): {way}")
+        place = f"{self.root}/{key}".rstrip("/")
+        return RemoteError(without_secrets(f"{place} cannot be {verb} ({str(error).rstrip('.')}): {way}"))
 
 
-def _begun(pages: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Ask for the first entry now."""
-    first = next(pages, None)
-
-    def all_of_it() -> Iterator[tuple[str, int]]:
-        if first is not None:
-            yield first
-            yield from pages
-
-    return all_of_it()
-
-
-def open_objects(url: str, access: StorageConfig) -> ObjectClient:
-    """Open the client that serves a place."""
-    if uses_obstore(url, access):
-        from cloudsen12_cube.storage.obstore_store import ObstoreObjects
-
-        return ObstoreObjects(url, access)
-    return fsspec_objects(url, access)
-
-
-def open_retrying(url: str, access: StorageConfig) -> RetryingStore:
-    """Open the objects under a root, once a process: neither s3fs nor obstore survives a fork."""
-    who = tuple(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
-    return _opened(url, access, (os.getpid(), who))
-
-
-@lru_cache(maxsize=32)
-def _opened(url: str, access: StorageConfig, process: tuple[int, tuple[tuple[str, str], ...]]) -> RetryingStore:
-    del process
-    return RetryingStore(url, access)
+def _started(objects: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """Request the first page now."""
+    return chain([first for first in [next(objects, None)] if first is not None], objects)

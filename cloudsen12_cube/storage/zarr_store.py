@@ -1,6 +1,6 @@
-"""A cube behind a URL as zarr sees it: read only, each range proved by the crc32c at its end, each index fetched once.
+"""The two adapters between zarr's stores and ours: a cube as zarr-python reads it, and a zarr store as an object store.
 
-Every inner chunk, every index of a shard and every chunk of a metadata array ends with its own checksum. So a byte that
+Every inner chunk, every index of a shard and every chunk of a metadata array ends with its own crc32c. So a byte that
 was flipped on the way is seen before anything is decoded, and the range is asked for again; zarr alone would raise.
 """
 
@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import google_crc32c
+import zarr.storage
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.sync import sync
 
-from cloudsen12_cube.errors import CubeError, StoreError
-from cloudsen12_cube.storage.config import NOTHING, StorageConfig
-from cloudsen12_cube.storage.retry import open_retrying
-from cloudsen12_cube.storage.store import Span
+from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.storage.checksum import ChecksumStore, ends_with_crc32c
+from cloudsen12_cube.storage.local import LocalStore
+from cloudsen12_cube.storage.retry import RetryingStore
+from cloudsen12_cube.storage.store import ObjectInfo, ObjectStore, ReadOnlyStore, deliver, folder, storage_error
 
 _THREADS = 16
-_ATTEMPTS = 4
 _INDEXES = 20_000
-"""Shard indexes that a process keeps: about a kilobyte each."""
+"""Shard indexes that a view keeps: about a kilobyte each."""
+
+
+def zarr_view(store: ObjectStore) -> Any:
+    """Give what zarr and xarray open: the path of a local folder, which zarr reads well itself, or a `ZarrView`."""
+    return store.root if isinstance(store, LocalStore) else ZarrView(store)
 
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    del process
+    del process  # threads do not survive a fork
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="cube")
 
 
@@ -41,54 +46,54 @@ class IndexCache:
     """The newest shard indexes, by key."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._indexes: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
-        """Give one that was kept."""
+        """Return an index that was kept."""
         with self._lock:
-            return self._held.get(key)
+            return self._indexes.get(key)
 
     def keep(self, key: str, data: bytes) -> None:
-        """Keep one; the oldest goes where there is no room."""
+        """Keep an index; the oldest is dropped where there are too many."""
         with self._lock:
-            self._held[key] = data
-            if len(self._held) > _INDEXES:
-                self._held.popitem(last=False)
+            self._indexes[key] = data
+            if len(self._indexes) > _INDEXES:
+                self._indexes.popitem(last=False)
 
     def drop(self, key: str) -> None:
-        """Forget one that does not fit its shard any more."""
+        """Forget an index that does not fit its shard any more."""
         with self._lock:
-            self._held.pop(key, None)
+            self._indexes.pop(key, None)
 
 
-class RemoteStore(Store):
-    """A cube behind a URL. Pickled, it is the URL and its options: a worker opens its own client."""
+class ZarrView(Store):
+    """A cube as zarr sees it: read only, each range checked by its crc32c, each index fetched once."""
 
     supports_writes = False
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, root: str, access: StorageConfig = NOTHING) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         super().__init__(read_only=True)
-        self.root, self.access = root, access
+        self.store = store
         self._indexes = IndexCache()
 
-    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, StorageConfig]]:
-        """Leave the indexes where they are."""
-        return type(self), (self.root, self.access)
+    def __reduce__(self) -> tuple[type[ZarrView], tuple[ObjectStore]]:
+        """Leave the indexes behind."""
+        return type(self), (self.store,)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteStore) and (self.root, self.access) == (other.root, other.access)
+        return isinstance(other, ZarrView) and self.store == other.store
 
     def __hash__(self) -> int:
-        return hash((self.root, self.access))
+        return hash(self.store.root)
 
     def __str__(self) -> str:
-        return self.root
+        return self.store.root
 
-    def with_read_only(self, read_only: bool = False) -> RemoteStore:
-        """Give itself: it is never written."""
+    def with_read_only(self, read_only: bool = False) -> ZarrView:
+        """Return itself: it is never written."""
         del read_only
         return self
 
@@ -98,8 +103,6 @@ class RemoteStore(Store):
         data = self._indexes.get(key) if is_index else None
         if data is None:
             data = await self._read(key, byte_range)
-            if data is not None and byte_range is not None:
-                data = await self._sound(key, byte_range, data)
             if data is not None and is_index:
                 self._indexes.keep(key, data)
         return None if data is None else prototype.buffer.from_bytes(data)
@@ -108,41 +111,31 @@ class RemoteStore(Store):
         self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **named: Any
     ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
         """Read many ranges of one object, neighbours in one request."""
-        merged = _Plain(self)
+        merged = _UncheckedView(self.store)
         try:
             async for group in Store.get_ranges(merged, key, byte_ranges, prototype=prototype, **named):
-                yield [(i, await self._proved(key, byte_ranges[i], buffer, prototype)) for i, buffer in group]
+                yield [(i, await self._checked(key, byte_ranges[i], buffer, prototype)) for i, buffer in group]
         except BaseExceptionGroup as group:
             found = group.subgroup(CubeError)
             if found is None:
                 raise
             raise found.exceptions[0] from None
 
-    async def _proved(
+    async def _checked(
         self, key: str, wanted: ByteRequest | None, buffer: Buffer | None, prototype: BufferPrototype
     ) -> Buffer | None:
-        if buffer is None or wanted is None or _is_sound(buffer.to_bytes()):
+        """Check one of the ranges that were merged into a request; ask for it alone where its checksum is wrong."""
+        if buffer is None or wanted is None or ends_with_crc32c(buffer.to_bytes()):
             return buffer
-        data = await self._sound(key, wanted, buffer.to_bytes())
+        data = await self._read(key, wanted)
         return None if data is None else prototype.buffer.from_bytes(data)
 
-    async def _sound(self, key: str, wanted: ByteRequest, data: bytes | None) -> bytes | None:
-        """Ask again for a range whose checksum is wrong."""
-        for _ in range(_ATTEMPTS):
-            if data is None or _is_sound(data):
-                return data
-            data = await self._read(key, wanted)
-        if data is None or _is_sound(data):
-            return data
-        self._indexes.drop(key)
-        raise StoreError(
-            f"{self.root}/{key} is damaged, or its bytes are on every way: {_told(wanted)} do not have their crc32c; "
-            "read again, and if that stays, run the same convert with --repair"
-        )
-
     async def _read(self, key: str, wanted: ByteRequest | None) -> bytes | None:
-        call = open_retrying(self.root, self.access).get
-        return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call, key, _span(wanted))
+        try:
+            return await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
+        except CubeError:
+            self._indexes.drop(key)  # the shard may have been written again since its index was read
+            raise
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -152,18 +145,16 @@ class RemoteStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
-        call = open_retrying(self.root, self.access).size
-        size = await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call, key)
-        return size is not None
+        return await _in_thread(self.store.size, key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse."""
         del value
-        raise PermissionError(f"{self.root}/{key}: a cube is written by convert, and read here")
+        raise PermissionError(f"{self}/{key}: a cube is written by convert, and read here")
 
     async def delete(self, key: str) -> None:
         """Refuse."""
-        raise PermissionError(f"{self.root}/{key}: a cube is written by convert, and read here")
+        raise PermissionError(f"{self}/{key}: a cube is written by convert, and read here")
 
     async def list(self) -> AsyncIterator[str]:
         """Yield every key."""
@@ -171,49 +162,131 @@ class RemoteStore(Store):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the keys that begin with a prefix."""
-        for key, _ in open_retrying(self.root, self.access).listed(prefix):
-            yield key
+        """Yield the keys in a folder."""
+        for info in await _in_thread(lambda: list(self.store.list(prefix))):
+            yield info.key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Yield the names directly under a prefix."""
-        start = f"{prefix.rstrip('/')}/" if prefix else ""
-        seen: set[str] = set()
-        async for key in self.list_prefix(start):
-            name = key[len(start) :].partition("/")[0]
-            if name not in seen:
-                seen.add(name)
-                yield name
+        """Yield the names directly in a folder."""
+        start = folder(prefix)
+        names = [key[len(start) :].partition("/")[0] async for key in self.list_prefix(start)]
+        for name in dict.fromkeys(names):
+            yield name
 
 
-class _Plain(RemoteStore):
-    """The same store, whose ranges are not looked at: merged ones end with no checksum."""
-
-    def __init__(self, store: RemoteStore) -> None:
-        super().__init__(store.root, store.access)
+class _UncheckedView(ZarrView):
+    """The same store, whose ranges are not checked: merged ones end with no checksum."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a range as it comes."""
-        data = await self._read(key, byte_range)
+        data = await _in_thread(self.store.get, key, *_range(byte_range))
         return None if data is None else prototype.buffer.from_bytes(data)
 
 
-def _span(wanted: ByteRequest | None) -> Span | None:
-    if wanted is None:
-        return None
+async def _in_thread[T](function: Callable[..., T], *arguments: Any) -> T:
+    """Wait for a request without holding up zarr's event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), function, *arguments)
+
+
+def _range(wanted: ByteRequest | None) -> tuple[int, int | None]:
+    """Translate zarr's range to start and length."""
     if isinstance(wanted, SuffixByteRequest):
         return -wanted.suffix, None
     if isinstance(wanted, OffsetByteRequest):
         return wanted.offset, None
-    assert isinstance(wanted, RangeByteRequest)  # noqa: S101 (there are no other kinds)
-    return wanted.start, wanted.end
+    return (wanted.start, wanted.end - wanted.start) if isinstance(wanted, RangeByteRequest) else (0, None)
 
 
-def _told(wanted: ByteRequest) -> str:
-    start, end = _span(wanted) or (0, None)
-    return f"its last {-start} bytes" if start < 0 else f"its bytes {start} to {end}"
+def from_zarr(store: Any) -> ObjectStore:
+    """Use a zarr store as an object store.
+
+    Those that this package can lock are written, too: ``LocalStore``, ``ObjectStore`` (by obstore) and, within this
+    process, ``MemoryStore``. ``set_if_not_exists`` of other stores does not say whether it wrote, so no lock can be
+    built on it, and Icechunk refuses the keys of a cube's records.
+    """
+    found: ObjectStore
+    if isinstance(store, zarr.storage.LocalStore):
+        found = LocalStore(str(store.root))
+    elif isinstance(store, zarr.storage.ObjectStore):
+        from cloudsen12_cube.storage.obstore_store import from_obstore  # an optional dependency
+
+        found = from_obstore(store.store)
+    elif isinstance(store, zarr.storage.MemoryStore):
+        found = ZarrBackedStore(store)
+    else:
+        return ReadOnlyStore(RetryingStore(ZarrBackedStore(store)))
+    return ReadOnlyStore(found) if store.read_only else found
 
 
-def _is_sound(data: bytes) -> bool:
-    """Tell whether bytes end with the crc32c of the others."""
-    return len(data) > 4 and struct.unpack("<I", data[-4:])[0] == google_crc32c.value(data[:-4])
+_CREATING = threading.Lock()
+
+
+class ZarrBackedStore:
+    """A zarr store as an object store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.root = store, str(store).rstrip("/")
+        self.atomic_create = isinstance(store, zarr.storage.MemoryStore)
+        self.concurrency = 1 if self.atomic_create else 16
+
+    def __reduce__(self) -> tuple[type[ZarrBackedStore], tuple[Store]]:
+        """Refuse to copy memory: a worker would write to its copy, and nobody would read that."""
+        if self.atomic_create:
+            raise CubeError(f"{self.root} lives in the memory of one process: use threads (workers=0), or give a path")
+        return type(self), (self.store,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ZarrBackedStore:
+        """Return itself, as xarray copies the encoding in which a cube names its store."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZarrBackedStore) and self.store == other.store
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
+    def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
+        """Read an object or a range of it."""
+        wanted: ByteRequest | None = OffsetByteRequest(start) if start else None
+        if start < 0:
+            wanted = SuffixByteRequest(-start)
+        elif length is not None:
+            wanted = RangeByteRequest(start, start + length)
+        buffer = self._wait(self.store.get(key, default_buffer_prototype(), wanted))
+        return None if buffer is None else deliver(buffer.to_bytes(), into)
+
+    def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
+        """Write a whole object, of a MemoryStore alone."""
+        del sync
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        with _CREATING:
+            if if_absent and self._wait(self.store.exists(key)):
+                return False
+            self._wait(self.store.set(key, buffer))
+        return True
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object."""
+        size: int | None = self._wait(self.store.getsize(key))
+        return size
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        self._wait(self.store.delete(key))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object below a folder; a zarr store does not list sizes."""
+        return (ObjectInfo(key, -1) for key in self._wait(_all(self.store.list_prefix(folder(prefix)))) or ())
+
+    @staticmethod
+    def _wait(request: Any) -> Any:
+        try:
+            return sync(request)
+        except (FileNotFoundError, KeyError):
+            return None
+        except Exception as error:  # each store has its own
+            raise storage_error(error) from error
+
+
+async def _all(keys: AsyncIterator[str]) -> list[str]:
+    return [key async for key in keys]

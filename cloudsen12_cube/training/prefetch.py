@@ -219,7 +219,7 @@ def _settle(done: Future[None], work: Any) -> None:
 
 def buffer_cost(recipe: Recipe, batch_size: int) -> int:
     """Bytes that a batch takes at most: its arrays, and encoded chunks that wait to be decoded."""
-    waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.remote else 0
+    waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.concurrency > 1 else 0
     return batch_size * (recipe.pixel_bytes + recipe.target_bytes + waiting)
 
 

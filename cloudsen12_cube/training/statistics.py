@@ -28,7 +28,7 @@ from cloudsen12_cube.format import (
 )
 from cloudsen12_cube.schema import ProductName, assets_of, layer
 from cloudsen12_cube.schema import labels as label_values
-from cloudsen12_cube.storage import ObjectStore, open_store
+from cloudsen12_cube.storage import ObjectStore, open_store, write_lock
 
 
 def balanced(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -94,7 +94,7 @@ def stats(
     """
     tree = open_cube(cube, products)
     sink = open_store(cube)
-    with sink.locked():  # a cube that is being written is not counted, nor written while it is
+    with write_lock(sink):  # a cube that is being written is not counted, nor written while it is
         return _counted(tree, sink, split)
 
 

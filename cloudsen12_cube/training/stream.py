@@ -70,7 +70,7 @@ def _scalings(
     found = read_bands(stored.objects, product)
     if found is None:
         raise StoreError(
-            f"{stored.url} has no statistics of {product}: run `cloudsen12-cube stats` on it once, "
+            f"{stored.objects.root} has no statistics of {product}: run `cloudsen12-cube stats` on it once, "
             "or stream normalise='physical'"
         )
     return tuple(_standard(found[0][name], assets[name]) for name in names)
@@ -160,7 +160,7 @@ def labelled(table: pd.DataFrame, stored: PatchSource, target: TargetLayer, name
 
 
 def _stored(table: pd.DataFrame, target: TargetLayer) -> npt.NDArray[np.bool_]:
-    with ThreadPoolExecutor(_AT_ONCE if target.chunks.objects.remote else 2) as pool:
+    with ThreadPoolExecutor(_AT_ONCE if target.chunks.objects.concurrency > 1 else 2) as pool:
         rows = (table["disk"].tolist(), table["time"].tolist())
         return np.array(list(pool.map(lambda disk, time: target.chunks.is_there(disk, time, target.band), *rows)))
 
@@ -183,7 +183,8 @@ def weigh(
     known = counts.of(table, target) if counts else None
     if known is None:
         raise StoreError(
-            f"{stored.url} has no class counts of {target} for all {len(table)} patches: run `cloudsen12-cube stats`"
+            f"{stored.objects.root} has no class counts of {target} for all {len(table)} patches: "
+            "run `cloudsen12-cube stats`"
         )
     return balanced(known)
 
@@ -450,7 +451,7 @@ def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[Pro
 
 
 def _limits(recipe: Recipe, order: Order, options: StreamOptions) -> Limits:
-    connections = max(options.connections, 1) if recipe.parts[0].chunks.objects.remote else 0
+    connections = max(options.connections, 1) if recipe.parts[0].chunks.objects.concurrency > 1 else 0
     cost = buffer_cost(recipe, order.batch_size)
     busy = 1 + -(-2 * connections // order.batch_size)  # batches that keep all connections at work
     slabs = max(3, busy) if options.prefetch_bytes is None else options.prefetch_bytes // cost
