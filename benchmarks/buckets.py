@@ -61,8 +61,7 @@ def _patch(settings: Settings, endpoint: str, slow: str, seen: Any, client: str)
 def patches(place: str, client: str) -> dict[str, list[float]]:
     """Read every first and every second patch of an ROI, and as many bytes by one GET."""
     import cloudsen12_cube as c12
-    from cloudsen12_cube.storage.config import storage_config
-    from cloudsen12_cube.storage.retry import open_retrying
+    from cloudsen12_cube.storage.open import open_store
 
     where = url(place, client)
     times: dict[str, list[float]] = {"get": [], "first": [], "then": []}
@@ -75,7 +74,7 @@ def patches(place: str, client: str) -> dict[str, list[float]]:
                 array.isel(roi=roi, time=rank).values  # noqa: B018 (reads)
                 times[name].append(time.perf_counter() - start)
             start = time.perf_counter()
-            open_retrying(where.url, storage_config(where)).get(f"s2l1c/s2l1c/c/{roi}/0/0/0/0", (0, size))
+            open_store(where).get(f"s2l1c/s2l1c/c/{roi}/0/0/0/0", 0, size)
             times["get"].append(time.perf_counter() - start)
     return times
 

@@ -32,7 +32,7 @@ def objects(place: Path | c12.Url) -> dict[str, bytes]:
     if isinstance(place, Path):
         keys = [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()]
     else:
-        keys = [key for key in sink.listed().known or {} if not key.startswith(".writers")]  # type: ignore[attr-defined]
+        keys = [info.key for info in sink.list() if not info.key.startswith(".writers")]
     settings = json.loads(sink.get("zarr.json") or b"")["attributes"]["cloudsen12"]
     marks = [settings["created"].encode(), json.dumps(settings["source"]).encode()]
     found = {key: sink.get(key) or b"" for key in keys}

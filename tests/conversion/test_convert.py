@@ -205,9 +205,10 @@ def test_a_place_that_holds_something_else(archive: Path, tmp_path: Path) -> Non
 
 def test_a_second_writer_is_kept_out(archive: Path, tmp_path: Path) -> None:
     from cloudsen12_cube.storage.local import LocalStore
+    from cloudsen12_cube.storage.lock import write_lock
 
     with (
-        LocalStore(str(tmp_path / "c.zarr")).locked(),
+        write_lock(LocalStore(str(tmp_path / "c.zarr"))),
         pytest.raises(DestinationError, match="another process is writing"),
     ):
         c12.convert(archive, tmp_path / "c.zarr")

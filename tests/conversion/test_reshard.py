@@ -499,8 +499,8 @@ def test_transforms_keep_every_bit(copy: Path, tmp_path: Path) -> None:
     resharded(copy, tmp_path / "c.zarr", "lz4")
     left, right = (zarr.open_array(p, path="proj_transform", mode="r")[...] for p in (copy, tmp_path / "c.zarr"))
     assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
-    assert list(read_table(str(copy))[1]["proj_transform"]) == list(
-        read_table(str(tmp_path / "c.zarr"))[1]["proj_transform"]
+    assert list(read_table(open_store(copy))[1]["proj_transform"]) == list(
+        read_table(open_store(tmp_path / "c.zarr"))[1]["proj_transform"]
     )
 
 

@@ -15,6 +15,7 @@ import cloudsen12_cube as c12
 from cloudsen12_cube.conversion.options import Part, parse_part
 from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError
 from cloudsen12_cube.storage.local import LocalStore
+from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.testing import make_archive
 
 
@@ -129,13 +130,13 @@ def test_finalise_where_there_is_no_cube(tmp_path: Path, source: Path) -> None:
 def test_parts_let_each_other_in_and_nobody_else(source: Path, whole: Path, tmp_path: Path) -> None:
     place = tmp_path / "c.zarr"
     shutil.copytree(whole, place)
-    with LocalStore(str(place)).locked(shared=True):
+    with write_lock(LocalStore(str(place)), shared=True):
         assert convert(source, place, 1).exit_code == 0
         with pytest.raises(DestinationError, match="another process is writing"):
             c12.convert(source, place, PRODUCTS)
         with pytest.raises(DestinationError, match="another process is writing"):
             c12.finalise(place)
-    with LocalStore(str(place)).locked(), pytest.raises(DestinationError, match="another process is writing"):
+    with write_lock(LocalStore(str(place))), pytest.raises(DestinationError, match="another process is writing"):
         convert(source, place, 1)
 
 

@@ -21,6 +21,7 @@ from cloudsen12_cube.format import record as records
 from cloudsen12_cube.format.layout import ProductLayout
 from cloudsen12_cube.format.record import ShardRecord
 from cloudsen12_cube.storage.local import LocalStore
+from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.testing import make_archive
 
 WHERE = ["cloud_coverage!=cloud-free"]
@@ -121,7 +122,7 @@ def test_real_kills_while_shards_are_copied(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(cube: Path, tmp_path: Path) -> None:
     with (
-        LocalStore(str(tmp_path / "out.zarr")).locked(),
+        write_lock(LocalStore(str(tmp_path / "out.zarr"))),
         pytest.raises(DestinationError, match="another process is writing"),
     ):
         c12.subset(cube, tmp_path / "out.zarr")
@@ -163,12 +164,13 @@ def test_threads_hold_a_shard_each_and_no_more(cube: Path, tmp_path: Path, monke
             time.sleep(0.02)
         return get(self, key)
 
-    def writing(self: LocalStore, key: str, data: bytes, durable: bool = True) -> None:
+    def writing(self: LocalStore, key: str, data: bytes, **how: bool) -> bool:
         nonlocal held
-        put(self, key, data, durable)
+        written = put(self, key, data, **how)
         if "/c/" in key and key.count("/") == 7:
             with lock:
                 held -= 1
+        return written
 
     monkeypatch.setattr(LocalStore, "get", reading)
     monkeypatch.setattr(LocalStore, "put", writing)

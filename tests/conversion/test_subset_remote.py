@@ -60,7 +60,7 @@ def objects(place: Path | c12.Url) -> dict[str, bytes]:
     if isinstance(place, Path):
         keys = [str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()]
     else:
-        keys = list(sink.listed().known or {})  # type: ignore[attr-defined]
+        keys = [info.key for info in sink.list()]
     found = {key: sink.get(key) or b"" for key in keys}
     nodes = json.loads(found["zarr.json"])["consolidated_metadata"]
     return found | {"zarr.json": json.dumps(nodes).encode()}

@@ -20,6 +20,7 @@ from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.assets import PRODUCTS
 from cloudsen12_cube.schema.properties import BY_NAME, PLUS, PROPERTIES
+from cloudsen12_cube.storage import open_store
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def tree(cube: Path) -> xr.DataTree:
 
 @pytest.fixture(scope="module")
 def table(cube: Path) -> pd.DataFrame:
-    return read_table(str(cube))[1]
+    return read_table(open_store(cube))[1]
 
 
 def patches(tree: xr.DataTree) -> set[tuple[str, int]]:

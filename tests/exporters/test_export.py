@@ -35,6 +35,7 @@ from cloudsen12_cube.exporters.folder import JOURNAL
 from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.assets import PRODUCTS
 from cloudsen12_cube.schema.properties import PROPERTIES
+from cloudsen12_cube.storage import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 OWN = {TABLE_NAME, NOTE_NAME, JOURNAL}
@@ -329,7 +330,7 @@ def test_a_subset_keeps_its_splits(cube: Path, tmp_path: Path) -> None:
     report = c12.export(cube, tmp_path / "out", ["labels"], ["split=train|validation", "cloud_coverage!=cloudy"])
     assert report.ambiguous
     assert c12.convert(tmp_path / "out", tmp_path / "again.zarr").exit_code == 0
-    again, whole = (read_table(str(place))[1] for place in (tmp_path / "again.zarr", cube))
+    again, whole = (read_table(open_store(place))[1] for place in (tmp_path / "again.zarr", cube))
     kept = whole[whole["split"].isin(["train", "validation"]) & (whole["cloud_coverage"] != "cloudy")]
     columns = ["roi_id", *(row.name for row in PROPERTIES)]
     assert set(again["split"]) == {"train", "validation"}
@@ -358,7 +359,7 @@ def test_a_folder_grows(cube: Path, tmp_path: Path) -> None:
 
 
 def test_by_place(cube: Path, tmp_path: Path) -> None:
-    table = read_table(str(cube))[1].iloc[0]
+    table = read_table(open_store(cube))[1].iloc[0]
     box = (table["longitude"] - 0.01, table["latitude"] - 0.01, table["longitude"] + 0.01, table["latitude"] + 0.01)
     report = c12.export(cube, tmp_path / "out", ["s1"], options=c12.ExportOptions(bbox=box))
     assert report.patches == report.files == 5

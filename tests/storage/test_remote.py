@@ -30,6 +30,7 @@ from cloudsen12_cube.errors import CubeError, DestinationError, RemoteError
 from cloudsen12_cube.inspection.summary import info
 from cloudsen12_cube.storage import retry as patient
 from cloudsen12_cube.storage.config import ClientName, StorageConfig, parse_options, storage_config, uses_obstore
+from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import make_archive
 
@@ -146,14 +147,14 @@ def test_two_writers_are_kept_apart(s3: str, source: Path) -> None:
     for client in CLIENTS:
         cube = private(f"lock-{client}.zarr", s3, client)
         place = open_store(cube)
-        with place.locked(), pytest.raises(DestinationError, match=r"another run is writing .* add --break-lock"):
+        with write_lock(place), pytest.raises(DestinationError, match=r"another run is writing .* add --break-lock"):
             c12.convert(source, cube, products=["s1"], options=ONE)
         part = c12.Options(workers=0, part=c12.Part(1, 2))
-        with place.locked(shared=True):
+        with write_lock(place, shared=True):
             assert c12.convert(source, cube, products=["s1"], options=part).written == 1
             with pytest.raises(DestinationError, match="another run is"):
                 c12.convert(source, cube, products=["s1"], options=ONE)
-        with place.locked(), pytest.raises(DestinationError, match="another run is"):
+        with write_lock(place), pytest.raises(DestinationError, match="another run is"):
             c12.convert(source, cube, products=["s1"], options=part)
         stale = {"run": "1", "host": "elsewhere", "boot": "", "pid": 1, "since": "2026-01-01T00:00:00+00:00"}
         place.put(".writers/whole.json", json.dumps(stale).encode())
@@ -260,7 +261,7 @@ def test_options_of_a_command_line() -> None:
 def test_secrets_are_neither_shown_nor_stored(s3: str, public: str) -> None:
     cube = private("secrets.zarr", s3)
     place = open_store(cube)
-    assert KEYS["secret"] not in repr((cube, place, place.access))
+    assert KEYS["secret"] not in repr((cube, place, place.config))
     c12.convert(anonymous(public, s3), cube, products=["s1"])
     assert not [key for key, data in objects(cube).items() if KEYS["secret"].encode() in data]
     with pytest.raises(RemoteError) as caught:

@@ -18,9 +18,8 @@ import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.errors import CubeError, DestinationError, StoreError
 from cloudsen12_cube.format.statistics import COUNTED, PERCENTILES, Histogram, read_bands, read_counts
-from cloudsen12_cube.storage.config import NOTHING
+from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.storage.open import open_store
-from cloudsen12_cube.storage.ranges import open_ranges
 from cloudsen12_cube.training.statistics import balanced, even, stats
 from cloudsen12_cube.training.stream import StreamOptions
 
@@ -54,7 +53,7 @@ def test_bands_are_numpys(cube: Path, tmp_path: Path, split: str | None) -> None
             expected = np.percentile(band, PERCENTILES, method="inverted_cdf")
             tolerance = 0 if product == "s2l1c" else 0.005001
             np.testing.assert_allclose(list(row.percentiles.values()), expected, rtol=0, atol=tolerance)
-    stored, origin = read_bands(open_ranges(str(copy), NOTHING), "s2l1c") or ({}, None)
+    stored, origin = read_bands(open_store(copy), "s2l1c") or ({}, None)
     assert list(stored.values()) == found.bands["s2l1c"]
     assert origin is not None
     assert (origin.split, origin.rois) == (split, len(np.unique(pixels(tree, "s1", split).roi)))
@@ -83,7 +82,7 @@ def test_no_data_is_no_measurement() -> None:
 
 def test_classes_are_counted_in_every_patch_and_layer(counted: Path) -> None:
     tree = c12.open_cube(counted)
-    counts = read_counts(open_ranges(str(counted), NOTHING))
+    counts = read_counts(open_store(counted))
     assert counts is not None
     assert len(counts.layers) == 10
     for number, layer in enumerate(counts.layers):
@@ -172,7 +171,7 @@ def test_statistics_are_all_that_is_added(cube: Path, tmp_path: Path) -> None:
     copy = tmp_path / "cube.zarr"
     shutil.copytree(cube, copy)
     before = set(copy.rglob("*"))
-    with open_store(copy).locked(), pytest.raises(DestinationError, match="another process is writing"):
+    with write_lock(open_store(copy)), pytest.raises(DestinationError, match="another process is writing"):
         stats(copy)
     assert set(copy.rglob("*")) == before
     stats(copy, products=["s1", "labels"])

@@ -23,8 +23,9 @@ from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format.layout import shard_key
 from cloudsen12_cube.format.shard import ChunkReader as Chunks
 from cloudsen12_cube.schema.classes import LAYERS
-from cloudsen12_cube.storage.config import NOTHING
-from cloudsen12_cube.storage.ranges import Arena, LocalRanges, RemoteRanges, open_ranges
+from cloudsen12_cube.storage.arena import Arena
+from cloudsen12_cube.storage.local import LocalStore
+from cloudsen12_cube.storage.open import UrlStore, open_store
 from cloudsen12_cube.training.stream import Stream, StreamOptions
 
 RGB = {"s2l1c": ["B4", "B3", "B2"]}
@@ -332,9 +333,13 @@ def test_explain_says_what_is_read(tree: xr.DataTree) -> None:
 
 def test_what_lies_together_is_one_request_and_each_index_one(tree: xr.DataTree, monkeypatch: Any) -> None:
     asked: list[str] = []
-    tail, read = LocalRanges.tail, LocalRanges.read
-    monkeypatch.setattr(LocalRanges, "tail", lambda o, k, n: asked.append(f"tail {k}") or tail(o, k, n))
-    monkeypatch.setattr(LocalRanges, "read", lambda *a: asked.append("read") or read(*a))
+    get = LocalStore.get
+
+    def counted(store: LocalStore, key: str, start: int = 0, *rest: Any) -> Any:
+        asked.append(f"tail {key}" if start < 0 else "read")
+        return get(store, key, start, *rest)
+
+    monkeypatch.setattr(LocalStore, "get", counted)
     made = stream(tree, None)
     for _ in range(2):
         list(made)
@@ -358,8 +363,8 @@ def test_a_remote_cube_gives_the_same(cube: Path, tree: xr.DataTree) -> None:
 
 
 def test_a_forked_connection_is_refused(monkeypatch: Any) -> None:
-    objects = open_ranges("memory://nothing.zarr", NOTHING)
-    assert isinstance(objects, RemoteRanges)
+    objects = open_store("memory://nothing.zarr")
+    assert isinstance(objects, UrlStore)
     assert objects.get("no") is None
     monkeypatch.setattr("os.getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
