@@ -26,7 +26,7 @@ class UrlStore:
 
     root: str
     config: StorageConfig = NOTHING
-    _process: int = field(default_factory=os.getpid, init=False, repr=False, compare=False)
+    _process: int = field(default_factory=lambda: os.getpid(), init=False, repr=False, compare=False)
     concurrency = 16
 
     def __reduce__(self) -> tuple[type[UrlStore], tuple[str, StorageConfig]]:
