@@ -37,13 +37,13 @@ from .open import (
     open_archive as open_archive,
 )
 from .patch import (
+    ArchiveRoi as ArchiveRoi,
+)
+from .patch import (
     PatchTask as PatchTask,
 )
 from .patch import (
     Planes as Planes,
-)
-from .patch import (
-    ShardTask as ShardTask,
 )
 from .patch import (
     encode_patch as encode_patch,

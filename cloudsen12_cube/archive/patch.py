@@ -44,15 +44,13 @@ class PatchTask:
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """All that is needed to make one shard: small, and sent as it is to a worker anywhere."""
+class ArchiveRoi:
+    """One ROI of one product in an archive: its files, and how to read them. Small, and sent as it is to a worker."""
 
     store: ObjectStore
     """The archive."""
     layout: ProductLayout
     roi_id: str
-    index: int
-    """Position of the ROI on disk."""
     patches: tuple[PatchTask, ...]
     required: frozenset[str]
     """Files without which a patch of this product is not whole."""
@@ -76,7 +74,7 @@ def most_bytes(layout: ProductLayout, name: str) -> int:
     return max(_LEAST, 8 * len(files_of(layout.product)[name]) * layout.height * layout.width)
 
 
-def with_files(task: ShardTask) -> Iterator[tuple[PatchTask, Fetch]]:
+def with_files(task: ArchiveRoi) -> Iterator[tuple[PatchTask, Fetch]]:
     """Yield the patches of a shard, each with what gives the bytes of its files."""
     if task.store.concurrency == 1:
         yield from ((patch, partial(read_file, task, patch)) for patch in task.patches)
@@ -88,7 +86,7 @@ def with_files(task: ShardTask) -> Iterator[tuple[PatchTask, Fetch]]:
         yield patch, partial(_taken, files)
 
 
-def _sent_for(task: ShardTask, patch: PatchTask) -> dict[str, Future[bytes]]:
+def _sent_for(task: ArchiveRoi, patch: PatchTask) -> dict[str, Future[bytes]]:
     there = patch.files.names if patch.files else {}
     wanted = [name for name in files_of(task.layout.product) if name in there]
     return {name: _pool(os.getpid()).submit(read_file, task, patch, name) for name in wanted}
@@ -104,7 +102,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
 
 
-def read_file(task: ShardTask, patch: PatchTask, name: str) -> bytes:
+def read_file(task: ArchiveRoi, patch: PatchTask, name: str) -> bytes:
     """Read the bytes of one asset of a patch.
 
     Raises
@@ -152,12 +150,12 @@ class EncodedPatch:
     record: PatchRecord
 
 
-def encode_patch(task: ShardTask, patch: PatchTask, fetch: Fetch | None = None) -> EncodedPatch:
+def encode_patch(task: ArchiveRoi, patch: PatchTask, fetch: Fetch | None = None) -> EncodedPatch:
     """Read, check and encode one patch of a shard.
 
     Parameters
     ----------
-    task : ShardTask
+    task : ArchiveRoi
     patch : PatchTask
     fetch : callable, optional
         Gives the bytes of a file by its name; by default it is read when it is asked for.
@@ -185,19 +183,19 @@ def encode_patch(task: ShardTask, patch: PatchTask, fetch: Fetch | None = None) 
     return EncodedPatch(kept, record)
 
 
-def _absent(task: ShardTask, patch: PatchTask) -> EncodedPatch:
+def _absent(task: ArchiveRoi, patch: PatchTask) -> EncodedPatch:
     error = PatchError(f"{task.roi_id}/{patch.s2_id_gee}", "no folder of this patch", "a folder for every row")
     record = PatchRecord(patch.time, patch.s2_id_gee, ABSENT, faults=(_fault(task, patch, "", error),))
     return EncodedPatch((b"",) * len(task.layout.bands), record)
 
 
-def _fault(task: ShardTask, patch: PatchTask, asset: str, error: PatchError) -> Fault:
+def _fault(task: ArchiveRoi, patch: PatchTask, asset: str, error: PatchError) -> Fault:
     told = (without_secrets(text) for text in (error.path, error.found, error.expected))
     return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
 
 
 def _planes(
-    task: ShardTask, patch: PatchTask, name: str, fetch: Fetch, sources: list[Source]
+    task: ArchiveRoi, patch: PatchTask, name: str, fetch: Fetch, sources: list[Source]
 ) -> Iterator[tuple[str, Planes]]:
     """Yield band and checked pixels of one file; nothing where the archive rightly has none."""
     files = patch.files or PatchFiles("", "")
@@ -321,12 +319,12 @@ def check_label(plane: Planes, band: str, path: str) -> None:
         raise PatchError(path, f"the value {value}", f"one of {told}")
 
 
-def planes_of(task: ShardTask, patch: PatchTask, name: str, data: bytes | None = None) -> dict[str, Planes]:
+def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None = None) -> dict[str, Planes]:
     """Read one file of a patch.
 
     Parameters
     ----------
-    task : ShardTask
+    task : ArchiveRoi
     patch : PatchTask
     name : str
         An asset file that the patch has, ``labels/fmask``.
@@ -359,7 +357,7 @@ def planes_of(task: ShardTask, patch: PatchTask, name: str, data: bytes | None =
     return found
 
 
-def listed_status(task: ShardTask, patch: PatchTask) -> int:
+def listed_status(task: ArchiveRoi, patch: PatchTask) -> int:
     """Tell from the listing alone whether a patch is there: absent, failed where a conversion is sure to refuse it.
 
     A file that is damaged inside is not seen so: reading it raises.

@@ -20,14 +20,12 @@ from cloudsen12_cube.cli import render as terminal
 from cloudsen12_cube.cli.demo import demo
 from cloudsen12_cube.cli.parser import cube_of, make_parser, options_of, source_of, subset_options_of
 from cloudsen12_cube.conversion import (
-    Resharding,
     StrictError,
-    as_json,
     convert,
     failures_path,
     finalise,
     plan,
-    preview,
+    preview_subset,
     subset,
     worker_count,
 )
@@ -82,8 +80,7 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
     made = plan(source_of(given), given.products, given.where, options)
     workers = worker_count(made, options.workers, options.memory)
     if given.json:
-        text = made.as_json(workers) if isinstance(made, Resharding) else as_json(made, workers)
-        given.json.write_text(text, encoding="utf-8")
+        given.json.write_text(made.as_json(workers), encoding="utf-8")
     if not given.quiet:
         terminal.show_plan(console, made, workers)
     return 0
@@ -112,7 +109,7 @@ def _tell_faults(faults: Sequence[Fault], place: str) -> None:
 def _subset(given: argparse.Namespace, console: Console) -> int:
     source, out, options = source_of(given), cube_of(given), subset_options_of(given)
     if given.dry_run:
-        seen = preview(source, out, given.products, given.where, options)
+        seen = preview_subset(source, out, given.products, given.where, options)
         if not given.quiet:
             terminal.show_preview(console, seen)
         return 0

@@ -116,7 +116,7 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     )
     for line in lines:
         console.print(line, markup=False)
-    for name in plan.archive.form.ignored:
+    for name in plan.ignored:
         console.print(f"! the archive has {name}: a cube has no place for it", style="yellow", markup=False)
     for name in plan.lacking():
         console.print(f"! no patch of the archive has {name}: its bands stay empty", style="yellow", markup=False)

@@ -1,71 +1,28 @@
 """Convert, re-shard and subset: plan, read, encode, commit."""
 
-from .executor import (
-    worker_count as worker_count,
-)
-from .options import (
-    DEFAULTS as DEFAULTS,
-)
-from .options import (
-    Options as Options,
-)
-from .options import (
-    Part as Part,
-)
-from .options import (
-    Progress as Progress,
-)
-from .options import (
-    Step as Step,
-)
-from .options import (
-    StrictError as StrictError,
-)
-from .options import (
-    parse_part as parse_part,
-)
-from .planning import (
-    Plan as Plan,
-)
-from .planning import (
-    Resharding as Resharding,
-)
-from .planning import (
-    as_json as as_json,
-)
-from .report import (
-    Report as Report,
-)
-from .report import (
-    failures_path as failures_path,
-)
-from .run import (
-    convert as convert,
-)
-from .run import (
-    finalise as finalise,
-)
-from .run import (
-    plan as plan,
-)
-from .run import (
-    plan_archive as plan_archive,
-)
-from .subsetting import (
-    Preview as Preview,
-)
-from .subsetting import (
-    SubsetOptions as SubsetOptions,
-)
-from .subsetting import (
-    SubsetReport as SubsetReport,
-)
-from .subsetting import (
-    preview as preview,
-)
-from .subsetting import (
-    subset as subset,
-)
-from .writer import (
-    settings_of as settings_of,
-)
+from .jobs import check_disjoint as check_disjoint
+from .jobs import convert as convert
+from .jobs import finalise as finalise
+from .jobs import plan as plan
+from .jobs import subset as subset
+from .options import DEFAULTS as DEFAULTS
+from .options import Options as Options
+from .options import Part as Part
+from .options import Progress as Progress
+from .options import Step as Step
+from .options import StrictError as StrictError
+from .options import SubsetOptions as SubsetOptions
+from .options import check_workers as check_workers
+from .options import parse_part as parse_part
+from .planning import ArchivePlan as ArchivePlan
+from .planning import CubePlan as CubePlan
+from .planning import Plan as Plan
+from .planning import plan_archive as plan_archive
+from .preview import Preview as Preview
+from .preview import preview_subset as preview_subset
+from .report import Report as Report
+from .report import SubsetReport as SubsetReport
+from .report import failures_path as failures_path
+from .runner import open_runner as open_runner
+from .runner import worker_count as worker_count
+from .writer import attributes_of as attributes_of

@@ -1,7 +1,4 @@
-"""One conversion divided among machines that need not talk: each derives its own share of the ROIs.
-
-What a conversion can be told, and what it tells on its way.
-"""
+"""What a conversion, a re-sharding and a subset can be asked for, and what they report on their way."""
 
 from __future__ import annotations
 
@@ -19,7 +16,10 @@ _PART = re.compile(r"(\d{1,6})/(\d{1,6})")
 
 @dataclass(frozen=True)
 class Part:
-    """Part ``number`` of ``count``, counted from 1."""
+    """One share of a conversion that is divided among machines: part ``number`` of ``count``, counted from 1.
+
+    The machines need not talk to each other: each derives its own share of the ROIs.
+    """
 
     number: int
     count: int
@@ -32,17 +32,35 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def of(self, rois: Sequence[str]) -> frozenset[str]:
-        """Every ``count``-th ROI: neighbours, which are alike in size, go to different parts."""
+        """Select every ``count``-th ROI: neighbours, which are alike in size, go to different parts.
+
+        Parameters
+        ----------
+        rois : sequence of str
+            All ROIs of the plan, in its order.
+
+        Returns
+        -------
+        frozenset of str
+        """
         return frozenset(rois[self.number - 1 :: self.count])
 
 
 def parse_part(text: str) -> Part:
-    """Read ``2/3``.
+    """Read a part such as ``2/3``, the second of three.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Part
 
     Raises
     ------
     SelectionError
-        If it is none.
+        If the text has another form, or the numbers do not fit each other.
     """
     match = _PART.fullmatch(text.strip())
     if match is None:
@@ -52,7 +70,7 @@ def parse_part(text: str) -> Part:
 
 @dataclass(frozen=True)
 class Step:
-    """One shard more is done."""
+    """Progress: one more shard is done."""
 
     record: ShardRecord
     raw_bytes: int
@@ -64,13 +82,33 @@ class Step:
 Progress = Callable[[Step], None]
 
 
+def check_workers(workers: int | None) -> None:
+    """Check a number of workers.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Number of threads; 0 for the calling thread, None for the default.
+
+    Raises
+    ------
+    SelectionError
+        If it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise SelectionError(
+            f"workers is {workers}: give a number of threads, 0 for the calling thread, or None for the default"
+        )
+
+
 @dataclass(frozen=True)
 class Options:
-    """What a conversion can be told beside source, cube, products and conditions."""
+    """Options of a conversion beside source, cube, products and conditions."""
 
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees."""
     rois: tuple[str, ...] = ()
+    """Ids of the ROIs to take; by default all."""
     workers: int | None = None
     """Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they wait for
     a bucket."""
@@ -79,27 +117,50 @@ class Options:
     strict: bool = False
     """Stop at the first file that cannot be converted."""
     test_meaning: TestMeaning | None = None
-    """How to read the codes of ``test``; by default it is told from the codes."""
+    """Meaning of the codes of ``test``; by default it is inferred from the codes."""
     part: Part | None = None
-    """Make this share of the shards alone; others may make theirs at the same time, and `finalise` ends the job."""
+    """Make this share of the shards alone; other machines may make theirs at the same time, and `finalise` ends the
+    conversion."""
     accept: str | os.PathLike[str] | None = None
-    """File that names failures to live with: ``CUBE.failures.json`` or an excerpt of it."""
+    """File that names failures to accept: ``CUBE.failures.json`` or an excerpt of it."""
     repair: bool = False
-    """Read every shard, and make again what is damaged or has other files now."""
+    """Read every shard, and write those again that are damaged or whose files have changed."""
     scheduler: str | None = None
     """Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards."""
     break_lock: bool = False
-    """Take away the notes of other writers in a bucket: they are dead."""
+    """Remove the lock notes of other writers in a bucket: their processes are dead."""
     layout: Layout = DEFAULT
-    """Codec, chunks and shards of the cube; several ROIs a shard are made from a cube alone."""
+    """Codec, chunks and shards of the cube; several ROIs a shard can be made from a cube only."""
 
     def __post_init__(self) -> None:
+        check_workers(self.workers)
         if self.part and (self.repair or self.accept):
             name = "repair" if self.repair else "accept"
             raise SelectionError(f"{name} concerns the whole cube: give it without a part")
 
 
 DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class SubsetOptions:
+    """Options of a subset beside cube, place, products and conditions."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees."""
+    rois: tuple[str, ...] = ()
+    """Ids of the ROIs to take; by default all."""
+    workers: int | None = None
+    """Threads; 0 copies in the calling thread. By default the cores of the machine, or 16 if a bucket takes part. Each
+    holds a shard at a time, and its copy while dates are cut out."""
+    break_lock: bool = False
+    """Remove the lock notes of other writers in the bucket of the subset: their processes are dead."""
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
+
+
+SUBSET_DEFAULTS = SubsetOptions()
 
 
 class StrictError(CubeError):

@@ -1,13 +1,8 @@
-"""The plan: which shards will be written from which files, and what that will take.
+"""Plans: which shards will be made from what, and what that will take; nothing is written.
 
-A plan follows from the archive and the settings alone, so two runs on the same archive make the same one, and every
-machine of a cluster can derive its own share of it.
-
-A plan as a document that a person can read: versioned JSON, one line a shard.
-
-The plan of a cube that is made from a cube: which shard from which, and what that will take.
-
-The part of a cube that a selection names: its patches, and its shards, whole or some of their dates.
+A plan follows from the source and the options alone, so two runs on the same source make the same one, and every
+machine of a cluster can derive its own share of it. Converting, re-sharding and taking a subset are one job: what
+differs between them is data of the plan.
 """
 
 from __future__ import annotations
@@ -15,38 +10,32 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cloudsen12_cube.archive import (
-    Archive,
-    GeotiffFormat,
-    Header,
-    PatchTask,
-    ShardTask,
-    complete,
-    header_of,
-)
+from cloudsen12_cube.archive import Archive, ArchiveRoi, Header, PatchTask, build, complete, header_of, open_archive
 from cloudsen12_cube.conversion.options import Options
-from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError, without_secrets
-from cloudsen12_cube.format import (
-    ROOT_KEY,
-    ProductLayout,
-    ShardRecord,
-    SourceCube,
-    layout_of,
-    open_source_cube,
-    read_table,
-    settings_of,
-    stated_scale,
-    stored_dtype,
+from cloudsen12_cube.conversion.readers import (
+    CACHED_SHARDS,
+    ArchiveReader,
+    CubeReader,
+    OnLoss,
+    RoiReader,
+    ShardRoi,
+    ShardTask,
 )
+from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError, without_secrets
+from cloudsen12_cube.format import ProductLayout, StoredCube, open_stored_cube, stored_dtype
+from cloudsen12_cube.inspection import AcceptedFailure, FailureKey, as_setting, holding, in_settings
 from cloudsen12_cube.schema import (
     ASSETS,
     PRODUCTS,
@@ -58,83 +47,296 @@ from cloudsen12_cube.schema import (
     grid_of,
     select,
 )
-from cloudsen12_cube.storage import ObjectStore, absolute, list_once, open_store
+from cloudsen12_cube.storage import absolute
+
+PLAN_VERSION = 1
 
 _MANUAL = frozenset(asset.file for asset in ASSETS if asset.manual)
 _SAMPLED = 60
-_ASKING = 16
-"""Headers of a remote archive that are asked for at a time."""
-_SECONDS_PER_GB = 4.0
-"""Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
+"""Patches whose headers are read: reading those of 1.2 million files would take hours."""
+_CONCURRENT_HEADERS = 16
+"""Headers of a remote archive that are requested at a time."""
 _RATIO = 0.45
 """Stored bytes to raw bytes, a cautious guess before anything is compressed; measured in benchmarks/."""
+_CONVERT_SECONDS_PER_GB = 4.0
+"""Raw gigabytes (1e9) on one core: decode, hash, compress; measured in benchmarks/."""
+_RESHARD_SECONDS_PER_GB = 2.0
+"""Raw gigabytes (1e9) on one core, decode and encode: a cautious guess."""
+_BASE_MEMORY = 200 * 2**20
+"""Bytes of a process that converts nothing."""
+
+_CONVERTED_BY = ("layout_version", "tool", "created", "source", "metadata", "test_meaning")
+"""Settings that describe the conversion which made the pixels."""
+_KEPT = ("created", "tool", "source", "accepted", "subsets", "resharded_from", "full_scale")
+"""Settings of the first run, or of an earlier one, that a later run keeps."""
+
+Settings = Mapping[str, Any]
+
+
+def _fixed_of_conversion(settings: Settings) -> dict[str, Any]:
+    """Give the settings that a cube keeps for life."""
+    return {name: settings.get(name) for name in ("products", "layout_version", "test_meaning")}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a conversion will do."""
+    """What a run will make. Made by `plan`."""
 
-    archive: Archive
     catalogue: Catalogue
-    source: str
-    """Where the metadata came from: csv, stac or folders."""
+    """The selected patches."""
     selection: Selection
     layouts: tuple[ProductLayout, ...]
-    required: dict[str, frozenset[str]]
-    """Product -> files that a patch must have."""
-    order: tuple[str, ...] = field(default=())
+    """Of the cube that is made, in the order of its products."""
+    order: tuple[str, ...]
     """ROIs in the order in which they lie on disk."""
-    about: dict[str, Any] = field(default_factory=dict)
-    """Settings of the cube that follow from its source alone, where that is a cube."""
+    settings: dict[str, Any]
+    """Of the cube, all but its state."""
+    fixed: Callable[[Settings], dict[str, Any]] = field(default=_fixed_of_conversion, kw_only=True)
+    """Gives, from a cube's settings, what a cube must share with the plan to be continued."""
+    kept: tuple[str, ...] = field(default=_KEPT, kw_only=True)
+    """Settings of a cube that is continued which stay as they are there."""
 
-    @cached_property
-    def groups(self) -> dict[str, pd.DataFrame]:
-        """Rows of each ROI, with the columns that a task needs."""
-        needed = self.catalogue.table[["roi_id", "time", "s2_id_gee", "proj_epsg", "proj_transform"]]
-        return {str(roi): rows for roi, rows in needed.groupby("roi_id", sort=False)}
+    def __repr__(self) -> str:
+        products = ", ".join(layout.product for layout in self.layouts)
+        patches, rois = len(self.catalogue.table), len(self.catalogue.rois)
+        return f"<{type(self).__name__} {self.root}: {products}; {rois} ROIs, {patches} patches>"
 
-    def tasks(self) -> Iterator[ShardTask]:
-        """Yield the shards in the order of the catalogue."""
-        position = {roi: index for index, roi in enumerate(self.order)}
-        store, decoder = absolute(self.archive.store), self.archive.decoder
-        for roi in self.catalogue.rois:
-            patches = tuple(self._patches(roi))
-            for layout in self.layouts:
-                required = self.required[layout.product]
-                own = tuple(_with_files_of(layout.product, patch) for patch in patches)
-                yield ShardTask(store, layout, roi, position[roi], own, required, decoder)
+    @property
+    def root(self) -> str:
+        """Path or URL of the source."""
+        raise NotImplementedError
 
-    def _patches(self, roi: str) -> Iterator[PatchTask]:
-        for _, row in self.groups[roi].iterrows():
-            image = row["s2_id_gee"]
-            yield PatchTask(int(row["time"]), image, grid_of(row), self.archive.patches.get((roi, image)))
+    @property
+    def source(self) -> str:
+        """Where the metadata come from: ``csv``, ``stac``, ``folders`` or ``taco``."""
+        return str(self.settings["metadata"])
+
+    @property
+    def on_loss(self) -> OnLoss:
+        """What happens if the source does not have an ROI."""
+        return "note"
+
+    @property
+    def concurrency(self) -> int:
+        """Requests to the source that are worth having under way at a time while the cube is surveyed."""
+        return 1
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of layers that the source has and a cube has no place for."""
+        return ()
+
+    def with_room(self, times: int) -> Plan:
+        """Give the shards room for at least so many dates, as the cube has that is continued."""
+        layouts = tuple(replace(layout, times=max(layout.times, times)) for layout in self.layouts)
+        products = {layout.product: layout.as_json() for layout in layouts}
+        return replace(self, layouts=layouts, settings=self.settings | {"products": products})
+
+    def readers(self, roi_id: str) -> tuple[RoiReader, ...]:
+        """Make the readers of an ROI, one a layout."""
+        raise NotImplementedError
+
+    def holding(self, gaps: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
+        """Keys of the accepted failures that the source still has."""
+        return frozenset(gap.key for gap in gaps)
+
+    def lacking(self) -> list[str]:
+        """Files that no patch of the source has, of the products that are converted: their bands stay empty."""
+        return []
+
+    def faults(self) -> list[RowFault]:
+        """Rows of the metadata that cannot be used, and patches that no row names."""
+        return list(self.catalogue.faults)
 
     def memory_need(self, workers: int) -> int:
-        """Bytes that so many workers need at most."""
-        return memory_need(self.layouts, workers)
+        """Bytes that a run needs at most with so many workers, beside the catalogue."""
+        raise NotImplementedError
+
+    def tasks(self, table: pd.DataFrame | None = None) -> Iterator[ShardTask]:
+        """Yield the shards that hold an ROI of the plan, those from one shard of the source behind each other.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame, optional
+            Catalogue of the whole cube: a shard may hold ROIs of an earlier run, too. By default that of the plan.
+        """
+        patches: dict[str, list[tuple[int, str]]] = {}
+        rows = self.catalogue.table if table is None else table
+        for roi, image, time in zip(rows["roi_id"], rows["s2_id_gee"], rows["time"], strict=True):
+            patches.setdefault(str(roi), []).append((int(time), str(image)))
+        for _, batch in groupby(self._groups(), self._source_shard):
+            groups = list(batch)
+            readers = {roi: self.readers(roi) for group in groups for _, roi in group}
+            for number, layout in enumerate(self.layouts):
+                for group in groups:
+                    rois = (ShardRoi(r, i, tuple(sorted(patches[r])), readers[r][number]) for i, r in group)
+                    yield ShardTask(layout, tuple(rois), self.on_loss)
+
+    def _groups(self) -> list[tuple[tuple[int, str], ...]]:
+        """Position and id of the ROIs of each shard, in the order of the source."""
+        count, disk, chosen = self.layouts[0].form.rois_per_shard, list(enumerate(self.order)), set(self.catalogue.rois)
+        shards = (tuple(disk[first : first + count]) for first in range(0, len(disk), count))
+        return sorted((shard for shard in shards if any(roi in chosen for _, roi in shard)), key=self._source_shard)
+
+    def _source_shard(self, group: tuple[tuple[int, str], ...]) -> int:
+        """Give the number of the source's shard that holds the first ROI."""
+        raise NotImplementedError
+
+    def _source_bytes(self) -> int:
+        raise NotImplementedError
+
+    def _stored_bytes(self, raw: int) -> int:
+        return round(raw * _RATIO)
+
+    @property
+    def _seconds_per_gb(self) -> float:
+        return _CONVERT_SECONDS_PER_GB
 
     def totals(self, workers: int) -> dict[str, int | float]:
-        """Sum up: shards, objects, bytes, memory and time.
+        """Sum up shards, objects, bytes, memory and time.
+
+        Parameters
+        ----------
+        workers : int
+            Shards that are made at the same time.
+
+        Returns
+        -------
+        dict of str to number
+            ``stored_bytes_estimate`` and ``seconds_estimate`` are guesses.
+        """
+        rois = len(self.catalogue.rois)
+        raw = sum(layout.roi_bytes for layout in self.layouts) * rois
+        shards = sum(-(-rois // layout.form.rois_per_shard) for layout in self.layouts)
+        return {
+            "rois": rois,
+            "patches": len(self.catalogue.table),
+            "shards": shards,
+            "objects": shards + rois * len(self.layouts),
+            "source_bytes": self._source_bytes(),
+            "raw_bytes": raw,
+            "stored_bytes_estimate": self._stored_bytes(raw),
+            "memory_bytes": self.memory_need(workers),
+            "seconds_estimate": round(raw / 1e9 * self._seconds_per_gb / max(workers, 1), 1),
+        }
+
+    def as_json(self, workers: int) -> str:
+        """Write the plan as a document, one line a shard; equal plans give equal texts.
 
         Parameters
         ----------
         workers : int
             Shards that are made at the same time.
         """
-        rois = len(self.catalogue.rois)
-        raw = sum(layout.shard_bytes for layout in self.layouts) * rois
-        shards = rois * len(self.layouts)
-        return {
-            "rois": rois,
-            "patches": len(self.catalogue.table),
-            "shards": shards,
-            "objects": 2 * shards,
-            "source_bytes": self._source_bytes(),
-            "raw_bytes": raw,
-            "stored_bytes_estimate": round(raw * _RATIO),
-            "memory_bytes": self.memory_need(workers),
-            "seconds_estimate": round(raw / 1e9 * _SECONDS_PER_GB / max(workers, 1), 1),
+        head = {
+            "plan_version": PLAN_VERSION,
+            "layout_version": self.layouts[0].form.version,
+            "source": without_secrets(self.root),
+            "metadata": self.source,
+            "test_meaning": self.catalogue.test_meaning,
+            "selection": selection_json(self.selection),
+            "products": {layout.product: layout.as_json() for layout in self.layouts},
+            "totals": self.totals(workers),
+            "faults": [vars(fault) for fault in self.faults()],
         }
+        lines = ",\n  ".join(json.dumps(self._line(task)) for task in self.tasks())
+        return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
+
+    def _line(self, task: ShardTask) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def selection_json(selection: Selection) -> dict[str, Any]:
+    """Write a selection as a cube's settings have it."""
+    box = selection.bbox and list(selection.bbox)
+    return {"where": list(selection.where), "bbox": box, "rois": list(selection.rois)}
+
+
+def _made_now() -> dict[str, str]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"tool": f"cloudsen12-cube {version('cloudsen12-cube')}", "created": now}
+
+
+def _cube_settings(layouts: tuple[ProductLayout, ...], source: Settings, selection: dict[str, Any]) -> dict[str, Any]:
+    """Make the settings of a cube whose pixels a run of today makes."""
+    return {
+        "layout_version": layouts[0].form.version,
+        **_made_now(),
+        **{name: source[name] for name in ("source", "metadata", "test_meaning")},
+        "selection": selection,
+        "products": {layout.product: layout.as_json() for layout in layouts},
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class ArchivePlan(Plan):
+    """What will be made from an archive."""
+
+    archive: Archive = field(kw_only=True)
+    required: dict[str, frozenset[str]] = field(kw_only=True)
+    """Product -> files that a patch must have."""
+
+    @property
+    def root(self) -> str:
+        """Path or URL of the archive."""
+        return self.archive.root
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of layers that the archive has and a cube has no place for."""
+        return self.archive.form.ignored
+
+    @cached_property
+    def _rows(self) -> dict[str, pd.DataFrame]:
+        """Rows of each ROI, with the columns that a task needs."""
+        needed = self.catalogue.table[["roi_id", "time", "s2_id_gee", "proj_epsg", "proj_transform"]]
+        return {str(roi): rows for roi, rows in needed.groupby("roi_id", sort=False)}
+
+    @cached_property
+    def _rank(self) -> dict[str, int]:
+        return {roi: rank for rank, roi in enumerate(self.catalogue.rois)}
+
+    def rois(self, roi_id: str) -> tuple[ArchiveRoi, ...]:
+        """List the files of an ROI, one entry a layout."""
+        store = absolute(self.archive.store)
+        patches = []
+        for _, row in self._rows[roi_id].iterrows():
+            image = row["s2_id_gee"]
+            files = self.archive.patches.get((roi_id, image))
+            patches.append(PatchTask(int(row["time"]), image, grid_of(row), files))
+        return tuple(
+            ArchiveRoi(
+                store,
+                layout,
+                roi_id,
+                tuple(_with_files_of(layout.product, patch) for patch in patches),
+                self.required[layout.product],
+                self.archive.decoder,
+            )
+            for layout in self.layouts
+        )
+
+    def readers(self, roi_id: str) -> tuple[RoiReader, ...]:
+        """Make the readers of an ROI, one a layout."""
+        return tuple(map(ArchiveReader, self.rois(roi_id)))
+
+    def holding(self, gaps: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
+        """Keys of the accepted failures that the archive still has: a file of another size is tried again."""
+        return holding(frozenset(gaps), self.archive)
+
+    def _source_shard(self, group: tuple[tuple[int, str], ...]) -> int:
+        return self._rank[group[0][1]]
+
+    def memory_need(self, workers: int) -> int:
+        """Bytes that a run needs at most with so many workers, beside the catalogue.
+
+        Each worker holds one source file twice (its bytes and its pixels), the files of the next patch where they come
+        from afar, and the shard, whose compressed chunks it joins once: no shard is larger than its raw bytes and a
+        little. Where a chunk holds all bands, the planes of a patch are joined, too.
+        """
+        held = {"band": 3, "bands": 5}  # times the bytes of a patch
+        largest = max(row.shard_bytes // row.times * held[row.form.chunk] + 2 * row.shard_bytes for row in self.layouts)
+        return _BASE_MEMORY + largest * max(workers, 1)
 
     def _source_bytes(self) -> int:
         wanted = {file for layout in self.layouts for file in files_of(layout.product)}
@@ -150,13 +352,23 @@ class Plan:
         """Rows that cannot be used, and folders that no row names."""
         whole = self.selection == Selection()
         unnamed = sorted(set(self.archive.patches) - set(self.catalogue.keys)) if whole else []
-        return [
-            *self.catalogue.faults,
-            *(
-                RowFault(*key, "a folder that no row of the metadata names", "a row for every folder")
-                for key in unnamed
-            ),
-        ]
+        found, expected = "a folder that no row of the metadata names", "a row for every folder"
+        return [*self.catalogue.faults, *(RowFault(*key, found, expected) for key in unnamed)]
+
+    def _line(self, task: ShardTask) -> dict[str, Any]:
+        (roi,), product = task.rois, task.layout.product
+        patches: dict[str, Any] = {}
+        for _, image in roi.patches:
+            files = self.archive.patches.get((roi.roi_id, image))
+            patches[image] = files and {
+                "folder": files.folder,
+                "files": {
+                    self.archive.decoder.path(files, name).removeprefix(f"{files.folder}/"): files.sizes[name]
+                    for name in files_of(product)
+                    if name in files.names
+                },
+            }
+        return {"roi": roi.roi_id, "product": product, "raw_bytes": task.layout.shard_bytes, "patches": patches}
 
 
 def _with_files_of(product: ProductName, patch: PatchTask) -> PatchTask:
@@ -170,57 +382,63 @@ def _with_files_of(product: ProductName, patch: PatchTask) -> PatchTask:
     return replace(patch, files=replace(patch.files, names=names, sizes=sizes, starts=starts, outside=outside))
 
 
-def memory_need(layouts: tuple[ProductLayout, ...], workers: int) -> int:
-    """Bytes that a conversion needs at most, beside the catalogue.
-
-    Each worker holds one source file twice (its bytes and its pixels), the files of the next patch where they come from
-    afar, and the shard, whose compressed chunks it joins once: no shard is larger than its raw bytes and a little.
-    Where a chunk holds all bands, the planes of a patch are joined, too.
-    """
-    held = {"band": 3, "bands": 5}  # times the bytes of a patch
-    largest = max(row.shard_bytes // row.times * held[row.form.chunk] + 2 * row.shard_bytes for row in layouts)
-    return 200 * 2**20 + largest * max(workers, 1)
-
-
-def make_plan(archive: Archive, chosen: Catalogue, source: str, options: tuple[Selection, tuple[str, ...]]) -> Plan:
-    """Decide the layout from the archive, and what goes where.
+def plan_archive(
+    source: str | os.PathLike[str], products: Sequence[str] | None, where: Sequence[str], options: Options
+) -> ArchivePlan:
+    """Plan the conversion of an archive: the layouts follow from a sample of its files.
 
     Parameters
     ----------
-    archive : Archive
-    chosen : Catalogue
-        The selected patches.
-    source : str
-        Where the metadata came from.
-    options : (Selection, tuple of str)
-        The selection and the wanted products; no products means all that the archive has.
+    source : path, URL or `Url`
+        The archive.
+    products : sequence of str, optional
+        By default all that the archive has.
+    where : sequence of str
+        Conditions on the metadata; all must hold.
+    options : Options
+
+    Returns
+    -------
+    ArchivePlan
 
     Raises
     ------
     ArchiveError, SelectionError
         If nothing is selected, the patches differ in size, or a product is unknown or not there.
     """
-    selection, wanted = options
+    if options.layout.rois_per_shard > 1:
+        raise SelectionError(
+            "several ROIs a shard are made from a cube, not from an archive: convert it with one first, then convert "
+            f"that cube with rois_per_shard={options.layout.rois_per_shard}"
+        )
+    archive = open_archive(source)
+    metadata, texts = archive.table()
+    whole = build(texts, options.test_meaning or archive.meaning)
+    selection = Selection(tuple(where), options.bbox, options.rois)
+    chosen = select(whole, selection)
     if not len(chosen.table):
         raise SelectionError(f"{archive.root} has no patch that could be converted")
     chosen = replace(chosen, table=complete(chosen.table, archive))
-    present = _present(archive)
-    products = _products(wanted, present, archive)
-    headers = _sample(archive, chosen, products)
+    present = Counter(name for files in archive.patches.values() for name in files.names)
+    wanted = _products(products or (), present, archive)
+    headers = _sample(archive, chosen, wanted)
     height, width = _size(headers, chosen)
     layouts = tuple(
-        ProductLayout(p, _dtype(p, headers), chosen.times, height, width) for p in PRODUCTS if p in products
+        ProductLayout(p, _dtype(p, headers), chosen.times, height, width, options.layout)
+        for p in PRODUCTS
+        if p in wanted
     )
-    required: dict[str, frozenset[str]] = {p: _required(p, present) for p in products}
-    return Plan(archive, chosen, source, selection, layouts, required, tuple(chosen.rois))
+    required: dict[str, frozenset[str]] = {p: _required(p, present) for p in wanted}
+    origin = {
+        "source": without_secrets(archive.root),
+        "metadata": metadata,
+        "test_meaning": chosen.test_meaning,
+    }
+    settings = _cube_settings(layouts, origin, selection_json(selection))
+    return ArchivePlan(chosen, selection, layouts, tuple(chosen.rois), settings, archive=archive, required=required)
 
 
-def _present(archive: Archive) -> Counter[str]:
-    """Count the patches that have each file."""
-    return Counter(name for files in archive.patches.values() for name in files.names)
-
-
-def _products(wanted: tuple[str, ...], present: Counter[str], archive: Archive) -> tuple[ProductName, ...]:
+def _products(wanted: Sequence[str], present: Counter[str], archive: Archive) -> tuple[ProductName, ...]:
     for name in wanted:
         if name not in PRODUCTS:
             raise SelectionError(f"unknown product {name!r}; the products are {', '.join(PRODUCTS)}")
@@ -244,7 +462,7 @@ def _sample(archive: Archive, chosen: Catalogue, products: tuple[ProductName, ..
     headers: dict[str, list[Header]] = {p: [] for p in products}
     for product in products:
         asked = [(files, name) for files in found for name in files_of(product)]
-        with ThreadPoolExecutor(_ASKING if archive.is_remote else 1) as pool:
+        with ThreadPoolExecutor(_CONCURRENT_HEADERS if archive.is_remote else 1) as pool:
             seen = pool.map(lambda pair: header_of(archive, *pair), asked)
             headers[product] += [h for h in seen if h]  # a damaged file decides nothing; the conversion will name it
     return headers
@@ -270,334 +488,153 @@ def _dtype(product: ProductName, headers: dict[str, list[Header]]) -> str:
     return stored_dtype(product, [h.dtype for h in headers[product]] or published)
 
 
-KEPT = 2
-"""Shards of several ROIs that a process keeps: the tasks that want one follow each other."""
+@dataclass(frozen=True, repr=False)
+class CubePlan(Plan):
+    """What will be made from a cube: the same patches in another layout, or some of them in the same."""
 
-PLAN_VERSION = 1
-
-
-def as_json(plan: Plan, workers: int) -> str:
-    """Write a plan; equal plans give equal texts."""
-    return document(plan, workers, map(_shard_json, plan.tasks()))
-
-
-def document(plan: Plan, workers: int, shards: Iterable[dict[str, Any]]) -> str:
-    """Write what plans have in common, and a line for each shard."""
-    head = {
-        "plan_version": PLAN_VERSION,
-        "layout_version": plan.layouts[0].form.version,
-        "source": without_secrets(plan.archive.root),
-        "metadata": plan.source,
-        "test_meaning": plan.catalogue.test_meaning,
-        "selection": {
-            "where": list(plan.selection.where),
-            "bbox": plan.selection.bbox,
-            "rois": list(plan.selection.rois),
-        },
-        "products": {layout.product: layout.as_json() for layout in plan.layouts},
-        "totals": plan.totals(workers),
-        "faults": [vars(fault) for fault in plan.faults()],
-    }
-    lines = ",\n  ".join(map(json.dumps, shards))
-    return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n  {lines}\n ]\n}}\n'
-
-
-def _shard_json(task: ShardTask) -> dict[str, Any]:
-    files = files_of(task.layout.product)
-    patches = {
-        patch.s2_id_gee: None
-        if patch.files is None
-        else {
-            "folder": patch.files.folder,
-            "files": {
-                task.decoder.path(patch.files, f).removeprefix(f"{patch.files.folder}/"): patch.files.sizes[f]
-                for f in files
-                if f in patch.files.names
-            },
-        }
-        for patch in task.patches
-    }
-    return {
-        "roi": task.roi_id,
-        "product": task.layout.product,
-        "raw_bytes": task.layout.shard_bytes,
-        "patches": patches,
-    }
-
-
-_RESHARD_SECONDS_PER_GB = 2.0
-"""Raw gigabytes (1e9) on one core, decode and encode: a cautious guess."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """An ROI of a shard, and where it comes from."""
-
-    roi_id: str
-    index: int
-    """Position on disk."""
-    source: int
-    """Position on the source's disk."""
-    patches: tuple[tuple[int, str, int], ...]
-    """Time, ``s2_id_gee`` and time in the source."""
-
-
-@dataclass(frozen=True)
-class GroupedShardTask:
-    """All that is needed to make one shard of one ROI or of several: small, and sent as it is to a worker anywhere."""
-
-    source: ObjectStore
-    origin: ProductLayout
-    """Of the product in the source."""
-    layout: ProductLayout
-    members: tuple[Member, ...]
+    cube: StoredCube = field(kw_only=True)
+    """The source."""
+    is_subset: bool = field(default=False, kw_only=True)
+    """Whether the cube is to follow its source: it holds the selection and nothing else, every run compares it with the
+    source, and what the source has lost is removed. Otherwise it keeps what it has."""
 
     @property
-    def key(self) -> str:
-        """Of the object."""
-        return self.layout.place(self.members[0].index)[0]
+    def root(self) -> str:
+        """Path or URL of the source."""
+        return self.cube.store.root
 
+    @property
+    def on_loss(self) -> OnLoss:
+        """What happens if the source does not have an ROI."""
+        return "remove" if self.is_subset else "keep"
 
-@dataclass(frozen=True)
-class Resharding(Plan):
-    """What will be made from a cube."""
+    @property
+    def concurrency(self) -> int:
+        """Requests to the source that are worth having under way at a time while the cube is surveyed."""
+        return self.cube.store.concurrency if self.is_subset else 1
 
-    origin: SourceCube = field(kw_only=True)
+    @cached_property
+    def _disk(self) -> dict[str, int]:
+        """Position of each ROI in the source."""
+        return {roi: index for index, roi in enumerate(self.cube.order)}
 
-    def shared(self, table: pd.DataFrame) -> list[GroupedShardTask]:
-        """List the shards that hold an ROI of the plan, those from one shard of the source behind each other.
+    def readers(self, roi_id: str) -> tuple[RoiReader, ...]:
+        """Make the readers of an ROI, one a layout."""
+        store, index = absolute(self.cube.store), self._disk[roi_id]
+        sources = (self.cube.layouts[layout.product] for layout in self.layouts)
+        return tuple(CubeReader(store, source, index, compare=self.is_subset) for source in sources)
+
+    def tasks(self, table: pd.DataFrame | None = None) -> Iterator[ShardTask]:
+        """Yield the shards that hold an ROI of the plan, those from one shard of the source behind each other.
 
         Parameters
         ----------
-        table : pandas.DataFrame
-            Catalogue of the whole cube: a shard may hold ROIs of an earlier run, too.
+        table : pandas.DataFrame, optional
+            Catalogue of the whole cube.
 
         Raises
         ------
         DestinationError
             If the source lacks an ROI whose shard must be written again.
         """
-        if not self.order:
-            return []
-        members = self._members(table)
-        shared = self.layouts[0].form.rois_per_shard
-        groups = [members[first : first + shared] for first in range(0, len(members), shared)]
-        chosen = [group for group in groups if any(member.roi_id in self.groups for member in group)]
-        for group in chosen:
-            _complete(group, self.origin)
-        tasks = [
-            GroupedShardTask(self.origin.place, self.origin.layouts[layout.product], layout, tuple(group))
-            for layout in self.layouts
-            for group in chosen
-        ]
-        return sorted(tasks, key=lambda task: task.members[0].source // task.origin.form.rois_per_shard)
+        if table is not None:
+            self._check_complete(table)
+        return super().tasks(table)
 
-    def _members(self, table: pd.DataFrame) -> list[Member]:
-        """List the ROIs in the order of the disk; the source of one that it lacks is -1."""
-        disk = {roi: index for index, roi in enumerate(self.origin.order)}
-        rows = self.origin.table
-        when = dict(zip(zip(rows["roi_id"], rows["s2_id_gee"], strict=True), rows["time"], strict=True))
-        found: dict[str, list[tuple[int, str, int]]] = {roi: [] for roi in self.order}
-        for roi, image, time in zip(table["roi_id"], table["s2_id_gee"], table["time"], strict=True):
-            found[roi].append((int(time), str(image), int(when.get((roi, image), -1))))
-        patches = {roi: tuple(sorted(own)) for roi, own in found.items()}
-        lacking = {roi for roi, own in patches.items() if any(time < 0 for *_, time in own)}
-        return [
-            Member(roi, index, -1 if roi in lacking else disk.get(roi, -1), patches[roi])
-            for index, roi in enumerate(self.order)
-        ]
+    def _check_complete(self, table: pd.DataFrame) -> None:
+        there = set(zip(self.cube.table["roi_id"], self.cube.table["s2_id_gee"], strict=True))
+        wanted = zip(table["roi_id"], table["s2_id_gee"], strict=True)
+        missing = {roi for roi, image in wanted if (roi, image) not in there}
+        count, chosen = self.layouts[0].form.rois_per_shard, set(self.catalogue.rois)
+        for first in range(0, len(self.order), count):
+            group = self.order[first : first + count]
+            lost = next((roi for roi in group if roi in missing), None)
+            if lost is not None and chosen.intersection(group):
+                raise DestinationError(
+                    f"{lost} shares a shard with what is to be added, but {self.root} lacks it or some of its patches: "
+                    "give a source that has both, or a new place"
+                )
+
+    def _source_shard(self, group: tuple[tuple[int, str], ...]) -> int:
+        return self._disk[group[0][1]] // self._shared
+
+    @property
+    def _shared(self) -> int:
+        return self.cube.layouts[self.layouts[0].product].form.rois_per_shard
 
     def memory_need(self, workers: int) -> int:
-        """Bytes that it needs at most.
+        """Bytes that a run needs at most with so many workers, beside the catalogue.
 
         Each worker holds a shard of the source, a patch, and the shard that it makes, whose compressed chunks it joins
         once; and a few shards of the source are kept.
         """
         need = 0
         for layout in self.layouts:
-            origin = self.origin.layouts[layout.product]
-            need = max(need, origin.shard_bytes + 2 * layout.roi_bytes // layout.times + 2 * layout.shard_bytes)
-        return 200 * 2**20 + need * (max(workers, 1) + KEPT)
-
-    def totals(self, workers: int) -> dict[str, int | float]:
-        """Sum up: shards, objects, bytes, memory and time; what is stored is guessed from what is stored there."""
-        rois = len(self.catalogue.rois)
-        raw = sum(layout.roi_bytes for layout in self.layouts) * rois
-        shards = sum(-(-rois // layout.form.rois_per_shard) for layout in self.layouts)
-        read = self._source_bytes()
-        packed = self.layouts[0].form.codec != "none"
-        return {
-            "rois": rois,
-            "patches": len(self.catalogue.table),
-            "shards": shards,
-            "objects": shards + rois * len(self.layouts),
-            "source_bytes": read,
-            "raw_bytes": raw,
-            "stored_bytes_estimate": min(read, raw) if packed else raw,
-            "memory_bytes": self.memory_need(workers),
-            "seconds_estimate": round(raw / 1e9 * _RESHARD_SECONDS_PER_GB / max(workers, 1), 1),
-        }
+            source = self.cube.layouts[layout.product]
+            need = max(need, source.shard_bytes + 2 * layout.roi_bytes // layout.times + 2 * layout.shard_bytes)
+        return _BASE_MEMORY + need * (max(workers, 1) + CACHED_SHARDS)
 
     def _source_bytes(self) -> int:
         """Sum up the shards that will be read, each once."""
-        place, chosen = list_once(self.origin.place), set(self.catalogue.rois)
-        disks = [index for index, roi in enumerate(self.origin.order) if roi in chosen]
-        origins = (self.origin.layouts[layout.product] for layout in self.layouts)
-        return sum(place.size(key) or 0 for o in origins for key in {o.place(disk)[0] for disk in disks})
+        disks = [self._disk[roi] for roi in self.catalogue.rois]
+        sources = (self.cube.layouts[layout.product] for layout in self.layouts)
+        keys = (key for source in sources for key in {source.place(disk)[0] for disk in disks})
+        return sum(self.cube.listed.size(key) or 0 for key in keys)
 
-    def as_json(self, workers: int) -> str:
-        """Write the plan as a document, one line a shard."""
-        return document(self, workers, map(_reshard_json, self.shared(self.catalogue.table)))
+    def _stored_bytes(self, raw: int) -> int:
+        return min(self._source_bytes(), raw) if self.layouts[0].form.codec != "none" else raw
 
+    @property
+    def _seconds_per_gb(self) -> float:
+        return _RESHARD_SECONDS_PER_GB
 
-def _complete(group: Sequence[Member], origin: SourceCube) -> None:
-    for member in group:
-        if member.source < 0:
-            raise DestinationError(
-                f"{member.roi_id} shares a shard with what is to be added, but {origin.place.root} lacks it or some of "
-                "its patches: give a source that has both, or a new place"
-            )
-
-
-def _reshard_json(task: GroupedShardTask) -> dict[str, Any]:
-    return {
-        "rois": [member.roi_id for member in task.members],
-        "product": task.layout.product,
-        "raw_bytes": len(task.members) * task.layout.roi_bytes,
-        "from": sorted({task.origin.place(member.source)[0] for member in task.members}),
-    }
+    def _line(self, task: ShardTask) -> dict[str, Any]:
+        source = self.cube.layouts[task.layout.product]
+        return {
+            "rois": [roi.roi_id for roi in task.rois],
+            "product": task.layout.product,
+            "raw_bytes": len(task.rois) * task.layout.roi_bytes,
+            "from": sorted({source.place(self._disk[roi.roi_id])[0] for roi in task.rois}),
+        }
 
 
 def plan_resharding(
     source: str | os.PathLike[str], products: Sequence[str], where: Sequence[str], options: Options
-) -> Resharding:
-    """Plan a cube that is made from a cube; nothing is written.
+) -> CubePlan:
+    """Plan a cube that has patches of another cube in another layout.
 
     Raises
     ------
     CubeError
         If the source is not finished, or lacks what is asked for.
     """
-    origin = open_source_cube(source)
-    root, settings = origin.place.root, origin.settings
-    for name in products:
-        if name not in settings["products"]:
-            raise SelectionError(f"no product {name!r} in {root}; it has {', '.join(settings['products'])}")
+    cube = open_stored_cube(source, "final")
+    settings = cube.settings
     if options.test_meaning not in (None, settings["test_meaning"]):
-        raise SelectionError(f"{root} reads `test` as {settings['test_meaning']}: leave the meaning of it to the cube")
+        raise SelectionError(
+            f"{cube.store.root} reads `test` as {settings['test_meaning']}: leave the meaning of it to the cube"
+        )
+    kept = _products_of(cube, products)
     selection = Selection(tuple(where), options.bbox, options.rois)
-    chosen = select(Catalogue(origin.table, settings["test_meaning"]), selection)
-    kept = [product for product in PRODUCTS if product in (products or settings["products"])]
-    layouts = tuple(replace(origin.layouts[p], times=chosen.times, form=options.layout) for p in kept)
-    archive = Archive(
-        origin.place, GeotiffFormat(origin.place, {}, (), ())
-    )  # no file is known: gaps are the source's own
-    required: dict[str, frozenset[str]] = {product: frozenset(files_of(product)) for product in kept}
-    plan = Resharding(
-        archive, chosen, settings["metadata"], selection, layouts, required, tuple(chosen.rois), origin=origin
-    )
-    return replace(plan, about=_about(origin, selection))
-
-
-def _about(origin: SourceCube, selection: Selection) -> dict[str, Any]:
-    """Give the settings that a cube has from the one it was made from, and where that was."""
-    settings = origin.settings
+    chosen = _select(cube, selection)
+    layouts = tuple(replace(cube.layouts[p], times=chosen.times, form=options.layout) for p in kept)
     before = {
-        "cube": without_secrets(origin.place.root),
-        "history": origin.attributes.get("history", ""),
+        "cube": without_secrets(cube.store.root),
+        "history": cube.attributes.get("history", ""),
         "layout_version": settings["layout_version"],
         "products": settings["products"],
     }
-    scale = {"full_scale": origin.scale} if origin.scale else {}
-    return {
-        "source": settings["source"],
-        "selection": _together(settings["selection"], selection),
+    made = {
+        **_cube_settings(layouts, settings, _joint_selection(cube, selection, chosen)),
         "resharded_from": before,
-        **scale,
+        **({"full_scale": cube.full_scale} if cube.full_scale else {}),
+        **as_setting(_gaps(cube, chosen, kept)),
     }
+    return CubePlan(chosen, selection, layouts, tuple(chosen.rois), made, cube=cube)
 
 
-def _together(before: dict[str, Any], selection: Selection) -> dict[str, Any]:
-    """Give the conditions of the source and the new ones as one selection."""
-    box: Any = selection.bbox or before["bbox"]
-    if selection.bbox and before["bbox"] and selection.bbox[0] <= selection.bbox[2]:
-        (w, s, e, n), (west, south, east, north) = selection.bbox, before["bbox"]
-        box = (max(w, west), max(s, south), min(e, east), min(n, north)) if west <= east else selection.bbox
-    where = [*before["where"], *(text for text in selection.where if text not in before["where"])]
-    return {"where": where, "bbox": box and list(box), "rois": list(selection.rois) or before["rois"]}
-
-
-@dataclass(frozen=True)
-class ShardCopy:
-    """One shard of a cube, or some dates of it, and where it is to lie."""
-
-    layout: ProductLayout
-    """Of the shard as it is."""
-    roi_id: str
-    before: int
-    """Position of the ROI on disk in the cube."""
-    index: int
-    """The same in the new one."""
-    dates: tuple[int, ...]
-    """``time`` in the cube of each patch that goes along, by its new ``time``."""
-    images: tuple[str, ...]
-    """The ids of these patches."""
-    times: int
-    """Dates that the new shard has room for."""
-
-    def is_whole(self, record: ShardRecord) -> bool:
-        """Tell whether the shard may go as it is: all of its patches, at the dates that they have."""
-        return self.times == self.layout.times and self.dates == tuple(p.time for p in record.patches)
-
-    def renewed(self, record: ShardRecord) -> ShardRecord | None:
-        """Give the record of the new shard, but for size and sha256 of one that is cut; None if a patch lacks."""
-        there = {(patch.time, patch.s2_id_gee): patch for patch in record.patches}
-        wanted = list(zip(self.dates, self.images, strict=True))
-        if any(key not in there for key in wanted):
-            return None
-        patches = tuple(replace(there[key], time=time) for time, key in enumerate(wanted))
-        return replace(record, index=self.index, patches=patches)
-
-
-@dataclass(frozen=True)
-class SubsetPlan:
-    """What a selection names of a cube."""
-
-    source: ObjectStore
-    settings: dict[str, Any]
-    """Of the cube."""
-    disk: dict[str, int]
-    """ROI -> its position on disk."""
-    dates: dict[tuple[str, str], int]
-    """(roi_id, s2_id_gee) -> ``time`` in the cube, of all of its patches."""
-    catalogue: Catalogue
-    """The selected patches; ``time`` counts them anew in each ROI."""
-    layouts: tuple[ProductLayout, ...]
-    """Of the selected products, as they are in the cube."""
-    selection: Selection
-    full_scale: int | None = None
-    """Of CD-FCNN's probabilities, where the cube knows it."""
-
-    def pieces(self, order: Sequence[str], times: int) -> Iterator[ShardCopy]:
-        """Yield the shards in the order of the catalogue.
-
-        Parameters
-        ----------
-        order : sequence of str
-            ROIs as they are to lie on disk.
-        times : int
-            Length of the new ``time``.
-        """
-        position = {roi: index for index, roi in enumerate(order)}
-        for roi, rows in self.catalogue.table.groupby("roi_id", sort=False):
-            name, images = str(roi), tuple(rows["s2_id_gee"])
-            dates = tuple(self.dates[name, image] for image in images)
-            for layout in self.layouts:
-                yield ShardCopy(layout, name, self.disk[name], position[name], dates, images, times)
-
-
-def plan_subset(cube: str | os.PathLike[str], products: Sequence[str] | None, selection: Selection) -> SubsetPlan:
-    """Look up what a selection names of a cube; its catalogue is read, and no shard.
+def plan_subset(cube: str | os.PathLike[str], products: Sequence[str] | None, selection: Selection) -> CubePlan:
+    """Plan a part of a cube in the cube's own layout; its catalogue is read, and no shard.
 
     Parameters
     ----------
@@ -613,42 +650,85 @@ def plan_subset(cube: str | os.PathLike[str], products: Sequence[str] | None, se
     SelectionError
         If a condition cannot be read, a product or ROI is not there, or nothing is selected.
     """
-    source = open_store(cube)
-    root = source.get(ROOT_KEY) or None
-    settings = settings_of(root, source.root)
-    layouts = tuple(_layout(p, settings, source.root) for p in _chosen(products, settings, source.root))
-    order, table = read_table(source)
-    if not len(table):
-        raise SelectionError(f"{source.root} has no patch that could be taken along")
-    strange = [roi for roi in selection.rois if roi not in set(order)]
-    if strange:
-        raise SelectionError(f"no ROI {strange[0]!r} in {source.root}; ids look like {order[0]}")
-    dates = {(roi, image): int(time) for roi, image, time in zip(*(table[c] for c in _KEY), strict=True)}
-    chosen = select(Catalogue(table, settings["test_meaning"]), selection)
-    disk = {roi: index for index, roi in enumerate(order)}
-    scale = stated_scale(root or b"{}") or settings.get("full_scale")
-    return SubsetPlan(source, settings, disk, dates, chosen, layouts, selection, scale)
+    found = open_stored_cube(cube)
+    settings = found.settings
+    kept = _products_of(found, products or ())
+    for product in kept:
+        layout, row = found.layouts[product], settings["products"][product]
+        if layout.form.rois_per_shard > 1 or layout.as_json() != row:
+            raise StoreError(
+                f"the shards of {product} in {found.store.root} have a layout that cannot be taken apart without "
+                f"decoding (shard {row['shard']}, chunk {row['chunk']}, codec {row.get('codec')}): give convert the "
+                "same conditions instead"
+            )
+    chosen = _select(found, selection)
+    layouts = tuple(replace(found.layouts[p], times=chosen.times) for p in kept)
+    now = _made_now()
+    step = {
+        "cube": without_secrets(found.store.root),
+        "created": now["created"],
+        "tool": now["tool"],
+        "selection": selection_json(selection),
+        "products": list(kept),
+    }
+    made = {
+        **{name: settings[name] for name in _CONVERTED_BY},
+        "selection": _joint_selection(found, selection, chosen),
+        "products": {layout.product: layout.as_json() for layout in layouts},
+        "subsets": [*settings.get("subsets", []), step],
+        **({"resharded_from": settings["resharded_from"]} if "resharded_from" in settings else {}),
+        **as_setting(_gaps(found, chosen, kept)),
+        **({"full_scale": found.full_scale} if found.full_scale else {}),
+    }
+    rest: dict[str, Any] = {"fixed": _fixed_of_subset, "kept": ("subsets",)}
+    return CubePlan(chosen, selection, layouts, tuple(chosen.rois), made, cube=found, is_subset=True, **rest)
 
 
-_KEY = ("roi_id", "s2_id_gee", "time")
-
-
-def _chosen(products: Sequence[str] | None, settings: dict[str, Any], place: str) -> list[ProductName]:
-    there = [name for name in PRODUCTS if name in settings["products"]]
-    wanted = [products] if isinstance(products, str) else products
-    for name in wanted or ():
+def _products_of(cube: StoredCube, wanted: Sequence[str]) -> tuple[ProductName, ...]:
+    there = [name for name in PRODUCTS if name in cube.layouts]
+    for name in [wanted] if isinstance(wanted, str) else wanted:
         if name not in there:
-            raise SelectionError(f"no product {name!r} in {place}; it has {', '.join(there)}")
-    return [name for name in there if not wanted or name in wanted]
+            raise SelectionError(f"no product {name!r} in {cube.store.root}; it has {', '.join(there)}")
+    return tuple(name for name in there if not wanted or name in wanted)
 
 
-def _layout(product: ProductName, settings: dict[str, Any], place: str) -> ProductLayout:
-    """Read a layout whose shards can be taken apart: one ROI each."""
-    row = settings["products"][product]
-    layout = layout_of(product, row)
-    if layout.form.rois_per_shard > 1 or layout.as_json() != row:
-        raise StoreError(
-            f"the shards of {product} in {place} have a layout that cannot be taken apart without decoding (shard "
-            f"{row['shard']}, chunk {row['chunk']}, codec {row.get('codec')}): give convert the same conditions instead"
-        )
-    return layout
+def _select(cube: StoredCube, selection: Selection) -> Catalogue:
+    if not len(cube.table):
+        raise SelectionError(f"{cube.store.root} has no patch that could be taken along")
+    known = set(cube.order)
+    unknown = [roi for roi in selection.rois if roi not in known]
+    if unknown:
+        raise SelectionError(f"no ROI {unknown[0]!r} in {cube.store.root}; ids look like {cube.order[0]}")
+    return select(Catalogue(cube.table, cube.settings["test_meaning"]), selection)
+
+
+def _joint_selection(cube: StoredCube, asked: Selection, chosen: Catalogue) -> dict[str, Any]:
+    """Give the conditions of a cube and these as one; two boxes are not always a box, so the ROIs are named instead."""
+    before = cube.settings["selection"]
+    rois, box = list(asked.rois) or before["rois"], list(asked.bbox) if asked.bbox else before["bbox"]
+    if asked.bbox and before["bbox"] not in (None, box):
+        rois = chosen.rois
+    return {"where": list(dict.fromkeys([*before["where"], *asked.where])), "bbox": box, "rois": rois}
+
+
+def _gaps(cube: StoredCube, chosen: Catalogue, products: Sequence[ProductName]) -> frozenset[AcceptedFailure]:
+    """Give the accepted failures that go along: not those of patches and products that stay behind."""
+    behind = set(zip(cube.table["roi_id"], cube.table["s2_id_gee"], strict=True)) - set(chosen.keys)
+    files = {file for product in products for file in files_of(product)} | {""}
+    known = in_settings(cube.settings)
+    return frozenset(gap for gap in known if (gap.roi_id, gap.s2_id_gee) not in behind and gap.asset in files)
+
+
+def _fixed_of_subset(settings: Settings) -> dict[str, Any]:
+    """Give what two subsets must share: where their cube lies now is not asked, it may have been moved."""
+    if not settings.get("subsets"):
+        return {"subset": None}
+    *before, step = settings["subsets"]
+    asked = step["selection"]
+    parts = [*asked["where"], *([f"bbox {asked['bbox']}"] if asked["bbox"] else []), *asked["rois"]]
+    made = ", ".join(str(settings.get(name)) for name in _CONVERTED_BY)
+    return {
+        "conditions": f"{' and '.join(parts) or 'no condition'}; {', '.join(step['products'])}",
+        "origin": "; subset of ".join([made, *(step["created"] for step in before)]),
+        **{f"layout of {product}": row for product, row in settings["products"].items()},
+    }

@@ -1,16 +1,15 @@
-"""What a conversion did: counts, and a line for everything that was refused."""
+"""What a run did: counts, and a line for everything that was refused."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cloudsen12_cube.conversion.options import Part
-from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, ShardRecord
-from cloudsen12_cube.schema import RowFault
+from cloudsen12_cube.format import Fault
 from cloudsen12_cube.storage import Url, clean, is_url, open_store
 
 REPORT_VERSION = 1
@@ -37,38 +36,65 @@ class Report:
     faults: tuple[Fault, ...] = ()
     """What was refused, less what is accepted."""
     accepted: int = 0
-    """Failures that somebody decided to live with."""
+    """Failures that are accepted."""
     part: Part | None = None
     """The share of the plan that this was."""
+
+    def __repr__(self) -> str:
+        part = f"part {self.part}: " if self.part else ""
+        return f"<Report {part}{self.written} of {self.shards} shards written, {len(self.faults)} failures>"
 
     @property
     def exit_code(self) -> int:
         """0 if all is done and right, 1 if something was refused."""
         return 1 if self.faults else 0
 
-    @classmethod
-    def of(cls, shards: int, skipped: int, records: Iterable[ShardRecord], faults: tuple[Fault, ...]) -> Report:
-        """Sum up the records of a run."""
-        rows = list(records)
-        status = [patch.status for record in rows for patch in record.patches]
-        counts = {code: status.count(code) for code in (ABSENT, DONE, FAILED)}
-        size = sum(record.size for record in rows)
-        return cls(shards, len(rows), skipped, counts[DONE], counts[FAILED], counts[ABSENT], size, faults)
 
+@dataclass(frozen=True)
+class SubsetReport:
+    """Result of a subset."""
 
-def faults_of_rows(rows: Iterable[RowFault]) -> list[Fault]:
-    """Give faults of the metadata the form of all others."""
-    return [Fault(f.roi_id, f.s2_id_gee, "", "", "metadata", f.found, f.expected) for f in rows]
+    rois: int
+    patches: int
+    shards: int
+    """That the selection names."""
+    whole: int
+    """Shards that this run copied byte for byte."""
+    cut: int
+    """Shards that this run made of some of the cube's dates."""
+    skipped: int
+    """Shards that were there already."""
+    size: int
+    """Bytes of the shards that this run wrote."""
+    faults: tuple[Fault, ...] = ()
+    """Shards that were damaged in the cube or not there, and what the conversion refused, less what is accepted."""
+    accepted: int = 0
+    """Failures that are accepted."""
+
+    def __repr__(self) -> str:
+        copied = self.whole + self.cut
+        return f"<SubsetReport {copied} of {self.shards} shards copied, {len(self.faults)} failures>"
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is copied and right, 1 if something was not copied, or came along as failed."""
+        return 1 if self.faults else 0
 
 
 def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> str:
-    """Path or URL of the list of failures: beside the cube, one for each part."""
+    """Path or URL of the list of failures: beside the cube, one for each part.
+
+    Parameters
+    ----------
+    cube : path, URL or `Url`
+    part : Part, optional
+    """
     share = f".part-{part.number}-of-{part.count}" if part else ""
     return clean(cube).rstrip("/") + f"{share}.failures.json"
 
 
 def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: Part | None = None) -> None:
-    """Write the list of failures beside a cube; take an old one away where there are none."""
+    """Write the list of failures beside a cube; remove an old one if there are none."""
     document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)
     if is_url(place):
@@ -78,7 +104,7 @@ def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: 
         return
     path = Path(place)
     if not faults:
-        if path.exists():  # or a disk that may only be read would mind
+        if path.exists():  # to unlink what is not there would fail on a read-only disk
             path.unlink()
         return
     partial = path.with_name(path.name + ".partial")

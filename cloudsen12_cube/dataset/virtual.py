@@ -30,8 +30,8 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from cloudsen12_cube.archive import PatchTask, Planes, ShardTask, listed_status, planes_of, read_file
-from cloudsen12_cube.conversion import DEFAULTS, Plan, plan_archive, settings_of
+from cloudsen12_cube.archive import ArchiveRoi, PatchTask, Planes, listed_status, planes_of, read_file
+from cloudsen12_cube.conversion import DEFAULTS, ArchivePlan, plan_archive
 from cloudsen12_cube.dataset.open import Chunks, check_chunks, prepare_tree, tree_of
 from cloudsen12_cube.errors import ArchiveError, PatchError, StoreError
 from cloudsen12_cube.format import (
@@ -73,13 +73,13 @@ class _Job:
 class VirtualArray(BackendArray):
     """One product, (roi, time, band, y, x). Pickled, it is the list of its files: a worker reads them itself."""
 
-    def __init__(self, layout: ProductLayout, tasks: tuple[ShardTask, ...]) -> None:
+    def __init__(self, layout: ProductLayout, tasks: tuple[ArchiveRoi, ...]) -> None:
         self.layout, self.tasks = layout, tasks
         self.shape = layout.shape(len(tasks))
         self.dtype = np.dtype(layout.dtype)
         self._decoded = lru_cache(maxsize=_KEPT)(self._read_file)
 
-    def __reduce__(self) -> tuple[type[VirtualArray], tuple[ProductLayout, tuple[ShardTask, ...]]]:
+    def __reduce__(self) -> tuple[type[VirtualArray], tuple[ProductLayout, tuple[ArchiveRoi, ...]]]:
         """Leave the decoded files behind."""
         return type(self), (self.layout, self.tasks)
 
@@ -134,7 +134,7 @@ class VirtualArray(BackendArray):
             return []
         return [name for name in files_of(self.layout.product) if name in patches[0].files.names]
 
-    def patch(self, roi: int, time: int) -> tuple[ShardTask, PatchTask]:
+    def patch(self, roi: int, time: int) -> tuple[ArchiveRoi, PatchTask]:
         """Give what a file of a patch is read by."""
         task = self.tasks[roi]
         return task, next(patch for patch in task.patches if patch.time == time)
@@ -312,7 +312,7 @@ def open_virtual(
     return tree
 
 
-def _warn(made: Plan) -> None:
+def _warn(made: ArchivePlan) -> None:
     """Name what is left out, as a conversion's report does."""
     faults = made.faults()
     if faults:
@@ -324,16 +324,16 @@ def _warn(made: Plan) -> None:
         )
 
 
-def _arrays(made: Plan) -> dict[str, VirtualArray]:
-    tasks = list(made.tasks())
+def _arrays(made: ArchivePlan) -> dict[str, VirtualArray]:
+    rois = [made.rois(roi_id) for roi_id in made.order]
     return {
-        layout.product: VirtualArray(layout, tuple(task for task in tasks if task.layout.product == layout.product))
-        for layout in made.layouts
+        layout.product: VirtualArray(layout, tuple(own[number] for own in rois))
+        for number, layout in enumerate(made.layouts)
     }
 
 
-def _contents(made: Plan, arrays: Mapping[str, VirtualArray], scale: int | None) -> Contents:
-    settings = settings_of(made) | {"state": STATE}
+def _contents(made: ArchivePlan, arrays: Mapping[str, VirtualArray], scale: int | None) -> Contents:
+    settings = made.settings | {"state": STATE}
     about = ABOUT | {
         "source": settings["source"],
         "history": f"{settings['created']}: opened in place, nothing copied, by cloudsen12-cube "

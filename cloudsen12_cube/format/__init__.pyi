@@ -172,13 +172,13 @@ from .record import (
     StatusGrid as StatusGrid,
 )
 from .record import (
-    commit as commit,
-)
-from .record import (
     faults_of as faults_of,
 )
 from .shard import (
     NO_CHUNK as NO_CHUNK,
+)
+from .shard import (
+    Chunk as Chunk,
 )
 from .shard import (
     ChunkReader as ChunkReader,
@@ -196,13 +196,13 @@ from .shard import (
     by_plane as by_plane,
 )
 from .shard import (
-    cut as cut,
-)
-from .shard import (
     encode_chunk as encode_chunk,
 )
 from .shard import (
     joined as joined,
+)
+from .shard import (
+    split as split,
 )
 from .statistics import (
     COUNTED as COUNTED,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloudsen12_cube.format.document import Digest, Natural, load_json, parse
-from cloudsen12_cube.format.layout import ProductLayout, record_key, shard_key
+from cloudsen12_cube.format.layout import ProductLayout, record_key
 from cloudsen12_cube.schema import LAYERS, probability_scale
 from cloudsen12_cube.storage import ObjectStore
 
@@ -136,27 +136,6 @@ def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[S
         if record is not None:
             digests.setdefault(record.index // rois_per_shard, set()).add(record.sha256)
     return [row if row and len(digests[row.index // rois_per_shard]) == 1 else None for row in found]
-
-
-def commit(sink: ObjectStore, record: ShardRecord, data: bytes) -> None:
-    """Write a shard, and then its record.
-
-    An old record goes first: whenever this stops, what is on disk has the record that belongs to it, or none.
-
-    Parameters
-    ----------
-    sink : Place
-    record : ShardRecord
-    data : bytes
-        Empty where every pixel is the fill: then there is no object.
-    """
-    key, note = shard_key(record.product, record.index), record_key(record.product, record.roi_id)
-    sink.delete(note)
-    if data:
-        sink.put(key, data)
-    else:
-        sink.delete(key)
-    sink.put(note, record.as_bytes())
 
 
 STATUS = ("absent", "done", "failed")

@@ -4,7 +4,16 @@ from .accepted import (
     AcceptedFailure as AcceptedFailure,
 )
 from .accepted import (
+    FailureKey as FailureKey,
+)
+from .accepted import (
     as_setting as as_setting,
+)
+from .accepted import (
+    decide as decide,
+)
+from .accepted import (
+    holding as holding,
 )
 from .accepted import (
     in_settings as in_settings,

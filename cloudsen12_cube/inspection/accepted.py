@@ -17,18 +17,18 @@ from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format import AcceptedFailure as AcceptedFailure
 from cloudsen12_cube.format import Fault, load_json, parse
 
-Key = tuple[str, str, str, str]
+FailureKey = tuple[str, str, str, str]
 """roi_id, s2_id_gee, asset and path: see `Fault.key`."""
 
 _NAMES = ("roi_id", "s2_id_gee", "asset", "path")
 
 
-def key_of(fault: Fault) -> Key:
+def key_of(fault: Fault) -> FailureKey:
     """Identity of a failure."""
     return fault.key
 
 
-def size_of(archive: Archive, key: Key) -> int:
+def size_of(archive: Archive, key: FailureKey) -> int:
     """Bytes that the archive has now in the place of a failure; 0 for a folder, -1 for what is not there."""
     files = archive.patches.get((key[0], key[1]))
     if files is None:
@@ -36,7 +36,7 @@ def size_of(archive: Archive, key: Key) -> int:
     return files.sizes.get(key[2], -1) if key[2] else 0
 
 
-def read_choices(path: Path) -> list[Key]:
+def read_choices(path: Path) -> list[FailureKey]:
     """Read which failures to accept: ``CUBE.failures.json`` as a conversion wrote it, or some rows of it.
 
     Parameters
@@ -65,14 +65,14 @@ def read_choices(path: Path) -> list[Key]:
     return [_key(row, path) for row in rows]
 
 
-def _key(row: Any, path: Path) -> Key:
+def _key(row: Any, path: Path) -> FailureKey:
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _NAMES):
         raise SelectionError(f"{path}: {json.dumps(row)[:100]} is no failure; each has {', '.join(_NAMES)}")
     return row["roi_id"], row["s2_id_gee"], row["asset"], row["path"]
 
 
 def decide(
-    choices: Sequence[Key], known: Iterable[Key], before: frozenset[AcceptedFailure], archive: Archive
+    choices: Sequence[FailureKey], known: Iterable[FailureKey], before: frozenset[AcceptedFailure], archive: Archive
 ) -> frozenset[AcceptedFailure]:
     """Add accepted failures to those that were accepted before.
 
@@ -110,6 +110,6 @@ def as_setting(failures: frozenset[AcceptedFailure]) -> dict[str, Any]:
     return {"accepted": [asdict(failure) for failure in sorted(failures)]} if failures else {}
 
 
-def holding(failures: frozenset[AcceptedFailure], archive: Archive) -> frozenset[Key]:
+def holding(failures: frozenset[AcceptedFailure], archive: Archive) -> frozenset[FailureKey]:
     """Keys of the accepted failures for which the archive still has a file of the same size."""
     return frozenset(failure.key for failure in failures if size_of(archive, failure.key) == failure.size)

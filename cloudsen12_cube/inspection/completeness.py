@@ -177,7 +177,7 @@ def look(cube: StoredCube) -> Status:
     return Status(cube.store.root, state, tuple(rows), tuple(missing), faults)
 
 
-def _words(record: ShardRecord, accepted: frozenset[accept.Key]) -> Iterator[str]:
+def _words(record: ShardRecord, accepted: frozenset[accept.FailureKey]) -> Iterator[str]:
     for patch in record.patches:
         if patch.status == DONE:
             yield "done"

@@ -20,7 +20,6 @@ from conftest import SHARED, needs_shared
 from crashes import contents
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.conversion.planning import as_json
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError
 from cloudsen12_cube.schema.assets import PRODUCTS, files_of
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
@@ -223,7 +222,7 @@ def test_metadata_without_files_is_nothing_to_convert(tmp_path: Path) -> None:
 
 
 def test_plans_are_equal_and_readable(archive: Path) -> None:
-    first, second = (as_json(c12.plan(archive), workers=2) for _ in range(2))
+    first, second = (c12.plan(archive).as_json(workers=2) for _ in range(2))
     assert first == second
     document = json.loads(first)
     assert document["plan_version"] == 1
@@ -236,7 +235,7 @@ def test_plans_are_equal_and_readable(archive: Path) -> None:
 
 
 def test_memory_decides_how_many_workers(archive: Path) -> None:
-    from cloudsen12_cube.conversion.executor import worker_count
+    from cloudsen12_cube.conversion.runner import worker_count
 
     made = c12.plan(archive)
     assert worker_count(made, 4, None) == 4

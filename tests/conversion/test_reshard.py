@@ -24,9 +24,10 @@ from layouts import LAYOUTS, resharded
 from s3server import PRIVATE, proxy
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.conversion.cube_source import write_grouped_shard
 from cloudsen12_cube.conversion.options import Step, StrictError
-from cloudsen12_cube.conversion.planning import GroupedShardTask, Member, Resharding
+from cloudsen12_cube.conversion.planning import CubePlan
+from cloudsen12_cube.conversion.readers import CubeReader, ShardRoi, ShardTask
+from cloudsen12_cube.conversion.writer import write_shard
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
 from cloudsen12_cube.format.layout import ProductLayout, array_path, record_key
 from cloudsen12_cube.format.metadata import read_table, reference_codec
@@ -136,15 +137,15 @@ def test_shards_equal_zarr_pythons_byte_for_byte(
         )
     dates = [random.permutation(times).tolist() for _ in range(rois)]
     members = [
-        Member(f"R{roi}", index, roi, tuple((t, f"i{s}", s) for t, s in enumerate(dates[roi])))
+        ShardRoi(
+            f"R{roi}", index, tuple((t, f"i{s}") for t, s in enumerate(dates[roi])), CubeReader(place, origin, roi)
+        )
         for index, roi in enumerate(order)
     ]
     shared = after.rois_per_shard
     for first in range(0, rois, shared):
-        made = write_grouped_shard(
-            GroupedShardTask(place, origin, target, tuple(members[first : first + shared])), sink
-        )
-        assert not made.faults
+        made = write_shard(ShardTask(target, tuple(members[first : first + shared]), "keep"), sink)
+        assert not made.lost
     expected = np.stack([pixels[roi][dates[roi]] for roi in order])
     stored_by_zarr(folder / "expected", target, expected)
     objects = {str(p.relative_to(folder / "expected")) for p in (folder / "expected").rglob("c/*/0/0/0/0")}
@@ -453,7 +454,7 @@ def test_parts_processes_and_progress(cube: Path, tmp_path: Path) -> None:
 
 def test_the_plan_says_what_it_takes(cube: Path) -> None:
     one, four = (c12.plan(cube, options=c12.Options(layout=c12.Layout(rois_per_shard=n))) for n in (1, 4))
-    assert isinstance(four, Resharding)
+    assert isinstance(four, CubePlan)
     totals = four.totals(2)
     assert (totals["shards"], totals["objects"], totals["rois"], totals["patches"]) == (5, 5 + 20, 4, 20)
     assert totals["source_bytes"] == sum(p.stat().st_size for p in cube.glob("*/*/c/*/0/0/0/0"))

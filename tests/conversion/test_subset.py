@@ -205,7 +205,7 @@ def flipped(path: Path) -> None:
     [
         (flipped, "sha256"),
         (lambda path: os.truncate(path, path.stat().st_size - 1), "sha256"),
-        (lambda path: path.unlink(), "no object"),
+        (lambda path: path.unlink(), "no such object"),
         (lambda path: path.write_bytes(b""), "sha256"),
     ],
 )

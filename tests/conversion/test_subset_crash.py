@@ -14,8 +14,8 @@ import pytest
 from crashes import _PROCESSES, ONE, PRODUCTS, SMALL, Killed, Pixels, assert_true, committed, contents, dying, shown
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.conversion.cube_source import copy_shard
-from cloudsen12_cube.conversion.planning import ShardCopy as RoiChunks
+from cloudsen12_cube.conversion.readers import CubeReader, ShardRoi, ShardTask
+from cloudsen12_cube.conversion.writer import write_shard
 from cloudsen12_cube.errors import DestinationError
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.format.layout import ProductLayout
@@ -135,8 +135,7 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
     true = records.load(LocalStore(str(cube)), "s1", roi)
     assert true
     stale = ShardRecord("s1", roi, true.index, 7, "0" * 64, true.patches)
-    images = tuple(p.s2_id_gee for p in true.patches)
-    piece = RoiChunks(layout, roi, true.index, 0, (0, 1), images, 2)
+    patches = tuple((p.time, p.s2_id_gee) for p in true.patches)
 
     class Changing(LocalStore):
         def get(self, key: str) -> bytes | None:
@@ -146,8 +145,10 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
             return super().get(key)
 
     asked: list[str] = []
-    copied = copy_shard(piece, Changing(str(cube)), LocalStore(str(tmp_path)))
-    assert copied.fault is None
+    reader = CubeReader(Changing(str(cube)), layout, true.index)
+    task = ShardTask(layout, (ShardRoi(roi, 0, patches, reader),), "remove")
+    assert write_shard(task, LocalStore(str(tmp_path))).lost == ()
+    assert asked
     assert (tmp_path / "s1/s1/c/0/0/0/0/0").read_bytes() == (cube / f"s1/s1/c/{true.index}/0/0/0/0").read_bytes()
 
 

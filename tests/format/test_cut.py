@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.layout import ProductLayout
-from cloudsen12_cube.format.shard import assemble, cut, encode_chunk
+from cloudsen12_cube.format.shard import assemble, encode_chunk, split
 from cloudsen12_cube.schema.assets import PRODUCTS, ProductName
 
 
@@ -27,6 +27,14 @@ def planes(layout: ProductLayout, seed: int) -> np.ndarray[Any, Any]:
 
 def encoded(pixels: np.ndarray[Any, Any], layout: ProductLayout) -> list[bytes]:
     return [encode_chunk(plane, layout) for date in pixels for plane in date]
+
+
+def cut(data: bytes, layout: ProductLayout, dates: list[int], times: int) -> bytes:
+    """Give the shard of some dates, as a subset makes it."""
+    chunks = split(data, layout) if data else [(b"",) * layout.chunks_a_date] * layout.times
+    kept = [chunk for date in dates for chunk in chunks[date]]
+    kept += [b""] * (times * layout.chunks_a_date - len(kept))
+    return assemble(kept) if any(map(len, kept)) else b""
 
 
 @settings(max_examples=60)

@@ -25,7 +25,7 @@ from s3server import KEYS, PRIVATE, PUBLIC, Faults, proxy
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
-from cloudsen12_cube.conversion import executor as cluster
+from cloudsen12_cube.conversion import runner as cluster
 from cloudsen12_cube.errors import CubeError, DestinationError, RemoteError
 from cloudsen12_cube.inspection.summary import info
 from cloudsen12_cube.storage import retry as patient
