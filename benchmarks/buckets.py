@@ -94,11 +94,11 @@ def _open(settings: Settings, endpoint: str, slow: str, seen: Any, client: str) 
 
 def write_empty(archive: str, cube: str) -> None:
     from cloudsen12_cube import plan
-    from cloudsen12_cube.conversion.writer import open_or_create
+    from cloudsen12_cube.conversion.writer import open_writer
     from cloudsen12_cube.storage.open import open_store
 
-    store = open_or_create(plan(archive), open_store(url(cube)))
-    store.finalise(store.survey().there, ())
+    writer = open_writer(plan(archive), open_store(url(cube)))
+    writer.finish(writer.survey().grid, ())
 
 
 def open_only(place: str, client: str) -> float:

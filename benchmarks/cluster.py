@@ -83,20 +83,22 @@ def convert(archive: str, cube: str, scheduler: str) -> float:
 def overhead(archive: str, scheduler: str) -> float:
     """Seconds that a task takes of a worker which does nothing but the task's way."""
     import cloudsen12_cube as c12
-    from cloudsen12_cube.conversion.executor import cluster, started, submitting
+    from cloudsen12_cube.conversion.runner import open_runner
 
     tasks = list(c12.plan(archive).tasks()) * 20
-    with cluster(scheduler) as executor, submitting(nothing, executor, 0) as (submit, ahead):
+    with open_runner(0, scheduler=scheduler) as runner:
         start = time.perf_counter()
-        count = sum(1 for _ in started(iter(tasks), submit, ahead))
+        count = sum(1 for _ in runner.run(nothing, tasks))
         return (time.perf_counter() - start) / count * 2  # by two workers
 
 
 def nothing(task: Any) -> Any:
+    from cloudsen12_cube.conversion.writer import ShardResult
     from cloudsen12_cube.format.record import PatchRecord, ShardRecord
 
-    patches = tuple(PatchRecord(p.time, p.s2_id_gee, 1) for p in task.patches)
-    return ShardRecord(task.layout.product, task.roi_id, task.index, 1, "0" * 64, patches)
+    (roi,) = task.rois
+    patches = tuple(PatchRecord(time, image, 1) for time, image in roi.patches)
+    return ShardResult((ShardRecord(task.layout.product, roi.roi_id, roi.index, 1, "0" * 64, patches),))
 
 
 def submit_all(archive: str, scheduler: str) -> dict[str, float]:

@@ -66,12 +66,11 @@ def make_catalogue(path: str, rois: int) -> str:
 def plan_all(archive: str) -> dict[str, float]:
     from benchmarks.common import peak
     from cloudsen12_cube import plan
-    from cloudsen12_cube.conversion.planning import as_json
 
     start = time.perf_counter()
     made = plan(archive)
     planned, plan_peak = time.perf_counter(), peak() / MiB
-    as_json(made, 2)
+    made.as_json(2)
     written, json_peak = time.perf_counter(), peak() / MiB
     return {"plan": planned - start, "plan_peak": plan_peak, "json": written - planned, "json_peak": json_peak}
 
@@ -79,12 +78,12 @@ def plan_all(archive: str) -> dict[str, float]:
 def write_empty(archive: str, cube: str) -> float:
     """Write the metadata of a cube of which no shard is done."""
     from cloudsen12_cube import plan
-    from cloudsen12_cube.conversion.writer import open_or_create
+    from cloudsen12_cube.conversion.writer import open_writer
     from cloudsen12_cube.storage.local import LocalStore
 
     start = time.perf_counter()
-    store = open_or_create(plan(archive), LocalStore(cube))
-    store.finalise(store.survey().there, ())
+    writer = open_writer(plan(archive), LocalStore(cube))
+    writer.finish(writer.survey().grid, ())
     return time.perf_counter() - start
 
 

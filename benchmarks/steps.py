@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -91,9 +92,9 @@ def _no_crc32c() -> None:
 
 
 def _no_tables() -> None:
-    from cloudsen12_cube.conversion.writer import Cube
+    from cloudsen12_cube.conversion.writer import CubeWriter
 
-    Cube.write_metadata = lambda *_: {}  # type: ignore[method-assign]
+    CubeWriter.publish = lambda self, *_: replace(self, is_new=False)  # type: ignore[method-assign]
 
 
 _SWITCHES: dict[str, Any] = {

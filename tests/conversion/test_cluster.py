@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cloudsen12_cube.conversion.options import Step
-from cloudsen12_cube.conversion.writer import write_shard
 from crashes import ONE, contents
 from distributed import Client
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.conversion.options import Step
+from cloudsen12_cube.conversion.writer import write_shard
 from cloudsen12_cube.errors import ClusterError
 from cloudsen12_cube.storage.open import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
