@@ -53,7 +53,7 @@ def convert(archive: str, cube: str) -> int:
 def measure(way: str, place: str) -> dict[str, float]:
     import cloudsen12_cube as c12
     from cloudsen12_cube.evaluation.benchmark import evaluate
-    from cloudsen12_cube.evaluation.counts import counted
+    from cloudsen12_cube.evaluation.counts import confusion_counts
     from cloudsen12_cube.evaluation.metrics import ALGORITHMS
 
     name, _, dask = way.partition(", ")
@@ -61,7 +61,7 @@ def measure(way: str, place: str) -> dict[str, float]:
     labels = cube["labels"]["labels"]
     work = {
         "decode": lambda: _decode(labels),
-        "count": lambda: counted(cube, {name: name for name in ALGORITHMS}, "manual_hq").load(),
+        "count": lambda: confusion_counts(cube, {name: name for name in ALGORITHMS}, "manual_hq").load(),
         "table 6": lambda: evaluate(cube, split=None),
     }[name]
     patches = labels.sizes["roi"] * labels.sizes["time"]

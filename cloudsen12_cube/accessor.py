@@ -27,9 +27,9 @@ from cloudsen12_cube.dataset import OPTICAL, Wanted, query, reflectance
 from cloudsen12_cube.dataset import class_views as class_view
 from cloudsen12_cube.dataset import patch as patch_view
 from cloudsen12_cube.dataset import predictions as prediction
-from cloudsen12_cube.evaluation import Predictions, Source, Table, confusion, evaluate, per_patch
+from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source, confusion, evaluate, per_patch
 from cloudsen12_cube.exporters import cog
-from cloudsen12_cube.plotting import Image
+from cloudsen12_cube.plotting import ImageProduct
 from cloudsen12_cube.plotting import repr as html
 from cloudsen12_cube.schema import PRODUCTS, ClassName, Scheme, Superclass, Threshold
 from cloudsen12_cube.training import Inputs, Stream, StreamOptions, make_stream
@@ -53,7 +53,7 @@ class Plot:
         roi: str,
         time: int,
         ax: Axes | None = None,
-        product: Image | None = None,
+        product: ImageProduct | None = None,
         bands: Sequence[str] = ("B4", "B3", "B2"),
     ) -> Axes:
         """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
@@ -67,7 +67,9 @@ class Plot:
 
         return plot.labels(self.cube, roi, time, of, ax, legend)
 
-    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: Image | None = None) -> npt.NDArray[Any]:
+    def overview(
+        self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None
+    ) -> npt.NDArray[Any]:
         """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
         from cloudsen12_cube.plotting import images as plot
 
@@ -318,7 +320,7 @@ class CubeAccessor:
         split: str | None = "test",
         predicted: Predictions = None,
         by: str | Sequence[str] | None = None,
-    ) -> Table:
+    ) -> AccuracyTable:
         """Make the paper's table 6; parameters and errors are those of `cloudsen12_cube.accuracy.evaluate`.
 
         Returns

@@ -31,7 +31,7 @@ from cloudsen12_cube.conversion import (
 )
 from cloudsen12_cube.dataset import open_cube
 from cloudsen12_cube.errors import CubeError, without_secrets
-from cloudsen12_cube.evaluation import build_table, per_patch, save, written
+from cloudsen12_cube.evaluation import build_table, format_table, per_patch, save
 from cloudsen12_cube.exporters import ExportOptions, export
 from cloudsen12_cube.exporters import stac as stac_items
 from cloudsen12_cube.format import Fault
@@ -136,7 +136,7 @@ def _evaluate(given: argparse.Namespace, _: Console) -> int:
     patches = per_patch(cube, given.reference, split, given.predictions, given.by)
     if given.per_patch:
         save(patches, given.per_patch)
-    print(written(build_table(patches, given.by, patches.attrs["notes"]), given.format))
+    print(format_table(build_table(patches, given.by, patches.attrs["notes"]), given.format))
     return 0
 
 

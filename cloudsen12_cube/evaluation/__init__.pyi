@@ -1,66 +1,32 @@
 """The benchmark of the paper: counts, metrics, tables and splits."""
 
 from . import split as split
-from .benchmark import (
-    Predictions as Predictions,
-)
-from .benchmark import (
-    differences as differences,
-)
-from .benchmark import (
-    evaluate as evaluate,
-)
-from .benchmark import (
-    per_patch as per_patch,
-)
-from .benchmark import (
-    save as save,
-)
-from .counts import (
-    Source as Source,
-)
-from .counts import (
-    confusion as confusion,
-)
-from .metrics import (
-    overall_agreement as overall_agreement,
-)
-from .metrics import (
-    producers_accuracy as producers_accuracy,
-)
-from .metrics import (
-    summarise as summarise,
-)
-from .metrics import (
-    users_accuracy as users_accuracy,
-)
-from .split import (
-    block_split as block_split,
-)
-from .split import (
-    hexagons as hexagons,
-)
-from .split import (
-    leakage as leakage,
-)
-from .table import (
-    Format as Format,
-)
-from .table import (
-    Table as Table,
-)
-from .table import (
-    build_table as build_table,
-)
-from .table import (
-    in_order as in_order,
-)
-from .table import (
-    layer_title as layer_title,
-)
-from .table import (
-    scheme_title as scheme_title,
-)
-from .table import (
-    written as written,
-)
+from .benchmark import Predictions as Predictions
+from .benchmark import differences as differences
+from .benchmark import evaluate as evaluate
+from .benchmark import per_patch as per_patch
+from .benchmark import save as save
+from .counts import Source as Source
+from .counts import accuracies as accuracies
+from .counts import confusion as confusion
+from .metrics import aggregate_counts as aggregate_counts
+from .metrics import balanced_overall_accuracy as balanced_overall_accuracy
+from .metrics import binary_accuracies as binary_accuracies
+from .metrics import f1 as f1
+from .metrics import iou as iou
+from .metrics import overall_agreement as overall_agreement
+from .metrics import producers_accuracy as producers_accuracy
+from .metrics import summarise as summarise
+from .metrics import users_accuracy as users_accuracy
+from .split import block_split as block_split
+from .split import hexagons as hexagons
+from .split import leakage as leakage
+from .split import rois_of as rois_of
+from .table import AccuracyTable as AccuracyTable
+from .table import Format as Format
+from .table import build_table as build_table
+from .table import format_table as format_table
+from .table import layer_title as layer_title
+from .table import scheme_title as scheme_title
+from .table import sort_layers as sort_layers
+from .tif_predictions import from_folder as from_folder

@@ -1,4 +1,4 @@
-"""The paper's benchmark on a cube: accuracies by patch, table 6 of them, and where two runs differ."""
+"""The paper's benchmark on a cube: accuracies per patch, table 6, and the patches on which two runs differ."""
 
 from __future__ import annotations
 
@@ -12,25 +12,14 @@ import xarray as xr
 
 from cloudsen12_cube.dataset import full_scale
 from cloudsen12_cube.errors import CubeError, SelectionError
-from cloudsen12_cube.evaluation.counts import (
-    GROUPS,
-    Found,
-    Source,
-    by_patch,
-    counted,
-    found,
-    labels_of,
-    models_of,
-    name_of,
-    resolves,
-)
-from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, MEMBERS, Counts, binary_accuracies, coarsened
-from cloudsen12_cube.evaluation.split import hexagons
-from cloudsen12_cube.evaluation.table import Table, build_table
+from cloudsen12_cube.evaluation import counts as counting
+from cloudsen12_cube.evaluation.counts import GROUPS, ResolvedSource, Source, labels_dataset, source_name
+from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, MEMBERS, Counts, aggregate_counts, binary_accuracies
+from cloudsen12_cube.evaluation.table import AccuracyTable, build_table
 from cloudsen12_cube.schema import Scheme, layer
 
 Predictions = Source | Sequence[str] | Mapping[str, Source] | None
-"""Label layers by name, an array, a folder of tifs, or several of them by the name to print; None: all algorithms."""
+"""Names of label layers, an array, a folder of tifs, or several of them by the name to print; None: all algorithms."""
 
 
 def evaluate(
@@ -39,29 +28,30 @@ def evaluate(
     split: str | None = "test",
     predicted: Predictions = None,
     by: str | Sequence[str] | None = None,
-) -> Table:
-    """Make the paper's table 6: how well algorithms find cloud, shadow, and what is either.
+) -> AccuracyTable:
+    """Compute the paper's table 6: how well algorithms detect cloud, shadow, and either of them.
 
     Parameters
     ----------
     cube : xarray.DataTree
-        With ``labels``.
+        Cube with the group ``labels``.
     reference : str, xarray.DataArray or Path
-        What is held for true.
+        Source that is taken as the truth; as a single source of ``predicted``.
     split : str or None
-        Patches that count; None takes all.
-    predicted : optional
+        Split whose patches are evaluated; None takes all patches.
+    predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
         What is evaluated: names of label layers, class codes (roi, time, y, x) as an array, a folder of tifs as a Path
         (see `from_folder`), or a mapping of names to these. By default the algorithms of the archive that the cube has,
-        and what models have added to it.
+        and the layers that models have added to it.
     by : str or sequence of str, optional
         Columns of the catalogue, or ``hexagon``: a table for each of their values.
 
     Returns
     -------
-    Table
-        A DataFrame in full precision, index ``by``, scheme, layer; the columns are those of `summarise`. A layer stands
-        in the schemes that it can resolve. It prints like the paper's table; `written` gives CSV, Markdown and LaTeX.
+    AccuracyTable
+        A DataFrame in full precision, index ``by``, scheme, layer; the columns are those of `summarise`. A layer is
+        listed in the schemes that it distinguishes. It prints like the paper's table; `format_table` gives CSV,
+        Markdown and LaTeX.
 
     Raises
     ------
@@ -84,12 +74,18 @@ def per_patch(
     predicted: Predictions = None,
     columns: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Make the table behind table 6: a row a patch, scheme and layer.
+    """Compute the accuracies behind table 6: one row per patch, scheme and layer.
 
     Parameters
     ----------
-    cube, reference, split, predicted
-        As in `evaluate`.
+    cube : xarray.DataTree
+        Cube with the group ``labels``.
+    reference : str, xarray.DataArray or Path
+        Source that is taken as the truth.
+    split : str or None
+        Split whose patches are evaluated; None takes all patches.
+    predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
+        What is evaluated, as in `evaluate`.
     columns : sequence of str
         Further columns of the catalogue.
 
@@ -107,41 +103,44 @@ def per_patch(
         As in `evaluate`.
     """
     table = _catalogue(cube, columns)
-    against = found(cube, reference)
-    sources, notes = _sources(cube, predicted, against)
+    truth = counting.resolve_source(cube, reference)
+    sources, notes = _sources(cube, predicted, truth)
     if not sources:
-        raise SelectionError("nothing is to be evaluated: name a layer, or give an array or a folder")
-    counts = counted(cube, sources, against, _wanted(cube, split)).load()
+        raise SelectionError("there is nothing to evaluate: name a layer, or give an array or a folder")
+    counts = counting.confusion_counts(cube, sources, truth, _in_split(cube, split)).load()
     rows, times = np.nonzero(counts.values[:, :, 0].sum(axis=(-2, -1)))
     if not rows.size:
-        raise SelectionError(f"no patch of {_told(split)} has a label of {name_of(reference)}: {_splits(cube)}")
+        raise SelectionError(
+            f"no patch of {_split_text(split)} has a label of {source_name(reference)}: {_splits(cube)}"
+        )
     pixels = counts.values[rows, times]
     chosen = table.loc[list(zip(map(str, counts["roi"].values[rows]), counts["time"].values[times], strict=True))]
     parts = [
-        chosen.reset_index().assign(scheme=scheme, layer=name, **_columns(pixels[:, index], scheme))
+        chosen.reset_index().assign(scheme=scheme, layer=name, **_accuracy_columns(pixels[:, index], scheme))
         for scheme in BINARY
         for index, (name, source) in enumerate(sources.items())
-        if resolves(source, scheme) and resolves(against, scheme)
+        if counting.supports_scheme(source, scheme) and counting.supports_scheme(truth, scheme)
     ]
-    made = pd.concat(parts, ignore_index=True)
-    made.attrs["notes"] = [*_notes(made, reference, split), *notes]
-    return made
+    patches = pd.concat(parts, ignore_index=True)
+    patches.attrs["notes"] = [*_notes(patches, reference, split), *notes]
+    return patches
 
 
 def differences(one: pd.DataFrame, other: pd.DataFrame, metric: Literal["boa", "pa", "ua"] = "boa") -> pd.DataFrame:
-    """Compare two runs: the patches on which they differ most come first.
+    """Compare two runs: list the patches by how much they differ.
 
     Parameters
     ----------
     one, other : pandas.DataFrame
-        As `per_patch` gives them. If each has a single layer, these two are compared, else layers of the same name.
+        Results of `per_patch`. If each has a single layer, these two are compared, else layers of the same name.
     metric : {"boa", "pa", "ua"}
+        Accuracy that is compared.
 
     Returns
     -------
     pandas.DataFrame
         ``roi_id``, ``time``, ``s2_id_gee``, ``scheme``, (``layer``,) ``one``, ``other`` and ``difference``, other minus
-        one. Patches where either is undefined come last.
+        one; the largest absolute difference first. Patches where either is undefined come last.
 
     Raises
     ------
@@ -165,12 +164,19 @@ def differences(one: pd.DataFrame, other: pd.DataFrame, metric: Literal["boa", "
 
 
 def save(patches: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet or CSV, as the name of the file ends.
+    """Write a table as Parquet or CSV, depending on the suffix of the file.
+
+    Parameters
+    ----------
+    patches : pandas.DataFrame
+        Result of `per_patch`.
+    path : pathlib.Path
+        File to write; ``.parquet`` or ``.csv``.
 
     Raises
     ------
     CubeError
-        If it ends otherwise, or pyarrow, which Parquet needs, is not installed.
+        If the suffix is another, or pyarrow, which Parquet needs, is not installed.
     """
     if path.suffix == ".csv":
         patches.to_csv(path, index=False)
@@ -184,83 +190,85 @@ def save(patches: pd.DataFrame, path: Path) -> None:
 
 
 def _catalogue(cube: xr.DataTree, columns: Sequence[str]) -> pd.DataFrame:
-    """Give what is known of each patch, indexed by (roi_id, time)."""
+    """Give the columns of the catalogue, one row per patch, indexed by (roi_id, time)."""
     root = cube.to_dataset()
-    names = list(dict.fromkeys(["s2_id_gee", *GROUPS, *(c for c in columns if c != "hexagon")]))
+    available = [str(name) for name in root.variables if set(root[name].dims) <= {"roi", "time"}]
+    names = list(dict.fromkeys(["s2_id_gee", *GROUPS, *(name for name in columns if name != "hexagon")]))
     for name in names:
-        if name not in root or not set(root[name].dims) <= {"roi", "time"}:
-            there = [str(n) for n in root.data_vars if set(root[n].dims) <= {"roi", "time"}]
-            raise KeyError(f"no column {name!r}; there are {', '.join(['hexagon', *there])}")
-    index = pd.MultiIndex.from_product([[str(r) for r in root["roi"].values], root["time"].values])
-    flat = {name: by_patch(root, name).values.ravel() for name in (*names, "longitude", "latitude")}
-    place = hexagons(flat.pop("longitude"), flat.pop("latitude"))
-    texts = {name: values.astype(object) if values.dtype.kind == "T" else values for name, values in flat.items()}
-    return pd.DataFrame({**texts, "hexagon": place}, index=index).rename_axis(["roi_id", "time"])
+        if name not in available:
+            raise KeyError(f"no column {name!r}; there are {', '.join(['hexagon', *available])}")
+    flat = {name: column.values.ravel() for name, column in counting.patch_columns(cube, names).items()}
+    # numpy's variable-width texts, which pandas does not take
+    flat = {name: values.astype(object) if values.dtype.kind == "T" else values for name, values in flat.items()}
+    index = pd.MultiIndex.from_product([[str(roi) for roi in root["roi"].values], root["time"].values])
+    return pd.DataFrame(flat, index=index).rename_axis(["roi_id", "time"])
 
 
-def _sources(cube: xr.DataTree, predicted: Predictions, reference: Found) -> tuple[dict[str, Found], list[str]]:
-    """Name what is evaluated; and say what is not, and why."""
+def _sources(
+    cube: xr.DataTree, predicted: Predictions, reference: ResolvedSource
+) -> tuple[dict[str, ResolvedSource], list[str]]:
+    """Give the sources to evaluate by name; and notes on those that are left out."""
     if predicted is None:
-        sources, notes = _algorithms(labels_of(cube)["labels"], reference)
-        return {name: source for name, source in models_of(cube).items() if name != name_of(reference)} | sources, notes
+        algorithms, notes = _algorithms(labels_dataset(cube)["labels"])
+        sources = {**counting.predicted_layers(cube), **algorithms}
+        return {name: source for name, source in sources.items() if name != source_name(reference)}, notes
     if isinstance(predicted, str | Path | xr.DataArray):
-        predicted = {name_of(predicted): predicted}
+        predicted = {source_name(predicted): predicted}
     named = predicted if isinstance(predicted, Mapping) else {name: name for name in predicted}
-    return {name: found(cube, source) for name, source in named.items()}, []
+    return {name: counting.resolve_source(cube, source) for name, source in named.items()}, []
 
 
-def _algorithms(labels: xr.DataArray, reference: Found) -> tuple[dict[str, Found], list[str]]:
-    there = {str(band) for band in labels["band"].values}
-    sources: dict[str, Found] = {}
+def _algorithms(labels: xr.DataArray) -> tuple[dict[str, ResolvedSource], list[str]]:
+    """Give the algorithms of table 6 that the cube has; and notes on those whose full scale is unknown."""
+    bands = {str(band) for band in labels["band"].values}
+    sources: dict[str, ResolvedSource] = {}
     notes: list[str] = []
-    for name in ALGORITHMS:
-        if name in there and name != name_of(reference):
-            try:
-                if layer(name).probability and layer(name).full_scale is None:
-                    full_scale(labels, name)
-                sources[name] = name
-            except ValueError as error:
-                notes.append(f"{name} is left out: {error}")
+    for name in (name for name in ALGORITHMS if name in bands):
+        try:
+            if layer(name).probability and layer(name).full_scale is None:
+                full_scale(labels, name)
+            sources[name] = name
+        except ValueError as error:
+            notes.append(f"{name} is left out: {error}")
     return sources, notes
 
 
-def _wanted(cube: xr.DataTree, split: str | None) -> xr.DataArray | None:
+def _in_split(cube: xr.DataTree, split: str | None) -> xr.DataArray | None:
+    """Tell which ROIs are in a split; None if all are."""
     if split is None:
         return None
-    labels = labels_of(cube)
-    chosen = np.array([str(value) == split for value in labels["split"].values])
-    if not chosen.any():
+    chosen = [str(value) == split for value in labels_dataset(cube)["split"].values]
+    if not any(chosen):
         raise SelectionError(f"no ROI is in split {split!r}: {_splits(cube)}")
-    grid = np.repeat(chosen[:, None], labels.sizes["time"], axis=1)
-    return xr.DataArray(grid, dims=("roi", "time"), coords={"roi": labels["roi"].values, "time": labels["time"].values})
+    return xr.DataArray(chosen, dims="roi")
 
 
-def _told(split: str | None) -> str:
+def _split_text(split: str | None) -> str:
     return "the cube" if split is None else f"split {split!r}"
 
 
 def _splits(cube: xr.DataTree) -> str:
-    there = sorted({str(value) or "none" for value in labels_of(cube)["split"].values})
-    return f"the cube's ROIs are in {', '.join(there)}; None (on the command line: all) takes all"
+    found = sorted({str(value) or "none" for value in labels_dataset(cube)["split"].values})
+    return f"the cube's ROIs are in {', '.join(found)}; None (on the command line: all) takes all"
 
 
-def _columns(pixels: Counts, scheme: Scheme) -> dict[str, Any]:
-    """Make the columns of one layer and scheme of its pixels, shape (patch, 4, 5)."""
-    binary = coarsened(pixels[:, :, :-1], scheme)
+def _accuracy_columns(pixels: Counts, scheme: Scheme) -> dict[str, Any]:
+    """Compute the columns of one layer and scheme from its counts, shape (patch, 4, 5)."""
+    binary = aggregate_counts(pixels[:, :, :-1], scheme)
     cloudy = pixels.sum(axis=-1) @ np.array(MEMBERS["cloud"]) > 0
     (tn, fp), (fn, tp) = np.moveaxis(binary, 0, -1)
-    beside = {"tp": tp, "fn": fn, "fp": fp, "tn": tn, "unlabelled": pixels[:, :, -1].sum(axis=-1), "cloudy": cloudy}
-    return {**binary_accuracies(binary, cloudy), **beside}
+    counts = {"tp": tp, "fn": fn, "fp": fp, "tn": tn, "unlabelled": pixels[:, :, -1].sum(axis=-1), "cloudy": cloudy}
+    return {**binary_accuracies(binary, cloudy), **counts}
 
 
-def _notes(made: pd.DataFrame, reference: Source, split: str | None) -> list[str]:
-    """Say how many patches stand behind the numbers, and where a prediction is missing."""
-    lacking = []
-    layers = made[made["scheme"] == "cloud"].groupby("layer", sort=False)
+def _notes(patches: pd.DataFrame, reference: Source, split: str | None) -> list[str]:
+    """State how many patches the numbers rest on, and which layers lack a prediction."""
+    missing = []
+    layers = patches[patches["scheme"] == "cloud"].groupby("layer", sort=False)
     for name, rows in layers:
         empty = int((rows[["tp", "fn", "fp", "tn"]].sum(axis=1) == 0).sum())
         if empty:
-            lacking.append(f"{name}: no prediction for {empty} of {len(rows)} patches; they do not count")
+            missing.append(f"{name}: no prediction for {empty} of {len(rows)} patches; they do not count")
     _, rows = next(iter(layers))
-    text = f"{len(rows)} patches of {_told(split)} with a label of {name_of(reference)}; "
-    return [f"{text}PA and UA over the {int(rows['cloudy'].sum())} with cloud", *lacking]
+    text = f"{len(rows)} patches of {_split_text(split)} with a label of {source_name(reference)}; "
+    return [f"{text}PA and UA over the {int(rows['cloudy'].sum())} with cloud", *missing]

@@ -1,7 +1,7 @@
-"""Accuracies from confusion counts, and the paper's table 6 from accuracies by patch.
+"""Accuracies from confusion counts, and the paper's table 6 from accuracies per patch.
 
-Counts add: those of patches are summed to those of a split, a land cover or an annotator before any accuracy is made of
-them. All arrays here are small; no pixel comes into this file. Rules and names follow Aybar et al. 2022
+Counts are additive: sum them over a split, a land cover or an annotator first, then compute an accuracy of the sum. All
+arrays here are small; no pixel is read in this module. Rules and names follow Aybar et al. 2022
 (doi:10.1038/s41597-022-01878-2), section "Technical Validation" and table 6.
 """
 
@@ -35,12 +35,12 @@ MEMBERS: dict[Scheme, tuple[int, ...]] = {
     "shadow": tuple(int(row.name == "cloud_shadow") for row in CLASSES),
     "valid": tuple(int(not row.valid) for row in CLASSES),
 }
-"""Class of each scheme that each of the four classes is in."""
+"""For each scheme, the code in the scheme of each of the four classes."""
 
 LOW, HIGH = 0.1, 0.9
 SHARES = ("low", "middle", "high")
 COLUMNS = ("boa", *(f"{metric}_{share}" for metric in ("pa", "ua") for share in SHARES))
-"""A row of table 6."""
+"""Columns of table 6."""
 
 ALGORITHMS = (
     "kappamask_L2A",
@@ -55,45 +55,45 @@ ALGORITHMS = (
 """The eight algorithms of the archive, in the order of table 6."""
 
 
-def coarsened(counts: Counts, scheme: Scheme) -> Counts:
-    """Add up counts of the four classes to those of a coarser scheme.
+def aggregate_counts(counts: Counts, scheme: Scheme) -> Counts:
+    """Sum counts of the four classes to those of a coarser scheme.
 
     Parameters
     ----------
     counts : numpy.ndarray of integers, shape (..., 4, 4)
         Reference class, predicted class.
     scheme : {"four", "cloud", "shadow", "valid"}
+        Scheme of the result.
 
     Returns
     -------
     numpy.ndarray of integers, shape (..., n, n)
+        ``n`` is 4 for ``four``, else 2.
 
     Raises
     ------
     ValueError
-        If there is no such scheme.
+        If the scheme is unknown.
     """
     if scheme not in MEMBERS:
         raise ValueError(f"no scheme {scheme!r}; there are {', '.join(get_args(Scheme))}")
-    into = np.eye(len(CLASS_NAMES[scheme]), dtype=np.int64)[list(MEMBERS[scheme])]
-    coarse: Counts = into.T @ counts @ into
-    return coarse
+    membership = np.eye(len(CLASS_NAMES[scheme]), dtype=np.int64)[list(MEMBERS[scheme])]
+    return np.asarray(membership.T @ counts @ membership)
 
 
-def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Rates:
-    """Divide; NaN where there is nothing to divide by."""
-    part, whole = np.broadcast_arrays(part, whole)
-    ratio: Rates = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=ratio, where=whole != 0)
+def _divide(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> Rates:
+    """Divide; NaN where the denominator is 0."""
+    ratio: Rates = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator != 0)
     return ratio
 
 
-def _right(counts: Counts) -> Counts:
+def _agreeing(counts: Counts) -> Counts:
     return np.diagonal(counts, axis1=-2, axis2=-1)
 
 
 def producers_accuracy(counts: Counts) -> Rates:
-    """Share of the reference's pixels of each class that the prediction finds: TP / (TP + FN), the recall.
+    """Compute the producer's accuracy (recall) of each class: TP / (TP + FN).
 
     Parameters
     ----------
@@ -105,85 +105,124 @@ def producers_accuracy(counts: Counts) -> Rates:
     numpy.ndarray of float64, shape (..., n)
         NaN where the reference has no pixel of the class.
     """
-    return _ratio(_right(counts), counts.sum(axis=-1))
+    return _divide(_agreeing(counts), counts.sum(axis=-1))
 
 
 def users_accuracy(counts: Counts) -> Rates:
-    """Share of the prediction's pixels of each class that are right: TP / (TP + FP), the precision.
+    """Compute the user's accuracy (precision) of each class: TP / (TP + FP).
+
+    Parameters
+    ----------
+    counts : numpy.ndarray of integers, shape (..., n, n)
+        Reference class, predicted class.
 
     Returns
     -------
     numpy.ndarray of float64, shape (..., n)
         NaN where the prediction has no pixel of the class.
     """
-    return _ratio(_right(counts), counts.sum(axis=-2))
+    return _divide(_agreeing(counts), counts.sum(axis=-2))
 
 
 def balanced_overall_accuracy(counts: Counts) -> Rates:
-    """Mean over the classes of the producer's accuracy; of two classes, (TP / (TP + FN) + TN / (TN + FP)) / 2.
+    """Average the producer's accuracy over the classes; of two classes, (TP / (TP + FN) + TN / (TN + FP)) / 2.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray of integers, shape (..., n, n)
+        Reference class, predicted class.
 
     Returns
     -------
     numpy.ndarray of float64, shape (...)
         NaN where the reference lacks a class.
     """
-    mean: Rates = producers_accuracy(counts).mean(axis=-1)
-    return mean
+    return np.asarray(producers_accuracy(counts).mean(axis=-1))
 
 
 def overall_agreement(counts: Counts) -> Rates:
-    """Share of all pixels that agree, shape (...); NaN where there are none."""
-    return _ratio(_right(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
+    """Compute the share of all pixels whose classes agree.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray of integers, shape (..., n, n)
+        Reference class, predicted class.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (...)
+        NaN where there are no pixels.
+    """
+    return _divide(_agreeing(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
 
 
 def f1(counts: Counts) -> Rates:
-    """Harmonic mean of the two accuracies of each class: 2 TP / (2 TP + FP + FN), shape (..., n).
+    """Compute the F1 score of each class: 2 TP / (2 TP + FP + FN).
 
-    NaN where neither the reference nor the prediction has a pixel of the class.
+    Parameters
+    ----------
+    counts : numpy.ndarray of integers, shape (..., n, n)
+        Reference class, predicted class.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (..., n)
+        NaN where neither the reference nor the prediction has a pixel of the class.
     """
-    return _ratio(2 * _right(counts), counts.sum(axis=-1) + counts.sum(axis=-2))
+    return _divide(2 * _agreeing(counts), counts.sum(axis=-1) + counts.sum(axis=-2))
 
 
 def iou(counts: Counts) -> Rates:
-    """Intersection over union of each class: TP / (TP + FP + FN), shape (..., n); NaN as for `f1`."""
-    right = _right(counts)
-    return _ratio(right, counts.sum(axis=-1) + counts.sum(axis=-2) - right)
+    """Compute the intersection over union of each class: TP / (TP + FP + FN).
+
+    Parameters
+    ----------
+    counts : numpy.ndarray of integers, shape (..., n, n)
+        Reference class, predicted class.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (..., n)
+        NaN as for `f1`.
+    """
+    intersection = _agreeing(counts)
+    return _divide(intersection, counts.sum(axis=-1) + counts.sum(axis=-2) - intersection)
 
 
 def binary_accuracies(counts: Counts, cloudy: npt.NDArray[np.bool_]) -> dict[str, Rates]:
-    """Give the three columns that table 6 summarises.
+    """Compute the three columns that table 6 summarises.
 
     Parameters
     ----------
     counts : numpy.ndarray of integers, shape (..., 2, 2)
-        Of one binary scheme.
+        Counts in one of the binary schemes.
     cloudy : numpy.ndarray of bool, shape (...)
         Whether the reference of the patch holds any cloud, thick or thin.
 
     Returns
     -------
     dict of numpy.ndarray of float64, shape (...)
-        ``pa``, ``ua``, ``boa`` of the positive class. In every scheme, of shadow too, the paper takes PA and UA from
-        patches with cloud alone: they are NaN elsewhere. BOA is not so restricted.
+        ``pa``, ``ua``, ``boa`` of the positive class. In every scheme, shadow included, the paper computes PA and UA
+        over patches with cloud alone: they are NaN elsewhere. BOA has no such restriction.
     """
     pa, ua = (np.where(cloudy, metric(counts)[..., 1], np.nan) for metric in (producers_accuracy, users_accuracy))
     return {"pa": pa, "ua": ua, "boa": balanced_overall_accuracy(counts)}
 
 
 def summarise(per_patch: pd.DataFrame) -> pd.Series[float]:
-    """Make a row of the paper's table 6.
+    """Summarise accuracies per patch as a row of the paper's table 6.
 
     Parameters
     ----------
     per_patch : pandas.DataFrame
-        A row a patch; columns ``pa``, ``ua``, ``boa`` from 0 to 1, NaN where undefined.
+        One row per patch; columns ``pa``, ``ua``, ``boa`` from 0 to 1, NaN where undefined.
 
     Returns
     -------
     pandas.Series
         ``boa``, the median; ``pa_low``, ``pa_middle``, ``pa_high``, ``ua_low``, ``ua_middle``, ``ua_high``, the shares
-        of the patches in per cent below 0.1, from 0.1 to 0.9 (both ends in) and above 0.9. Each column leaves out its
-        own NaN; where nothing is left it gives NaN.
+        of the patches in per cent below 0.1, from 0.1 to 0.9 (both included) and above 0.9. Each column skips its own
+        NaN; a column of nothing but NaN gives NaN.
 
     Raises
     ------

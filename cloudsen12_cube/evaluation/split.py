@@ -1,6 +1,6 @@
-"""Splits that do not leak: whole hexagons of equal area go to train or to test, and the distance between the two.
+"""Splits without leakage: whole hexagons of equal area go to train or to test, and the distance between the two.
 
-Neighbouring ROIs look alike, and the dates of one ROI show the same ground. So a block of land, not a patch, is drawn:
+Neighbouring ROIs look alike, and the dates of one ROI show the same ground, so blocks of land are drawn, not patches:
 the rule of Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), with hexagons of 50,000 km2 in Goode's homolosine
 projection, which the authors' maps use too: it keeps areas, and its cuts lie in the oceans, so few blocks are torn.
 """
@@ -25,19 +25,24 @@ Floats = npt.NDArray[np.float64]
 
 
 def hexagons(longitude: npt.ArrayLike, latitude: npt.ArrayLike, area: float = HEXAGON_KM2) -> npt.NDArray[Any]:
-    """Name the hexagon that each place lies in.
+    """Name the hexagon of each location.
 
     Parameters
     ----------
     longitude, latitude : array of float, any shape
         Degrees, WGS 84.
     area : float
-        Of a hexagon, square kilometres.
+        Area of a hexagon in square kilometres.
 
     Returns
     -------
     numpy.ndarray of str objects, same shape
         ``column/row`` in a grid with hexagon 0/0 around 0 degrees east and north; empty where a coordinate is NaN.
+
+    Raises
+    ------
+    ValueError
+        If the area is not positive.
     """
     if not area > 0:
         raise ValueError(f"the area is {area}: give square kilometres above 0")
@@ -51,24 +56,28 @@ def hexagons(longitude: npt.ArrayLike, latitude: npt.ArrayLike, area: float = HE
 
 
 def _hexagon(x: Floats, y: Floats, area: float) -> tuple[list[int], list[int]]:
-    """Round places to centres of hexagons that stand on a corner, in axial coordinates."""
+    """Round locations to the centres of pointy-topped hexagons, in axial coordinates."""
     side = np.sqrt(area * 2 / (3 * np.sqrt(3)))
     exact = np.stack([(x * np.sqrt(3) - y) / (3 * side), y * 2 / (3 * side)])
-    exact = np.concatenate([exact, -exact.sum(axis=0, keepdims=True)])  # three axes, which sum to 0
-    near = np.rint(exact)
-    worst = np.abs(near - exact).argmax(axis=0)
-    places = np.arange(near.shape[1])
-    near[worst, places] -= near.sum(axis=0)  # the axis that was rounded most follows from the others
-    return near[0].astype(int).tolist(), near[1].astype(int).tolist()
+    exact = np.concatenate([exact, -exact.sum(axis=0, keepdims=True)])  # cube coordinates: three axes that sum to 0
+    rounded = np.rint(exact)
+    worst = np.abs(rounded - exact).argmax(axis=0)
+    rounded[worst, np.arange(worst.size)] -= rounded.sum(axis=0)  # the axis rounded most follows from the others
+    return rounded[0].astype(int).tolist(), rounded[1].astype(int).tolist()
 
 
 def rois_of(cube: xr.DataTree) -> pd.DataFrame:
-    """List the ROIs of a cube with what a split needs.
+    """List the ROIs of a cube with the properties that a split needs.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Opened cube.
 
     Returns
     -------
     pandas.DataFrame
-        Index ``roi_id``; ``longitude``, ``latitude``, ``difficulty`` (mean of the dates; NaN where nobody labelled),
+        Index ``roi_id``; ``longitude``, ``latitude``, ``difficulty`` (mean of the dates; NaN without a label),
         ``label_type`` and ``split`` as published.
     """
     root = cube.to_dataset()
@@ -82,31 +91,31 @@ def rois_of(cube: xr.DataTree) -> pd.DataFrame:
 
 
 def block_split(rois: pd.DataFrame, share: float = 0.1, seed: int = 0, area: float = HEXAGON_KM2) -> pd.Series[str]:
-    """Draw a new split: hexagons by chance, evenly from each difficulty.
+    """Draw a new split: random hexagons, stratified by difficulty.
 
     Parameters
     ----------
     rois : pandas.DataFrame
-        A row an ROI, indexed by its id; ``longitude``, ``latitude`` and ``difficulty``, such as `rois_of` gives.
+        One row per ROI, indexed by its id; columns ``longitude``, ``latitude`` and ``difficulty``, as `rois_of` gives.
     share : float
-        Of the ROIs that go to test, as near as whole hexagons allow.
+        Share of the ROIs that go to test, as close as whole hexagons allow.
     seed : int
-        Equal seeds give equal splits, whatever the order of the rows.
+        Seed of the random numbers; equal seeds give equal splits, whatever the order of the rows.
     area : float
-        Of a hexagon, square kilometres.
+        Area of a hexagon in square kilometres.
 
     Returns
     -------
     pandas.Series of str
-        ``train`` or ``test`` by ROI, in the order of ``rois``. All ROIs of a hexagon are in the same.
+        ``train`` or ``test`` for each ROI, in the order of ``rois``. All ROIs of a hexagon are in the same split.
 
     Raises
     ------
     ValueError
-        If the share is not between 0 and 1, an ROI is listed twice or has no place.
+        If the share is not between 0 and 1, an ROI is listed twice, or has no longitude and latitude.
     """
     if not 0 < share < 1:
-        raise ValueError(f"share is {share}: give what goes to test as a number between 0 and 1, such as 0.1")
+        raise ValueError(f"share is {share}: give the share of test as a number between 0 and 1, such as 0.1")
     if rois.index.has_duplicates:
         raise ValueError(f"{rois.index[rois.index.duplicated()][0]} is listed twice: give one row an ROI")
     table = pd.DataFrame({"hexagon": hexagons(rois["longitude"], rois["latitude"], area)}, index=rois.index)
@@ -114,37 +123,37 @@ def block_split(rois: pd.DataFrame, share: float = 0.1, seed: int = 0, area: flo
         raise ValueError(f"{table.index[table['hexagon'] == ''][0]} has no longitude and latitude")
     table["difficulty"] = rois["difficulty"].to_numpy(dtype=np.float64)
     blocks = table.groupby("hexagon").agg(size=("difficulty", "size"), difficulty=("difficulty", "mean"))
-    chosen = _drawn(blocks, share, np.random.default_rng(seed))
+    chosen = _draw(blocks, share, np.random.default_rng(seed))
     names = ["test" if hexagon in chosen else "train" for hexagon in table["hexagon"]]
     return pd.Series(names, index=rois.index, name="split")
 
 
-def _drawn(blocks: pd.DataFrame, share: float, random: np.random.Generator) -> set[str]:
-    """Draw hexagons of each difficulty, rounded; what one difficulty could not give exactly, the next makes up for."""
+def _draw(blocks: pd.DataFrame, share: float, random: np.random.Generator) -> set[str]:
+    """Draw hexagons of each rounded difficulty; the remainder that whole hexagons leave carries over to the next."""
     strata = blocks["difficulty"].round().fillna(0)
     chosen: set[str] = set()
-    owed = 0.0
+    remainder = 0.0
     for _, stratum in blocks.groupby(strata):
-        owed += share * stratum["size"].sum()
+        remainder += share * stratum["size"].sum()
         for name in random.permutation(sorted(stratum.index)):
             size = int(stratum["size"][name])
-            if abs(owed - size) < abs(owed):
+            if abs(remainder - size) < abs(remainder):
                 chosen.add(str(name))
-                owed -= size
+                remainder -= size
     return chosen
 
 
 def leakage(rois: pd.DataFrame, split: pd.Series[str], one: str = "train", other: str = "test") -> pd.DataFrame:
-    """Measure how near a split lies to itself: the nearest ROI of ``one`` to each ROI of ``other``.
+    """Measure the distance between two splits: the nearest ROI of ``one`` to each ROI of ``other``.
 
     Parameters
     ----------
     rois : pandas.DataFrame
-        A row an ROI; ``longitude`` and ``latitude``.
+        One row per ROI; columns ``longitude`` and ``latitude``.
     split : pandas.Series of str
         Split of each row, in the same order.
     one, other : str
-        Splits that must not know of each other.
+        Names of the two splits.
 
     Returns
     -------
@@ -157,24 +166,21 @@ def leakage(rois: pd.DataFrame, split: pd.Series[str], one: str = "train", other
     ValueError
         If one of the two is empty.
     """
-    names = split.to_numpy()
-    places, ids = _unit_vectors(rois), rois.index.to_numpy()
+    names, ids, points = split.to_numpy(), rois.index.to_numpy(), _unit_vectors(rois)
     here, there = np.flatnonzero(names == other), np.flatnonzero(names == one)
     if not here.size or not there.size:
         raise ValueError(f"no ROI is in {other if not here.size else one!r}; there are {', '.join(sorted(set(names)))}")
-    nearest, chord = np.empty(len(here), dtype=int), np.empty(len(here))
-    for start in range(0, len(here), _ROWS):
-        block = places[here[start : start + _ROWS]]
-        cosines = block @ places[there].T
-        best = cosines.argmax(axis=1)
-        nearest[start : start + _ROWS] = best
-        chord[start : start + _ROWS] = np.linalg.norm(block - places[there[best]], axis=1)
-    km = 2 * _EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))
-    found = pd.DataFrame({"nearest": ids[there[nearest]], "km": km}, index=pd.Index(ids[here], name="roi_id"))
-    return found.sort_values("km", kind="stable")
+    blocks = np.array_split(here, -(-len(here) // _ROWS))  # bounds the memory of the matrix of cosines
+    nearest = np.concatenate([(points[block] @ points[there].T).argmax(axis=1) for block in blocks])
+    chord = np.linalg.norm(points[here] - points[there[nearest]], axis=1)
+    table = pd.DataFrame(
+        {"nearest": ids[there[nearest]], "km": 2 * _EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))},
+        index=pd.Index(ids[here], name="roi_id"),
+    )
+    return table.sort_values("km", kind="stable")
 
 
 def _unit_vectors(rois: pd.DataFrame) -> Floats:
-    """Give each place as a point on the unit sphere, shape (roi, 3): distances need no care at the date line."""
+    """Map locations to the unit sphere, shape (roi, 3): chords need no special case at the antimeridian."""
     lon, lat = (np.radians(rois[name].to_numpy(dtype=np.float64)) for name in ("longitude", "latitude"))
     return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])

@@ -1,13 +1,14 @@
-"""The paper's table 6: a row an algorithm, in three blocks, one a scheme; and how it is written down.
+"""The paper's table 6: one row per algorithm in three blocks, one per scheme; and its text formats.
 
-The frame keeps full precision and plain names, so that it can be computed with; the paper's titles and two decimals
-come in when it is printed or exported for people.
+The frame keeps full precision and plain names for computing; the paper's titles and two decimals are applied when it is
+printed or exported for people.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -27,36 +28,36 @@ _LAYERS = {
 }
 
 
-class Table(pd.DataFrame):
+class AccuracyTable(pd.DataFrame):
     """A DataFrame that prints as table 6 does; what is computed from it is a plain DataFrame.
 
-    Its ``attrs["notes"]`` say what a reader of the numbers must know.
+    ``attrs["notes"]`` lists what a reader of the numbers must know; it is printed below the table.
     """
 
     def __repr__(self) -> str:
-        return written(self, "table")
+        return format_table(self, "table")
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{note}</p>" for note in _notes(self))
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in _notes(self))
         table = str(_titled(self).to_html(float_format=_two_decimals, na_rep=""))
         return table.replace('halign="left"', 'style="text-align: center"') + notes  # a title over its three columns
 
 
-def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> Table:
-    """Make table 6 of accuracies by patch.
+def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> AccuracyTable:
+    """Build table 6 from accuracies per patch.
 
     Parameters
     ----------
     per_patch : pandas.DataFrame
-        A row a patch, scheme and layer; columns ``scheme``, ``layer``, ``pa``, ``ua``, ``boa`` and those of ``by``.
+        One row per patch, scheme and layer; columns ``scheme``, ``layer``, ``pa``, ``ua``, ``boa`` and those of ``by``.
     by : sequence of str
         Columns; each of their values gets a table of its own, one below the other.
     notes : sequence of str
-        Printed below the table.
+        Lines to print below the table.
 
     Returns
     -------
-    Table
+    AccuracyTable
         Index ``by``, scheme, layer; columns as in `summarise`.
 
     Raises
@@ -69,24 +70,30 @@ def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence
     if missing:
         raise KeyError(f"no column {missing[0]!r}; there are {', '.join(map(str, per_patch.columns))}")
     rows = {key: summarise(group) for key, group in per_patch.groupby(keys, sort=False, dropna=False)}
-    order = sorted(rows, key=lambda key: (*map(_group_place, key[:-2]), _scheme_place(key[-2]), _layer_place(key[-1])))
-    index = (
-        pd.MultiIndex.from_tuples(order, names=keys)
-        if rows
-        else pd.MultiIndex.from_arrays([[]] * len(keys), names=keys)
-    )
-    table = Table([rows[key] for key in order], index=index, columns=list(COLUMNS), dtype="float64")
+    order = sorted(rows, key=_sort_key)
+    # from_tuples cannot tell the number of levels of an empty list
+    levels = [[key[level] for key in order] for level in range(len(keys))]
+    index = pd.MultiIndex.from_arrays(levels, names=keys)
+    table = AccuracyTable([rows[key] for key in order], index=index, columns=list(COLUMNS), dtype="float64")
     table.attrs["notes"] = list(notes)
     return table
 
 
-def _scheme_place(name: object) -> int:
-    return [*map(str, BINARY), name].index(name)
+def _sort_key(key: Sequence[Any]) -> tuple[Any, ...]:
+    """Sort by the groups' values, unknown ones last, then by scheme and layer in the order of the paper."""
+    *groups, scheme, name = key
+    unknown = [(bool(pd.isna(value)), 0 if pd.isna(value) else value) for value in groups]
+    return (*unknown, [*BINARY, scheme].index(scheme), _layer_rank(name))
 
 
-def in_order(layers: Iterable[str]) -> list[str]:
-    """Sort layers as the table does."""
-    return sorted(layers, key=_layer_place)
+def sort_layers(layers: Iterable[str]) -> list[str]:
+    """Sort layers in the order of the table's rows."""
+    return sorted(layers, key=_layer_rank)
+
+
+def _layer_rank(name: str) -> int:
+    """Rank of a layer; the user's own models come first, above the algorithms that they are compared with."""
+    return ALGORITHMS.index(name) if name in ALGORITHMS else -1
 
 
 def layer_title(name: str) -> str:
@@ -99,36 +106,26 @@ def scheme_title(scheme: Scheme) -> str:
     return _SCHEMES[scheme]
 
 
-def _layer_place(name: object) -> int:
-    """Put a model of the caller's first: the archive's algorithms are what it is held against."""
-    return ALGORITHMS.index(str(name)) if name in ALGORITHMS else -1
-
-
-def _group_place(value: object) -> tuple[bool, object]:
-    unknown = bool(pd.isna(value))  # type: ignore[call-overload]  # a single value, whatever its type
-    return unknown, 0 if unknown else value
-
-
-def written(table: pd.DataFrame, form: Format) -> str:
-    """Write a table as text.
+def format_table(table: pd.DataFrame, form: Format = "table") -> str:
+    """Format a table as text.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As `build_table` gives it.
+        Result of `build_table` or `evaluate`.
     form : {"table", "csv", "markdown", "latex"}
-        ``csv`` has the plain names and all digits; the others have the paper's titles and two decimals. A LaTeX table
+        ``csv`` has the plain names and all digits; the others have the paper's titles and two decimals. The LaTeX table
         needs no package.
 
     Returns
     -------
     str
-        Without a line's end. What is undefined is empty.
+        Text without a final newline. Undefined values are empty.
 
     Raises
     ------
     ValueError
-        If there is no such form.
+        If the format is unknown.
     """
     if form not in get_args(Format):
         raise ValueError(f"no format {form!r}; there are {', '.join(get_args(Format))}")
@@ -149,7 +146,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 
 def _titled(table: pd.DataFrame) -> pd.DataFrame:
-    """Give rows and columns the paper's titles."""
+    """Replace the names of rows and columns by the paper's titles."""
     shown = pd.DataFrame(table).rename(index=_SCHEMES, level="scheme").rename(index=_LAYERS, level="layer")
     pairs = [name.partition("_") for name in map(str, shown.columns)]
     shown.columns = pd.MultiIndex.from_tuples([(_METRICS[metric], share) for metric, _, share in pairs])
@@ -158,7 +155,7 @@ def _titled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Give the titles of the columns, and the rows as text; a title that repeats the one above it is left out."""
+    """Format the titles of the columns, and the rows; a row title that repeats the one above it is left empty."""
     shown = _titled(table)
     head = [str(name or "") for name in shown.index.names] + [" ".join(pair).strip() for pair in shown.columns]
     rows: list[list[str]] = []
@@ -179,7 +176,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def _latex(table: pd.DataFrame) -> str:
     head, rows = _cells(table)
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in (head, *rows)]
+    lines = [" & ".join(map(_escape_latex, row)) + r" \\" for row in (head, *rows)]
     blocks = [r"\hline" if rows[i][-len(COLUMNS) - 2] and i else "" for i in range(len(rows))]
     body = [part for pair in zip(blocks, lines[1:], strict=True) for part in pair if part]
     begin = rf"\begin{{tabular}}{{{'l' * table.index.nlevels}{'r' * table.shape[1]}}}"
@@ -187,5 +184,5 @@ def _latex(table: pd.DataFrame) -> str:
     return "\n".join([*notes, begin, r"\hline", lines[0], r"\hline", *body, r"\hline", r"\end{tabular}"])
 
 
-def _escaped(cell: str) -> str:
+def _escape_latex(cell: str) -> str:
     return "".join("\\" + letter if letter in "%&_#$" else letter for letter in cell)

@@ -1,12 +1,10 @@
-"""What a browser is told of a cube: its catalogue as columns, and the pictures of one ROI, all of it plain JSON.
+"""A web page on a cube: a map of its ROIs and pictures of their patches, served on loopback or written to one file.
 
-A picture is a data URI, so that one page works from a server, which makes pictures when they are asked for, and from a
-file, which brings some along.
+The page needs the catalogue as columns and the pictures of one ROI at a time, all as plain JSON; a picture is a data
+URI, so that one page works from a server, which draws pictures on request, and from a file, which contains some.
 
-A quick look at a cube in a browser: one page that draws a map and asks for pictures, from loopback or from a file.
-
-The page loads nothing from anywhere else, and its policy (Content-Security-Policy) forbids it to: it works where there
-is no network. An address names ROIs and layers by their number, so none can point outside the cube.
+The page loads nothing from elsewhere, and its Content-Security-Policy forbids it to: it works without a network. A URL
+names ROIs and layers by their index, so that none can point outside the cube.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import re
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -32,14 +29,13 @@ import xarray as xr
 from PIL import Image
 
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.plotting import images as picture
+from cloudsen12_cube.plotting import tiles
 from cloudsen12_cube.schema import CLASSES, LAYERS, PLUS, PROPERTIES, UNLABELLED, UNLABELLED_COLOR, Property
 
 RGB = "rgb"
-"""Name of the true-colour picture, beside those of the label layers."""
+"""Name of the true-colour picture; the other pictures have the names of label layers."""
 
-_BANDS = ("B4", "B3", "B2")
-_MOST = 24
+_MAX_CATEGORIES = 24
 """Values that a legend can hold; a property with more of them is an identifier."""
 _ORDER: dict[str, tuple[str, ...]] = {
     "label_type": ("high", "scribble", "nolabel"),
@@ -51,33 +47,34 @@ _CLEAR, _UNKNOWN = 0, len(CLASSES)
 
 
 def catalogue(cube: xr.DataTree) -> dict[str, Any]:
-    """Tell what is in a cube.
+    """Describe a cube for the page.
 
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
 
     Returns
     -------
     dict
-        ``rois``, ``dates`` (patches an ROI), ``longitude`` and ``latitude`` of each ROI (None where unknown), ``ids``
+        ``rois``, ``dates`` (patches per ROI), ``longitude`` and ``latitude`` of each ROI (None where unknown), ``ids``
         of the images (roi x time, empty where there is none), ``columns``, ``pictures``, ``layers`` and ``classes``.
-        A column has values (roi x time): numbers, seconds since 1970, or the place in its ``categories``; None is
+        A column has values (roi x time): numbers, seconds since 1970, or the index in its ``categories``; None is
         unknown.
     """
     root = cube.to_dataset()
-    there = _grid(root, "s2_id_gee") != ""
+    exists = _grid(root, "s2_id_gee") != ""
     rows = [row for row in (*PROPERTIES, *PLUS) if row.name in root and row.name != "proj_transform"]
-    columns = (_column(row, _grid(root, row.name), there) for row in rows)
+    columns = (_column(row, _grid(root, row.name), exists) for row in rows)
     return {
         "title": str(cube.attrs.get("title", "CloudSEN12 cube")),
         "rois": [str(roi) for roi in root["roi"].values],
         "dates": root.sizes["time"],
-        "longitude": _place(_grid(root, "longitude")),
-        "latitude": _place(_grid(root, "latitude")),
+        "longitude": _of_roi(_grid(root, "longitude")),
+        "latitude": _of_roi(_grid(root, "latitude")),
         "ids": _grid(root, "s2_id_gee").ravel().tolist(),
         "columns": [column for column in columns if column],
-        "pictures": has_pictures(cube),
+        "pictures": bool({"s2l1c", "s2l2a"} & set(cube.children)),
         "layers": layers(cube),
         "classes": [
             *({"name": row.name.replace("_", " "), "color": row.color} for row in CLASSES),
@@ -86,13 +83,8 @@ def catalogue(cube: xr.DataTree) -> dict[str, Any]:
     }
 
 
-def has_pictures(cube: xr.DataTree) -> bool:
-    """Tell whether the cube has an image product."""
-    return bool({"s2l1c", "s2l2a"} & set(cube.children))
-
-
 def layers(cube: xr.DataTree) -> list[str]:
-    """Name the label layers of the cube."""
+    """List the label layers of the cube."""
     if "labels" not in cube.children:
         return []
     bands = cube["labels"].to_dataset().indexes["band"]
@@ -100,37 +92,42 @@ def layers(cube: xr.DataTree) -> list[str]:
 
 
 def _grid(root: xr.Dataset, name: str) -> npt.NDArray[Any]:
-    """Values of a property on (roi, time)."""
+    """Give the values of a property as (roi, time)."""
     values: npt.NDArray[Any] = root[name].broadcast_like(root["s2_id_gee"]).transpose("roi", "time").values
     return values.astype(object) if values.dtype.kind == "T" else values
 
 
-def _place(values: npt.NDArray[np.float64]) -> list[float | None]:
-    """Mark an ROI where its first image is that says where it lies."""
+def _of_roi(values: npt.NDArray[np.float64]) -> list[float | None]:
+    """Give a coordinate of each ROI: that of its first image with a known location."""
     known = np.isfinite(values)
     first = values[np.arange(len(values)), known.argmax(axis=1)]
     return [round(float(v), 5) if k else None for v, k in zip(first, known.any(axis=1), strict=True)]
 
 
-def _column(row: Property, values: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Make a column of a property; None where there is nothing to tell, or too much."""
-    known = there & _is_known(row, values)
-    told: dict[str, Any] = {"name": row.name, "about": row.description, "units": row.units or ""}
+def _column(row: Property, values: npt.NDArray[Any], exists: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Describe a property as a column; None where no value is known, or a legend could not hold them."""
+    known = exists & _is_known(row, values)
+    column: dict[str, Any] = {"name": row.name, "about": row.description, "units": row.units or ""}
     if not known.any():
         return None
+    convert: Callable[[Any], int | float] = int
     if row.kind in ("text", "int"):
-        found = _ordered(row.name, values[known])
-        if len(found) > _MOST:
+        categories = _ordered(row.name, values[known])
+        if len(categories) > _MAX_CATEGORIES:
             return None
-        place = {value: index for index, value in enumerate(found)}
-        told["categories"] = [str(value) for value in found]
-        made: Any = (place[v] if k else None for v, k in zip(values.ravel(), known.ravel(), strict=True))
+        column["categories"] = [str(value) for value in categories]
+        convert = {value: index for index, value in enumerate(categories)}.__getitem__
     elif row.kind == "time":
-        seconds = values.astype("datetime64[s]").astype(np.int64).ravel()
-        made = (int(v) if k else None for v, k in zip(seconds, known.ravel(), strict=True))
+        values = values.astype("datetime64[s]").astype(np.int64)
     else:
-        made = (float(f"{v:.7g}") if k else None for v, k in zip(values.ravel(), known.ravel(), strict=True))
-    return told | {"kind": row.kind, "values": list(made)}
+        convert = _seven_digits
+    numbers = [convert(v) if k else None for v, k in zip(values.ravel(), known.ravel(), strict=True)]
+    return column | {"kind": row.kind, "values": numbers}
+
+
+def _seven_digits(value: float) -> float:
+    """Round to the digits of a 32-bit float: the page would be a third longer with all of them."""
+    return float(f"{value:.7g}")
 
 
 def _is_known(row: Property, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -144,9 +141,9 @@ def _is_known(row: Property, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def _ordered(name: str, values: npt.NDArray[Any]) -> list[Any]:
-    """Sort the values that occur: those of a known order first, in it."""
-    found, first = set(values.tolist()), _ORDER.get(name, ())
-    return [value for value in first if value in found] + sorted(found - set(first))
+    """Sort the values that occur: those with a defined order first."""
+    present, first = set(values.tolist()), _ORDER.get(name, ())
+    return [value for value in first if value in present] + sorted(present - set(first))
 
 
 def pictures(cube: xr.DataTree, roi: str, what: str, size: int | None = None) -> list[dict[str, str] | None]:
@@ -155,26 +152,28 @@ def pictures(cube: xr.DataTree, roi: str, what: str, size: int | None = None) ->
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     roi : str
+        ROI id.
     what : str
         ``rgb``, or a label layer.
     size : int, optional
-        Longest edge in pixels; by default as many as there are.
+        Longest edge in pixels; by default that of the patch.
 
     Returns
     -------
     list of dict
-        For each label on ``time`` ``src``, a data URI, and ``note``, why it shows nothing; None where the catalogue has
-        no image. In a label picture clear is transparent, and what is not labelled is grey.
+        For each label of ``time`` a ``src``, a data URI, and a ``note``, why it is empty; None where the catalogue has
+        no image. In a label picture clear is transparent, and unlabelled pixels are grey.
     """
-    product = picture.image_product(cube, None) if what == RGB else "labels"
+    product = tiles.image_product(cube) if what == RGB else "labels"
     row = cube[product].to_dataset().sel(roi=roi)
     draw = (lambda patch: _image(patch, product, size)) if what == RGB else (lambda patch: _label(patch, what, size))
-    return [_drawn(row.isel(time=t), draw) if name else None for t, name in enumerate(row["s2_id_gee"].values)]
+    return [_draw(row.isel(time=t), draw) if name else None for t, name in enumerate(row["s2_id_gee"].values)]
 
 
-def _drawn(patch: xr.Dataset, draw: Callable[[xr.Dataset], dict[str, str]]) -> dict[str, str]:
-    """Draw a patch; one that is damaged says so, and leaves the others alone."""
+def _draw(patch: xr.Dataset, draw: Callable[[xr.Dataset], dict[str, str]]) -> dict[str, str]:
+    """Draw a patch; one that is damaged gets a note, and the others are drawn all the same."""
     try:
         return draw(patch)
     except (OSError, RuntimeError, ValueError) as error:
@@ -182,8 +181,8 @@ def _drawn(patch: xr.Dataset, draw: Callable[[xr.Dataset], dict[str, str]]) -> d
 
 
 def _image(patch: xr.Dataset, product: str, size: int | None) -> dict[str, str]:
-    tile = picture.image(patch, product, _BANDS)
-    image = _fitted(Image.fromarray((tile.pixels * 255).round().astype(np.uint8)), size, Image.Resampling.BOX)
+    tile = tiles.image_tile(patch, product)
+    image = _shrink(Image.fromarray((tile.pixels * 255).round().astype(np.uint8)), size, Image.Resampling.BOX)
     file = io.BytesIO()
     if size is None:
         image.save(file, "PNG", compress_level=1)
@@ -193,9 +192,9 @@ def _image(patch: xr.Dataset, product: str, size: int | None) -> dict[str, str]:
 
 
 def _label(patch: xr.Dataset, of: str, size: int | None) -> dict[str, str]:
-    codes, note = picture.codes(patch, of)
+    codes, note = tiles.read_codes(patch, of)
     image = Image.fromarray(np.where(codes == UNLABELLED, _UNKNOWN, codes).astype(np.uint8), "L")
-    image = _fitted(image, size, Image.Resampling.NEAREST)
+    image = _shrink(image, size, Image.Resampling.NEAREST)
     image.putpalette(b"".join(bytes.fromhex(color[1:]) for color in _COLORS))
     file = io.BytesIO()
     opaque = bytes(0 if code == _CLEAR else 255 for code in range(len(_COLORS)))
@@ -203,12 +202,12 @@ def _label(patch: xr.Dataset, of: str, size: int | None) -> dict[str, str]:
     return {"src": _uri("png", file), "note": note}
 
 
-def _fitted(image: Image.Image, size: int | None, way: Image.Resampling) -> Image.Image:
+def _shrink(image: Image.Image, size: int | None, resampling: Image.Resampling) -> Image.Image:
     longest = max(image.size)
     if size is None or longest <= size:
         return image
     width, height = (max(1, round(edge * size / longest)) for edge in image.size)
-    return image.resize((width, height), way)
+    return image.resize((width, height), resampling)
 
 
 def _uri(kind: str, file: io.BytesIO) -> str:
@@ -218,28 +217,28 @@ def _uri(kind: str, file: io.BytesIO) -> str:
 _HOST = "127.0.0.1"
 _SCRIPTS = ("map.js", "page.js")
 _THUMBNAIL = 256
-"""Edge in pixels of a picture that a file brings along."""
+"""Longest edge in pixels of a picture in a file."""
 
 
 def page(data: dict[str, Any] | None = None) -> str:
-    """Make the page.
+    """Build the page.
 
     Parameters
     ----------
     data : dict, optional
-        What it shows; without, it asks the server that it came from.
+        Content of the page; by default it requests it from its server.
 
     Returns
     -------
     str
-        HTML that needs nothing else.
+        HTML without external resources.
     """
     folder = files("cloudsen12_cube.plotting") / "page"
     style = (folder / "page.css").read_text(encoding="utf-8")
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    asks = " connect-src 'self';" if data is None else ""
+    connect = " connect-src 'self';" if data is None else ""
     policy = (
-        f"default-src 'none';{asks} img-src data:; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none';{connect} img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(style)}; script-src {_hash(script)}"
     )
     parts = {
@@ -258,7 +257,7 @@ def _hash(text: str) -> str:
 
 
 def _json(data: Any) -> str:
-    """JSON that may stand in HTML: whatever the cube says, it cannot end the element that holds it."""
+    """Encode JSON for HTML: no text of the cube can end the script element that holds it."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
@@ -268,50 +267,57 @@ def export(cube: xr.DataTree, path: Path, rois: int) -> int:
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     path : pathlib.Path
+        File to write.
     rois : int
-        How many ROIs bring their pictures along, spread evenly over the cube; the others are on the map alone.
+        Number of ROIs whose pictures are included, spread evenly over the cube; the others are on the map alone.
 
     Returns
     -------
     int
         Bytes written.
     """
-    told = catalogue(cube)
-    whats = [RGB] * told["pictures"] + told["layers"]
-    chosen = np.unique(np.linspace(0, len(told["rois"]) - 1, min(rois, len(told["rois"]))).round().astype(int))
-    brought = {
-        f"{index}/{what}": pictures(cube, told["rois"][index], what, _THUMBNAIL)
-        for index in chosen.tolist()
-        for what in whats
+    about = catalogue(cube)
+    names = about["rois"]
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(rois, len(names))).round().astype(int)).tolist()
+    included = {
+        f"{index}/{what}": pictures(cube, names[index], what, _THUMBNAIL)
+        for index in chosen
+        for what in _picture_names(about)
     }
-    text = page({"catalogue": told, "pictures": brought})
-    return path.write_bytes(text.encode())
+    return path.write_bytes(page({"catalogue": about, "pictures": included}).encode())
+
+
+def _picture_names(about: dict[str, Any]) -> list[str]:
+    return [*([RGB] if about["pictures"] else []), *about["layers"]]
 
 
 def server(cube: xr.DataTree, port: int = 0) -> ThreadingHTTPServer:
-    """Make a server of the page on loopback; it answers once ``serve_forever`` runs.
+    """Create a server of the page on loopback; it answers once ``serve_forever`` runs.
 
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     port : int
-        0 takes a free one.
+        Port of the server; 0 takes a free one.
+
+    Returns
+    -------
+    http.server.ThreadingHTTPServer
 
     Raises
     ------
     CubeError
-        If the port is taken.
+        If the port cannot be used.
     """
-    told = catalogue(cube)
-    answers: dict[str, Callable[[], tuple[str, str]]] = {
-        "/": partial(lambda text: ("text/html", text), page()),
-        "/catalogue.json": partial(lambda text: ("application/json", text), _json(told)),
-    }
+    about = catalogue(cube)
+    documents = {"/": ("text/html", page()), "/catalogue.json": ("application/json", _json(about))}
 
     class Handler(_Handler):
         def answer(self, path: str) -> tuple[str, str] | None:
-            return answers[path]() if path in answers else _pictures(cube, told, path)
+            return documents.get(path) or _pictures(cube, about, path)
 
     try:
         return ThreadingHTTPServer((_HOST, port), Handler)
@@ -319,26 +325,24 @@ def server(cube: xr.DataTree, port: int = 0) -> ThreadingHTTPServer:
         raise CubeError(f"port {port} cannot be used ({error}): give another --port, or none") from None
 
 
-def _pictures(cube: xr.DataTree, told: dict[str, Any], path: str) -> tuple[str, str] | None:
+def _pictures(cube: xr.DataTree, about: dict[str, Any], path: str) -> tuple[str, str] | None:
     match = re.fullmatch(r"/pictures/(\d{1,6})/([\w-]{1,20})\.json", path, re.ASCII)
-    if match is None or int(match[1]) >= len(told["rois"]):
+    if match is None or int(match[1]) >= len(about["rois"]) or match[2] not in _picture_names(about):
         return None
-    if match[2] not in [RGB] * told["pictures"] + told["layers"]:
-        return None
-    return "application/json", _json(pictures(cube, told["rois"][int(match[1])], match[2]))
+    return "application/json", _json(pictures(cube, about["rois"][int(match[1])], match[2]))
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answer with a text, or with 404; only to requests that name loopback, or a page elsewhere could read the cube."""
+    """Answer with a text or 404, and only if the Host header is loopback: else any web page could read the cube."""
 
     protocol_version = "HTTP/1.1"
 
     def answer(self, path: str) -> tuple[str, str] | None:
-        """Find the type and the text of an address."""
+        """Give the content type and the text of a path; None if there is no such path."""
         raise NotImplementedError
 
     def handle(self) -> None:
-        """Answer until the browser leaves, which is no fault, not even in the middle of an answer."""
+        """Answer until the browser disconnects, which is no error, not even in the middle of a response."""
         with suppress(ConnectionError):
             super().handle()
 
@@ -347,10 +351,10 @@ class _Handler(BaseHTTPRequestHandler):
         port = self.connection.getsockname()[1]
         if self.headers.get("Host") not in (f"{_HOST}:{port}", f"localhost:{port}"):
             return self._send(HTTPStatus.FORBIDDEN, "text/plain", "only for this machine")
-        found = self.answer(self.path)
-        if found is None:
-            return self._send(HTTPStatus.NOT_FOUND, "text/plain", "nothing here")
-        return self._send(HTTPStatus.OK, *found)
+        answer = self.answer(self.path)
+        if answer is None:
+            return self._send(HTTPStatus.NOT_FOUND, "text/plain", "no such page")
+        return self._send(HTTPStatus.OK, *answer)
 
     def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
         body = text.encode()
@@ -363,8 +367,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server gave it
-        """Say nothing: the terminal belongs to the user."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in http.server
+        """Log nothing: requests would clutter the user's terminal."""
 
 
 def serve(cube: xr.DataTree, port: int, opened: bool, announce: Callable[[str], None]) -> None:
@@ -373,12 +377,13 @@ def serve(cube: xr.DataTree, port: int, opened: bool, announce: Callable[[str], 
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     port : int
-        0 takes a free one.
+        Port of the server; 0 takes a free one.
     opened : bool
-        Open it in the user's browser.
+        Open the page in the user's browser.
     announce : callable
-        Is told the address.
+        Called with the URL once the server listens.
     """
     with server(cube, port) as running:
         address = f"http://{_HOST}:{running.server_address[1]}/"

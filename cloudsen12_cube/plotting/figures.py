@@ -15,11 +15,11 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from cloudsen12_cube.evaluation import (
-    in_order,
     layer_title,
     overall_agreement,
     producers_accuracy,
     scheme_title,
+    sort_layers,
     users_accuracy,
 )
 from cloudsen12_cube.schema import Scheme
@@ -113,7 +113,7 @@ def accuracy_figure(per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure
     rows = per_patch[per_patch["scheme"] == scheme]
     if rows.empty:
         raise ValueError(f"the table has no scheme {scheme!r}; it has {', '.join(sorted(set(per_patch['scheme'])))}")
-    layers = in_order(rows["layer"].unique())
+    layers = sort_layers(rows["layer"].unique())
     groups = {name: rows[rows["layer"] == name] for name in layers}
     height = 0.42 * len(layers)
     figure = Figure(figsize=(9, 2.6 + 2 * height), layout="constrained")

@@ -1,10 +1,6 @@
-"""What a picture shows: one patch as red, green and blue pixels, before anything is drawn.
+"""Figures of a cube: true colour and classes of a patch, and the dates of an ROI side by side.
 
-White is the class "clear" and black is dark land or shadow, so whatever is not known is grey, and says why.
-
-Pictures of a cube: true colour and classes of a patch, and the dates of an ROI side by side.
-
-Everything is read before a figure is made: what cannot be drawn leaves no empty figure behind.
+Everything is read before a figure is made, so that an error leaves no empty figure behind.
 """
 
 from __future__ import annotations
@@ -12,8 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,154 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cloudsen12_cube.dataset import GROUP, find_layer
-from cloudsen12_cube.dataset import class_views as class_view
-from cloudsen12_cube.format import ABSENT, DONE, FAILED, fill_value
-from cloudsen12_cube.schema import CLASSES, UNLABELLED, UNLABELLED_COLOR, assets_of, layer
+from cloudsen12_cube.dataset import GROUP, class_views, find_layer
+from cloudsen12_cube.plotting import tiles
+from cloudsen12_cube.plotting.tiles import TRUE_COLOUR, ImageProduct, Tile
+from cloudsen12_cube.schema import CLASSES, UNLABELLED_COLOR
 
-Image = Literal["s2l1c", "s2l2a"]
-_IMAGES: tuple[Image, ...] = ("s2l1c", "s2l2a")
-_BRIGHTEST = 0.55
-"""Reflectance that is shown white: thin clouds keep their structure, the brightest tops alone saturate."""
-_GAMMA = 1 / 1.8
-_NOTES = {ABSENT: "not in the cube", FAILED: "failed"}
-_LISTED = 8
-
-
-def _palette() -> npt.NDArray[np.float32]:
-    """Colour of each class code, shape (256, 3); a code that is no class is grey."""
-    colors = {c.code: c.color for c in CLASSES}
-    rows = [list(bytes.fromhex(colors.get(code, UNLABELLED_COLOR)[1:])) for code in range(UNLABELLED + 1)]
-    return np.array(rows, dtype=np.float32) / np.float32(255)
-
-
-_PALETTE = _palette()
-_GREY = _PALETTE[UNLABELLED]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One patch as one pair of axes shows it."""
-
-    pixels: npt.NDArray[np.float32]
-    """(y, x, 3), 0..1"""
-    note: str = ""
-    """Why it is all grey."""
-    interpolation: Literal["auto", "nearest"] = "nearest"
-    """How to fit it to the screen; between two classes there is no third one."""
-
-
-def dates(cube: xr.DataTree, product: str, roi: str) -> list[xr.Dataset]:
-    """Select the patches of one ROI that the catalogue has, by time; no pixel is read."""
-    images = cube[product].to_dataset()
-    _check(images, "roi", roi)
-    row = images.sel(roi=roi)
-    there = [row.isel(time=t) for t, name in enumerate(row["s2_id_gee"].values) if name]
-    if not there:
-        raise KeyError(
-            f"no patch of {roi} in the cube: the query that made it left all of them out, choose another ROI"
-        )
-    return there
-
-
-def select(cube: xr.DataTree, product: str, roi: str, time: int) -> xr.Dataset:
-    """Select one patch of one product; no pixel is read."""
-    if product not in cube.children:
-        raise KeyError(f"no product {product!r} in the cube; it has {', '.join(cube.children)}")
-    images = cube[product].to_dataset()
-    _check(images, "roi", roi)
-    _check(images, "time", time)
-    return images.sel(roi=roi, time=time)
-
-
-def _check(images: xr.Dataset, dim: str, label: object) -> None:
-    legal = images.indexes[dim]
-    if label not in legal:
-        first = ", ".join(map(str, legal[:_LISTED]))
-        more = f", ... {legal[-1]} ({len(legal)} in all)" if len(legal) > _LISTED else ""
-        raise KeyError(f"no {dim} {label!r} in the cube; it has {first}{more}")
-
-
-def image_product(cube: xr.DataTree, product: str | None) -> str:
-    """Name the product to draw: the one asked for, or the first image product of the cube."""
-    there = [p for p in _IMAGES if p in cube.children]
-    chosen = product or next(iter(there), None)
-    if chosen not in there:
-        raise KeyError(
-            f"product is {product!r}: an image needs {' or '.join(_IMAGES)}; the cube has {', '.join(cube.children)}"
-        )
-    return chosen
-
-
-def image(patch: xr.Dataset, product: str, bands: Sequence[str]) -> Tile:
-    """Read three bands of one patch, stretched for the eye; what holds no data is grey."""
-    if len(bands) != 3:
-        raise ValueError(f"bands are {', '.join(bands) or 'none'}: give three, for red, green and blue")
-    spectral = [a.band for a in assets_of(product) if a.wavelength and a.band in patch.indexes["band"]]
-    for band in bands:
-        if band not in spectral:
-            raise KeyError(f"no spectral band {band!r} in {product}; it has {', '.join(spectral)}")
-    if int(patch["status"]) != DONE:
-        return _nothing(patch)
-    chosen = patch[product].sel(band=list(bands))
-    stored = chosen.values
-    scale, offset = (chosen[name].values[:, None, None] for name in ("scale", "offset"))
-    known = _known(stored, product)
-    pixels = np.where(known[..., None], true_colour(stored * scale + offset), _GREY)
-    return Tile(pixels, "" if known.any() else "no data", "auto")
-
-
-def _known(stored: npt.NDArray[Any], product: str) -> npt.NDArray[np.bool_]:
-    """Tell which pixels hold data: not where a band is the fill, nor where all are 0, beyond the swath's edge."""
-    here: npt.NDArray[np.bool_] = stored != fill_value(product, str(stored.dtype))
-    known: npt.NDArray[np.bool_] = here.all(axis=0) & (stored != 0).any(axis=0)
-    return known
-
-
-def codes(patch: xr.Dataset, of: str) -> tuple[npt.NDArray[np.uint8], str]:
-    """Read one label layer of one patch as class codes (y, x), and say why none is known, if none is."""
-    if layer(of).band not in patch.indexes["band"]:
-        raise KeyError(f"no layer {of!r} in the cube; it has {', '.join(patch.indexes['band'])}")
-    if int(patch["status"]) != DONE:
-        return np.full((patch.sizes["y"], patch.sizes["x"]), UNLABELLED, np.uint8), _NOTES[int(patch["status"])]
-    found = class_view.classes(patch["labels"], of).values
-    return found, "unlabelled" if (found == UNLABELLED).all() else ""
-
-
-def classes(patch: xr.Dataset, of: str) -> Tile:
-    """Read one label layer of one patch in the colours of the classes; what is not labelled is grey."""
-    found, note = codes(patch, of)
-    return Tile(_PALETTE[found], note)
-
-
-def coded(found: npt.NDArray[np.uint8]) -> Tile:
-    """Give class codes (y, x) of any origin their colours; what is not labelled is grey."""
-    return Tile(_PALETTE[found], "unlabelled" if (found == UNLABELLED).all() else "")
-
-
-def _nothing(patch: xr.Dataset) -> Tile:
-    return Tile(np.tile(_GREY, (patch.sizes["y"], patch.sizes["x"], 1)), _NOTES[int(patch["status"])])
-
-
-def true_colour(reflectance: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Stretch reflectance for the eye.
-
-    Parameters
-    ----------
-    reflectance : numpy.ndarray, shape (3, y, x)
-        Red, green, blue; 1 is white.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (y, x, 3)
-        Values 0..1, with a gamma that lifts dark land.
-    """
-    bright = np.clip(reflectance.astype(np.float32) / np.float32(_BRIGHTEST), 0, 1)
-    lifted: npt.NDArray[np.float32] = np.moveaxis(bright ** np.float32(_GAMMA), 0, -1)
-    return lifted
-
-
-_RGB = ("B4", "B3", "B2")
 _FRAME = "#808080"
 
 
@@ -178,23 +30,23 @@ def rgb(
     roi: str,
     time: int,
     ax: Axes | None = None,
-    product: Image | None = None,
-    bands: Sequence[str] = _RGB,
+    product: ImageProduct | None = None,
+    bands: Sequence[str] = TRUE_COLOUR,
 ) -> Axes:
     """Draw one patch in true colour, or in three other bands.
 
     Parameters
     ----------
     cube : xarray.DataTree
-        With ``s2l1c`` or ``s2l2a``.
+        Cube with ``s2l1c`` or ``s2l2a``.
     roi : str
         ROI id.
     time : int
-        Label on ``time``.
+        Label of the dim ``time``.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw into; by default those of a new figure.
     product : {"s2l1c", "s2l2a"}, optional
-        By default the first that the cube has.
+        Product to draw; by default the first that the cube has.
     bands : sequence of str
         Spectral bands shown as red, green and blue.
 
@@ -208,11 +60,11 @@ def rgb(
     KeyError
         If the cube has no such product, ROI, time or band.
     ValueError
-        If there are not three bands.
+        If the number of bands is not three.
     """
-    chosen = image_product(cube, product)
-    patch = select(cube, chosen, roi, time)
-    tile = image(patch, chosen, bands)
+    chosen = tiles.image_product(cube, product)
+    patch = tiles.select_patch(cube, chosen, roi, time)
+    tile = tiles.image_tile(patch, chosen, bands)
     axes = _new_axes() if ax is None else ax
     _show(axes, tile)
     _title(axes, f"{roi}, {_when(patch)}\n{_what(patch)}")
@@ -227,17 +79,17 @@ def labels(
     Parameters
     ----------
     cube : xarray.DataTree
-        With ``labels``.
+        Cube with ``labels``.
     roi : str
         ROI id.
     time : int
-        Label on ``time``.
+        Label of the dim ``time``.
     of : str
         Label layer.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw into; by default those of a new figure.
     legend : bool
-        Name the classes, right of the axes.
+        Add a legend of the classes, right of the axes.
 
     Returns
     -------
@@ -249,9 +101,9 @@ def labels(
     KeyError
         If the cube has no labels, or no such ROI, time or layer.
     ValueError
-        If nothing in the cube tells the full scale of a CD-FCNN layer.
+        If the full scale of a CD-FCNN layer is unknown.
     """
-    patch, tile = _labelled(cube, roi, time, of)
+    patch, tile = _label_tile(cube, roi, time, of)
     axes = _new_axes() if ax is None else ax
     _show(axes, tile)
     _title(axes, f"{roi}, {_when(patch)}\n" + ", ".join(filter(None, (of, _what(patch)))))
@@ -263,20 +115,20 @@ def labels(
 
 
 def overview(
-    cube: xr.DataTree, roi: str, of: Sequence[str] = ("manual_hq",), product: Image | None = None
+    cube: xr.DataTree, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None
 ) -> npt.NDArray[Any]:
-    """Draw the dates of one ROI as columns: true colour in the first row, then a row a label layer.
+    """Draw the dates of one ROI as columns: true colour in the first row, then one row per label layer.
 
     Parameters
     ----------
     cube : xarray.DataTree
-        With ``s2l1c`` or ``s2l2a``, and with ``labels`` where a layer is asked for.
+        Cube with ``s2l1c`` or ``s2l2a``, and with ``labels`` if ``of`` is not empty.
     roi : str
         ROI id.
     of : sequence of str
-        Label layers; none draws the images alone.
+        Label layers; empty for the images alone.
     product : {"s2l1c", "s2l2a"}, optional
-        By default the first that the cube has.
+        Product to draw; by default the first that the cube has.
 
     Returns
     -------
@@ -287,9 +139,9 @@ def overview(
     KeyError
         If the cube has no such product, ROI or layer, or no patch of the ROI.
     ValueError
-        As `labels` does.
+        If the full scale of a CD-FCNN layer is unknown.
     """
-    from matplotlib import pyplot  # here, since it looks for a display: only a figure that shows itself needs it
+    from matplotlib import pyplot  # imported late: it looks for a display, which only an interactive figure needs
 
     return _overview(cube, roi, of, product, pyplot.figure)
 
@@ -301,12 +153,16 @@ def save_overview(
 
     Parameters
     ----------
-    cube, roi, of
-        As for `overview`.
+    cube : xarray.DataTree
+        Cube with ``s2l1c`` or ``s2l2a``, and with ``labels`` if ``of`` is not empty.
+    roi : str
+        ROI id.
     path : path
-        File, whose suffix says the format.
+        File to write; its suffix decides the format.
+    of : sequence of str
+        Label layers; empty for the images alone.
     dpi : int
-        Pixels an inch; a column is about two inches wide.
+        Pixels per inch; a column is about two inches wide.
 
     Raises
     ------
@@ -318,45 +174,43 @@ def save_overview(
 
 
 def _overview(
-    cube: xr.DataTree, roi: str, of: Sequence[str], product: Image | None, make: Callable[..., Figure]
+    cube: xr.DataTree, roi: str, of: Sequence[str], product: ImageProduct | None, make: Callable[..., Figure]
 ) -> npt.NDArray[Any]:
     layers = [of] if isinstance(of, str) else list(of)
-    chosen = image_product(cube, product)
-    images = dates(cube, chosen, roi)
-    tiles = [[image(shot, chosen, _RGB) for shot in images], *(_row(cube, images, name) for name in layers)]
-    width = max(2.2 * len(images) + 0.4, 3.2)
-    figure = make(figsize=(width, 2.2 * len(tiles) + 0.9), layout="constrained")
-    axes = figure.subplots(len(tiles), len(images), squeeze=False)
-    for one, tile in zip(axes.flat, itertools.chain(*tiles), strict=True):
+    chosen = tiles.image_product(cube, product)
+    patches = tiles.select_dates(cube, chosen, roi)
+    times = [int(patch["time"]) for patch in patches]
+    rows = [[tiles.image_tile(patch, chosen) for patch in patches]]
+    rows += [[_label_tile(cube, roi, time, name)[1] for time in times] for name in layers]
+    width = max(2.2 * len(patches) + 0.4, 3.2)
+    figure = make(figsize=(width, 2.2 * len(rows) + 0.9), layout="constrained")
+    axes = figure.subplots(len(rows), len(patches), squeeze=False)
+    for one, tile in zip(axes.flat, itertools.chain(*rows), strict=True):
         _show(one, tile)
     for one, name in zip(axes[:, 0], ["true colour", *layers], strict=True):
         one.set_ylabel(name, fontsize=10, parse_math=False)
-    for one, shot in zip(axes[0], images, strict=True):
-        _title(one, f"{_when(shot)}\n{_what(shot)}")
-    figure.suptitle(_whose(roi, images[0]), fontsize=11, parse_math=False)
+    for one, patch in zip(axes[0], patches, strict=True):
+        _title(one, f"{_when(patch)}\n{_what(patch)}")
+    about = f"{patches[0]['label_type'].item()}, {patches[0]['split'].item() or 'no split'}"
+    figure.suptitle(f"{roi} ({about})", fontsize=11, parse_math=False)
     if layers:
         columns = min(int(width // 1.25), len(CLASSES) + 1)
         figure.legend(handles=_handles(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return axes
 
 
-def _row(cube: xr.DataTree, images: list[xr.Dataset], layer: str) -> list[Tile]:
-    roi = str(images[0]["roi"].item())
-    return [_labelled(cube, roi, int(image["time"]), layer)[1] for image in images]
-
-
-def _labelled(cube: xr.DataTree, roi: str, time: int, of: str) -> tuple[xr.Dataset, Tile]:
+def _label_tile(cube: xr.DataTree, roi: str, time: int, of: str) -> tuple[xr.Dataset, Tile]:
     """Select a patch, and read one of its layers, stored or predicted."""
-    found = find_layer(cube, of)
-    product = "labels" if found is None else next(name for name in cube.children if name != GROUP)
-    patch = select(cube, product, roi, time)
-    if found is None:
-        return patch, classes(patch, of)
-    return patch, coded(class_view.classes(found.sel(roi=roi, time=time), of).values)
+    predicted = find_layer(cube, of)
+    product = "labels" if predicted is None else next(name for name in cube.children if name != GROUP)
+    patch = tiles.select_patch(cube, product, roi, time)
+    if predicted is None:
+        return patch, tiles.label_tile(patch, of)
+    return patch, tiles.codes_tile(class_views.classes(predicted.sel(roi=roi, time=time), of).values)
 
 
 def _new_axes() -> Axes:
-    from matplotlib import pyplot  # see overview
+    from matplotlib import pyplot  # imported late, see `overview`
 
     return pyplot.figure(figsize=(5, 4), layout="compressed").add_subplot()
 
@@ -378,10 +232,6 @@ def _title(axes: Axes, text: str) -> None:
 def _when(patch: xr.Dataset) -> str:
     date = patch["datetime"].values
     return f"time {patch['time'].item()}, {'date unknown' if np.isnat(date) else np.datetime_as_string(date, unit='D')}"
-
-
-def _whose(roi: str, patch: xr.Dataset) -> str:
-    return f"{roi} ({patch['label_type'].item()}, {patch['split'].item() or 'no split'})"
 
 
 def _what(patch: xr.Dataset) -> str:

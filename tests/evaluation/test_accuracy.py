@@ -24,7 +24,7 @@ from cloudsen12_cube.dataset.lazy import Reduction, reduced
 from cloudsen12_cube.errors import CubeError, PatchError, SelectionError
 from cloudsen12_cube.evaluation import benchmark as accuracy
 from cloudsen12_cube.evaluation.benchmark import differences, evaluate, per_patch
-from cloudsen12_cube.evaluation.counts import accuracies, confusion, counted
+from cloudsen12_cube.evaluation.counts import ConfusionCounter, accuracies, confusion, confusion_counts
 from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, CLASS_NAMES, MEMBERS, summarise
 from cloudsen12_cube.evaluation.tif_predictions import from_folder
 from cloudsen12_cube.schema.classes import UNLABELLED, layer
@@ -68,7 +68,7 @@ def naive(reference: Codes, predicted: Codes, scheme: Any = "four") -> npt.NDArr
 @pytest.mark.parametrize("scheme", ["four", *BINARY])
 def test_counts_are_naive_counts(tree: xr.DataTree, name: str, scheme: Any) -> None:
     if scheme not in layer(name).resolves:
-        with pytest.raises(ValueError, match=f"{name} knows no shadow: .* these can: manual_hq"):
+        with pytest.raises(ValueError, match=f"{name} does not distinguish cloud shadow: .* one of manual_hq"):
             confusion(tree, name, "manual_hq", scheme)
         return
     made = confusion(tree, name, "manual_hq", scheme)
@@ -80,7 +80,7 @@ def test_counts_are_naive_counts(tree: xr.DataTree, name: str, scheme: Any) -> N
 
 def test_counts_are_lazy_and_made_once(tree: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    counting = accuracy.counted.__globals__["Counting"]
+    counting = ConfusionCounter
     real = counting.__call__
     monkeypatch.setattr(counting, "__call__", lambda self, *arrays: calls.append(len(arrays[0])) or real(self, *arrays))
     made = confusion(tree, "fmask", "manual_hq", "cloud")
@@ -96,9 +96,9 @@ def test_counts_are_lazy_and_made_once(tree: xr.DataTree, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("chunks", ["roi", {"roi": 4}, {}])
 def test_dask_gives_the_same(place: Path, tree: xr.DataTree, chunks: Any) -> None:
-    lazy = counted(c12.open_cube(place, chunks=chunks), {n: n for n in ALGORITHMS}, "manual_hq")
+    lazy = confusion_counts(c12.open_cube(place, chunks=chunks), {n: n for n in ALGORITHMS}, "manual_hq")
     assert lazy.chunks is not None
-    xr.testing.assert_identical(lazy.compute(), counted(tree, {n: n for n in ALGORITHMS}, "manual_hq").load())
+    xr.testing.assert_identical(lazy.compute(), confusion_counts(tree, {n: n for n in ALGORITHMS}, "manual_hq").load())
     eager, graph = (confusion(t, "fmask", scheme="valid") for t in (tree, c12.open_cube(place, chunks=chunks)))
     xr.testing.assert_equal(eager.load(), graph.load())
 
@@ -198,7 +198,7 @@ def test_only_patches_of_the_split_are_read(tree: xr.DataTree) -> None:
         np.zeros((6, 5), bool), dims=("roi", "time"), coords={"roi": tree["roi"].values, "time": range(5)}
     )
     wanted[2, 1:3] = True
-    made = counted(tree, {"fmask": "fmask"}, "manual_hq", wanted)
+    made = confusion_counts(tree, {"fmask": "fmask"}, "manual_hq", wanted)
     assert made.sizes["roi"] == 1
     per_time = made.sum(["roi", "layer", "reference", "predicted"]).values
     assert (per_time > 0).tolist() == [False, True, True, False, False]
@@ -228,7 +228,7 @@ def test_nothing_to_evaluate(tree: xr.DataTree, tmp_path: Path) -> None:
     scribble = tree.cloudsen12.query(label_type="scribble")
     with pytest.raises(SelectionError, match="has a label of manual_hq"):
         evaluate(scribble, split=None)
-    with pytest.raises(SelectionError, match="nothing is to be evaluated"):
+    with pytest.raises(SelectionError, match="there is nothing to evaluate"):
         evaluate(tree, split=None, predicted=[])
     with pytest.raises(KeyError, match="no label layer 'f' in the cube; it has manual_hq"):
         evaluate(tree, split=None, predicted="f")
@@ -371,7 +371,7 @@ def test_a_model_without_shadow_takes_part_in_cloud_alone(tree: xr.DataTree) -> 
     view = class_view.classes(tree["labels"]["labels"], "fmask")
     view.attrs["flag_meanings"] = "clear thick_cloud unlabelled"
     assert list(evaluate(tree, split=None, predicted={"mine": view}).index) == [("cloud", "mine")]
-    with pytest.raises(ValueError, match="knows no shadow"):
+    with pytest.raises(ValueError, match="does not distinguish cloud shadow"):
         confusion(tree, view, scheme="shadow")
 
 

@@ -17,7 +17,7 @@ from sklearn import metrics as oracle
 from cloudsen12_cube import evaluation
 from cloudsen12_cube.evaluation import counts as counting
 from cloudsen12_cube.evaluation.metrics import BINARY, CLASS_NAMES, COLUMNS, MEMBERS, summarise
-from cloudsen12_cube.evaluation.table import build_table, written
+from cloudsen12_cube.evaluation.table import build_table, format_table
 from cloudsen12_cube.schema.classes import CLASSES, LAYERS
 from cloudsen12_cube.schema.labels import class_masks, to_classes
 
@@ -32,7 +32,7 @@ PAIRS = SHAPES.flatmap(
 
 def count(reference: Codes, predicted: Codes) -> npt.NDArray[np.int64]:
     """Count with the package: shape (4, 5)."""
-    counter = counting.Counting((), (), 0, (1,))
+    counter = counting.ConfusionCounter((), (), 0, (1,))
     return counter(np.ones((1, 1), bool), reference[None, None], predicted[None, None])[0, 0, 0]
 
 
@@ -47,7 +47,7 @@ def test_counts_are_those_of_scikit_learn(pair: tuple[Codes, Codes]) -> None:
         expected = np.zeros((len(names),) * 2)
         if both.any():
             expected = oracle.confusion_matrix(into[reference[both]], into[predicted[both]], labels=range(len(names)))
-        np.testing.assert_array_equal(evaluation.coarsened(counts[:, :4], scheme), expected)
+        np.testing.assert_array_equal(evaluation.aggregate_counts(counts[:, :4], scheme), expected)
     for code in range(4):
         assert counts[code, 4] == ((reference == code) & (predicted == U)).sum()
 
@@ -58,7 +58,7 @@ def test_metrics_are_those_of_scikit_learn(pair: tuple[Codes, Codes], scheme: An
     both = (pair[0] != U) & (pair[1] != U)
     into = np.array(MEMBERS[scheme])
     reference, predicted = into[pair[0][both]], into[pair[1][both]]
-    counts = evaluation.coarsened(count(*pair)[:, :4], scheme)
+    counts = evaluation.aggregate_counts(count(*pair)[:, :4], scheme)
     labels = list(range(len(CLASS_NAMES[scheme])))
     if not both.any():
         for metric in (evaluation.producers_accuracy, evaluation.users_accuracy, evaluation.f1, evaluation.iou):
@@ -101,7 +101,7 @@ def test_metrics_work_on_stacks_of_counts() -> None:
         assert metric(counts).shape == shape
         np.testing.assert_array_equal(metric(counts)[1, 2], metric(counts[1, 2]))
     with pytest.raises(ValueError, match="no scheme 'clouds'; there are four, cloud, shadow, valid"):
-        evaluation.coarsened(counts, "clouds")  # type: ignore[arg-type]
+        evaluation.aggregate_counts(counts, "clouds")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("row", LAYERS, ids=lambda row: row.band)
@@ -121,7 +121,9 @@ def test_packing_is_exact_at_every_length() -> None:
     for size in (1, 7, 8, 63, 64, 65, 1000):
         masks = random.random((3, 1, size)) < 0.5
         expected = (masks[:, None] & masks).sum(axis=(-2, -1))
-        np.testing.assert_array_equal(counting.joint(counting.packed(masks), counting.packed(masks)), expected)
+        np.testing.assert_array_equal(
+            counting.intersection_counts(counting.pack_masks(masks), counting.pack_masks(masks)), expected
+        )
 
 
 def test_strange_codes_are_refused() -> None:
@@ -186,7 +188,7 @@ def test_pa_and_ua_rest_on_patches_with_cloud(pair: tuple[Codes, Codes]) -> None
     both = (reference != U) & (predicted != U)
     cloudy = bool(np.isin(reference, [1, 2]).any())
     for scheme in BINARY:
-        counts = evaluation.coarsened(count(reference, predicted)[:, :4], scheme)
+        counts = evaluation.aggregate_counts(count(reference, predicted)[:, :4], scheme)
         made = evaluation.binary_accuracies(counts, np.array(cloudy))
         into = np.array(MEMBERS[scheme], bool)
         truth, said = into[reference[both]], into[predicted[both]]
@@ -243,28 +245,28 @@ def test_a_table_by_groups() -> None:
 
 def test_csv_reads_back_in_full_precision() -> None:
     table = build_table(many())
-    again = pd.read_csv(io.StringIO(written(table, "csv")), index_col=["scheme", "layer"])
+    again = pd.read_csv(io.StringIO(format_table(table, "csv")), index_col=["scheme", "layer"])
     pd.testing.assert_frame_equal(again, pd.DataFrame(table), rtol=1e-15)
 
 
 def test_markdown_and_latex() -> None:
     table = build_table(many(), notes=["a note"])
-    markdown = written(table, "markdown").splitlines()
+    markdown = format_table(table, "markdown").splitlines()
     assert markdown[0] == "|  |  | BOA | PA% low | PA% middle | PA% high | UA% low | UA% middle | UA% high |"
     assert markdown[3] == "|  | Fmask | 0.90 | 14.29 | 28.57 | 57.14 | 14.29 | 28.57 | 57.14 |"
     assert {line.count("|") for line in markdown[:7]} == {10}
-    latex = written(table, "latex")
+    latex = format_table(table, "latex")
     assert r"cloud/no cloud & mine & 0.90 & 14.29" in latex
     assert r"PA\% low" in latex
     assert latex.count(r"\hline") == 5
     assert "% a note" in latex
     with pytest.raises(ValueError, match="no format 'html'; there are table, csv, markdown, latex"):
-        written(table, "html")  # type: ignore[arg-type]
+        format_table(table, "html")  # type: ignore[arg-type]
 
 
 def test_what_is_undefined_is_left_empty() -> None:
     table = build_table(many().assign(pa=NAN, boa=NAN))
-    assert written(table, "markdown").splitlines()[3] == "|  | Fmask |  |  |  |  | 14.29 | 28.57 | 57.14 |"
+    assert format_table(table, "markdown").splitlines()[3] == "|  | Fmask |  |  |  |  | 14.29 | 28.57 | 57.14 |"
 
 
 def test_every_class_is_in_one_class_of_each_scheme() -> None:

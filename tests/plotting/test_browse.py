@@ -31,8 +31,7 @@ import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.dataset.class_views import classes
 from cloudsen12_cube.plotting import browser as browse
-from cloudsen12_cube.plotting import browser as gallery
-from cloudsen12_cube.plotting import images as picture
+from cloudsen12_cube.plotting import tiles
 
 HOSTILE = "ROI_0001</script><img src=x onerror=\"document.title='broken'\">{{data}}"
 
@@ -171,7 +170,7 @@ def test_a_click_shows_the_dates_and_the_pixels_of_the_cube(tab: Tab, tree: xr.D
     assert tab.texts("figcaption b") == [str(day)[:10] for day in images["datetime"].values]
     for t in range(5):
         frame = f"figure:nth-child({t + 1})"
-        expected = picture.image(images.isel(time=t), "s2l1c", ("B4", "B3", "B2")).pixels
+        expected = tiles.image_tile(images.isel(time=t), "s2l1c").pixels
         np.testing.assert_array_equal(tab.pixels(f"{frame} .rgb")[..., :3], np.round(expected * 255))
         assert_labels(tab.pixels(f"{frame} .label"), tree, roi, t, tab.page.input_value("#layer"))
 
@@ -339,7 +338,7 @@ def test_a_damaged_chunk_is_named_and_hides_nothing_else(chromium: Any, cube: Pa
     data[2 * fifth : 3 * fifth] = bytes(fifth)  # the middle date's bands, and no more than a neighbour's
     victim.write_bytes(data)
     tree = c12.open_cube(place)
-    notes = [one["note"] for one in gallery.pictures(tree, str(tree["roi"].values[0]), "rgb") if one]
+    notes = [one["note"] for one in browse.pictures(tree, str(tree["roi"].values[0]), "rgb") if one]
     bad = [t for t, note in enumerate(notes) if note.startswith("cannot be read")]
     assert bad
     assert not {0, 4} & set(bad)
@@ -355,7 +354,7 @@ def test_a_damaged_chunk_is_named_and_hides_nothing_else(chromium: Any, cube: Pa
 def test_cubes_without_images_or_labels(chromium: Any, cube: Path) -> None:
     for products, images, layers in ((["labels"], False, 10), (["s2l2a"], True, 0), (["s1"], False, 0)):
         tree = c12.open_cube(cube, products=products)
-        told = gallery.catalogue(tree)
+        told = browse.catalogue(tree)
         assert (told["pictures"], len(told["layers"])) == (images, layers)
         with running(tree) as (url, _):
             tab = Tab(chromium).open(url)
@@ -386,7 +385,7 @@ def test_the_file_needs_no_server(chromium: Any, tree: xr.DataTree, tmp_path: Pa
 
 def test_pictures_in_a_file_are_small_and_invent_no_class(tree: xr.DataTree) -> None:
     roi = str(tree["roi"].values[0])
-    whole, small = (gallery.pictures(tree, roi, "sen2cor", size) for size in (None, 16))
+    whole, small = (browse.pictures(tree, roi, "sen2cor", size) for size in (None, 16))
     for one, other in zip(whole, small, strict=True):
         assert one is not None
         assert other is not None
@@ -398,8 +397,8 @@ def test_pictures_in_a_file_are_small_and_invent_no_class(tree: xr.DataTree) -> 
 def test_every_picture_of_labels_is_the_layer(tree: xr.DataTree) -> None:
     unlabelled = 0
     for roi in tree["roi"].values.tolist():
-        for layer in gallery.layers(tree):
-            for time, drawn in enumerate(gallery.pictures(tree, roi, layer)):
+        for layer in browse.layers(tree):
+            for time, drawn in enumerate(browse.pictures(tree, roi, layer)):
                 assert drawn is not None
                 shown = decode(drawn["src"])
                 assert_labels(shown, tree, roi, time, layer)
