@@ -180,7 +180,7 @@ def memory(work: dict[str, str]) -> dict[str, Any]:
         gc.collect()
         after.append(_resident())
     size = _BATCH * (made.recipe.pixel_bytes + made.recipe.target_bytes)
-    return {"bound": made.limits.slabs * size, "peak": peak(), "after": after}
+    return {"bound": made.limits.buffers * size, "peak": peak(), "after": after}
 
 
 def _resident() -> int:

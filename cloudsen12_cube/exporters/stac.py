@@ -1,12 +1,8 @@
-"""A cube in the words of STAC: one Collection for the store, which says what its groups, dims, bands and codes mean.
+"""A cube as STAC: one Collection that describes the store, and a table of its patches as items.
 
-A Collection of one store, instead of the 49,400 items with 20 files each that the archive would be: whoever looks for
-single patches reads the table of ``stac_items``. It is made from the catalogue alone, no pixel is read.
-
-The patches of a cube as STAC items: one table, a row a patch, in the form of stac-geoparquet.
-
-A table instead of a file an item: it is read with one request, and filtered before it is read. Beside it lies the
-Collection, and inside it a copy, so that the file explains itself.
+The Collection describes groups, dims, bands and codes of one store, instead of 49,400 items with 20 files each. The
+patches are one stac-geoparquet table, one row per patch, which is read with few requests and filtered on reading. The
+Collection is stored beside the table and, as the format requires, inside it. No pixel is read.
 """
 
 from __future__ import annotations
@@ -33,7 +29,6 @@ from cloudsen12_cube.schema import (
     PROPERTIES,
     UNLABELLED_COLOR,
     Asset,
-    Layer,
     assets_of,
 )
 
@@ -44,13 +39,12 @@ _OF_COLLECTION = ("datacube/v2.3.0", "zarr/v1.1.0", "projection/v2.0.0", "classi
 _MORE = ("eo/v2.0.0", "raster/v2.0.0", "scientific/v1.0.0")
 ZARR = "application/vnd.zarr; version=3"
 _DOI = "10.1038/s41597-022-01878-2"
-_DIMS = ("roi", "time", "band", "y", "x")
 _SUMMARISED = ("label_type", "split", "cloud_coverage", "land_cover", "proj_epsg")
 _PIXELS = (
     'ENGCRS["pixels of one patch",EDATUM["upper left corner of the patch"],CS[Cartesian,2],'
     'AXIS["column (x)",east,ORDER[1]],AXIS["row (y)",south,ORDER[2]],LENGTHUNIT["pixel of 10 m",10]]'
 )
-"""Reference system of y and x: each image has its own UTM zone, so the cube's axes count pixels."""
+"""Reference system of y and x: each image has its own UTM zone, so the axes of the cube count pixels."""
 
 
 def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
@@ -59,8 +53,9 @@ def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     href : str
-        Where the cube is, as the document should say it: a URL, or a path from the document's folder.
+        Link to the cube: a URL, or a path relative to the document's folder.
 
     Returns
     -------
@@ -106,7 +101,7 @@ _PRODUCER = {
 
 
 def _bounds(places: geopandas.GeoDataFrame) -> list[float]:
-    """Box of all footprints; of the whole Earth where no patch says where it lies."""
+    """Compute the bounding box of all footprints; that of the whole Earth if no patch has a location."""
     box = [float(edge) for edge in places.total_bounds]
     return [round(edge, 6) for edge in box] if np.isfinite(box).all() else [-180.0, -90.0, 180.0, 90.0]
 
@@ -118,13 +113,13 @@ def _interval(places: geopandas.GeoDataFrame) -> list[str | None]:
 
 def _summaries(places: geopandas.GeoDataFrame) -> dict[str, Any]:
     missing = {row.name: "" if row.kind == "text" else row.missing for row in PROPERTIES}
-    found = {name: sorted(set(places[name].tolist()) - {missing[name]}) for name in _SUMMARISED}
-    codes = [f"EPSG:{code}" for code in found.pop("proj_epsg")]
-    told: dict[str, Any] = {"gsd": [10], **found, "proj:code": codes}
-    hard = places["difficulty"].dropna()
-    if len(hard):
-        told["difficulty"] = {"minimum": float(hard.min()), "maximum": float(hard.max())}
-    return {name: values for name, values in told.items() if values}
+    values = {name: sorted(set(places[name].tolist()) - {missing[name]}) for name in _SUMMARISED}
+    codes = [f"EPSG:{code}" for code in values.pop("proj_epsg")]
+    summaries: dict[str, Any] = {"gsd": [10], **values, "proj:code": codes}
+    difficulty = places["difficulty"].dropna()
+    if len(difficulty):
+        summaries["difficulty"] = {"minimum": float(difficulty.min()), "maximum": float(difficulty.max())}
+    return {name: summary for name, summary in summaries.items() if summary}
 
 
 def _dimensions(cube: xr.DataTree, places: geopandas.GeoDataFrame, products: Sequence[str]) -> dict[str, Any]:
@@ -153,7 +148,7 @@ def _dimensions(cube: xr.DataTree, places: geopandas.GeoDataFrame, products: Seq
 def _variable(cube: xr.DataTree, product: str) -> dict[str, Any]:
     array = cube[product].to_dataset()[product]
     return {
-        "dimensions": list(_DIMS),
+        "dimensions": ["roi", "time", "band", "y", "x"],
         "variable_type": "data",
         "description": str(array.attrs.get("long_name", product)),
         "data_type": str(array.dtype),
@@ -162,7 +157,7 @@ def _variable(cube: xr.DataTree, product: str) -> dict[str, Any]:
 
 
 def _nodata(array: xr.DataArray) -> int | str:
-    """Value of a pixel that is not there, as JSON has it."""
+    """Give the value of a missing pixel as STAC writes it."""
     fill = array.encoding["fill_value"]
     return "nan" if np.isnan(fill) else int(fill)
 
@@ -208,25 +203,17 @@ def _band(asset: Asset, array: xr.DataArray) -> dict[str, Any]:
         band |= {"eo:common_name": asset.common_name, "eo:center_wavelength": round(asset.wavelength[0] / 1000, 4)}
     row = next((layer for layer in LAYERS if layer.band == asset.band and layer.meanings), None)
     if row and asset.product == "labels":
-        band["classification:classes"] = [_class(row, value) for value in row.meanings]
-        band["classification:classes"].append(_UNTOLD | {"value": _nodata(array)})
+        band["classification:classes"] = [
+            _class(name, value, row.codes.get(value)) for value, name in row.meanings.items()
+        ]
+        band["classification:classes"].append(_class("not_there", _nodata(array), None))
     return band
 
 
-_UNTOLD = {"name": "not_there", "title": "not there", "color_hint": UNLABELLED_COLOR[1:], "nodata": True}
-
-
-def _class(row: Layer, value: int) -> dict[str, Any]:
-    code = row.codes.get(value)
+def _class(name: str, value: int | str, code: int | None) -> dict[str, Any]:
     color = UNLABELLED_COLOR if code is None else CLASSES[code].color
-    name = row.meanings[value]
-    return {
-        "value": value,
-        "name": name,
-        "title": name.replace("_", " "),
-        "color_hint": color[1:],
-        "nodata": code is None,
-    }
+    title = name.replace("_", " ")
+    return {"value": value, "name": name, "title": title, "color_hint": color[1:], "nodata": code is None}
 
 
 _PARQUET = "application/vnd.apache.parquet"
@@ -240,21 +227,22 @@ _REPLACED = ("proj_epsg", "proj_shape", "proj_transform", "proj_centroid", "proj
 
 
 def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
-    """List the patches as STAC items, a row each.
+    """List the patches as STAC items, one row each.
 
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     href : str
-        Where the cube is, as in `collection`.
+        Link to the cube, as in `collection`.
 
     Returns
     -------
     geopandas.GeoDataFrame
         In the columns of stac-geoparquet but for ``bbox``, which `write` adds: ``id`` (the ROI and the image's id in
         Earth Engine, ``ROI_0001__...``), ``geometry``, ``collection``, ``assets``, ``links`` and every property under
-        STAC's name where it has one. The asset of a product is None where the cube has no pixels of it. What is unknown
-        is null.
+        STAC's name where it has one. The asset of a product is None where the cube has no pixels of it. Unknown values
+        are null.
     """
     places = footprints(cube)
     columns: dict[str, Any] = {
@@ -276,19 +264,15 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
 
 
 def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -> list[dict[str, Any]]:
-    """Give each patch the cube, and of the products that have pixels somewhere those that have pixels of it."""
-    at = (
-        xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch"),
-        xr.DataArray(places["time"].to_numpy(), dims="patch"),
-    )
-    held: dict[str, Any] = {}
-    for name in (name for name in PRODUCTS if name in cube.children):
-        there = cube[name].to_dataset()["status"].sel(roi=at[0], time=at[1]).values == DONE
-        if there.any():
-            held[name] = there
-    made = {name: {"href": f"{href.rstrip('/')}/{name}", "type": ZARR, "roles": ["data"]} for name in held}
+    """Give each patch the cube as an asset, and the products that have pixels of it; None for the other products."""
+    roi = xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch")
+    time = xr.DataArray(places["time"].to_numpy(), dims="patch")
+    products = [name for name in PRODUCTS if name in cube.children]
+    stored = {name: cube[name].to_dataset()["status"].sel(roi=roi, time=time).values == DONE for name in products}
+    stored = {name: patches for name, patches in stored.items() if patches.any()}
+    links = {name: {"href": f"{href.rstrip('/')}/{name}", "type": ZARR, "roles": ["data"]} for name in stored}
     whole = {"cube": {"href": href, "type": ZARR, "roles": ["metadata"]}}
-    return [whole | {name: made[name] if held[name][i] else None for name in held} for i in range(len(places))]
+    return [whole | {name: links[name] if stored[name][i] else None for name in stored} for i in range(len(places))]
 
 
 def _known(column: pd.Series[Any], kind: str, missing: int) -> pd.Series[Any]:
@@ -302,13 +286,13 @@ def _known(column: pd.Series[Any], kind: str, missing: int) -> pd.Series[Any]:
 
 
 def _projection(places: geopandas.GeoDataFrame) -> dict[str, Any]:
-    six = [[float(part) for part in text.split(",")] if text else None for text in places["proj_transform"]]
-    middle = zip(places["latitude"], places["longitude"], strict=True)
+    transforms = [[float(part) for part in text.split(",")] if text else None for text in places["proj_transform"]]
+    centres = zip(places["latitude"], places["longitude"], strict=True)
     return {
         "proj:code": [f"EPSG:{code}" if code else None for code in places["proj_epsg"]],
         "proj:shape": [[int(edge)] * 2 if edge else None for edge in places["proj_shape"]],
-        "proj:transform": six,
-        "proj:centroid": [{"lat": lat, "lon": lon} if np.isfinite(lat + lon) else None for lat, lon in middle],
+        "proj:transform": transforms,
+        "proj:centroid": [{"lat": lat, "lon": lon} if np.isfinite(lat + lon) else None for lat, lon in centres],
     }
 
 
@@ -318,10 +302,11 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     Parameters
     ----------
     cube : xarray.DataTree
+        Opened cube.
     place : str
-        The cube's path or URL; what is secret in it is left out.
+        Path or URL of the cube; user names, passwords and signatures in it are left out.
     folder : pathlib.Path
-        Made if it is not there.
+        Folder to write into; created if necessary.
 
     Returns
     -------
@@ -334,8 +319,7 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
         If pyarrow is not installed.
     """
     try:
-        # Here, since it is large and this is all that needs it; it comes without types.
-        from pyarrow import parquet
+        from pyarrow import parquet  # imported late: it is large, and nothing else here needs it
     except ImportError:
         raise CubeError("items.parquet needs pyarrow: pip install 'cloudsen12-cube[stac]'") from None
     folder.mkdir(parents=True, exist_ok=True)
@@ -345,8 +329,8 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     path = folder / "items.parquet"
     items.to_parquet(path, index=False, write_covering_bbox=True, schema_version="1.1.0", compression="zstd")
     table = parquet.read_table(path)
-    told = {"version": "1.1.0", "collections": {ID: document}}
-    metadata = table.schema.metadata | {b"stac-geoparquet": json.dumps(told).encode()}
+    about = {"version": "1.1.0", "collections": {ID: document}}
+    metadata = table.schema.metadata | {b"stac-geoparquet": json.dumps(about).encode()}
     parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
     document["assets"]["items"] = {
         "href": "./items.parquet",

@@ -1,10 +1,11 @@
-"""How one patch gets into a row of a batch: which chunks are read, and what is made of them."""
+"""How one patch gets into a row of a batch: which chunks are read, and how they are decoded and transformed."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -14,25 +15,18 @@ import numpy.typing as npt
 from cloudsen12_cube.format import ChunkReader, Fetched
 from cloudsen12_cube.schema import UNLABELLED
 from cloudsen12_cube.storage import Arena
-from cloudsen12_cube.training.transform import TRANSPOSE, Lot, PatchTransform, Scaling
-
-Plane = npt.NDArray[Any]
+from cloudsen12_cube.training.transform import TRANSPOSE, Draw, PatchTransform, Plane, Scaling
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Bands of one product, which become neighbouring channels."""
+    """Bands of one product, which become adjacent channels."""
 
     chunks: ChunkReader
     bands: tuple[int, ...]
     """Positions in the product."""
     scalings: tuple[Scaling, ...] | None
-    """One a band; None leaves the stored values."""
-
-    @property
-    def chunks_read(self) -> int:
-        """Chunks that hold the bands of a patch."""
-        return min(len(self.bands), self.chunks.layout.chunks_a_date)
+    """One per band; None keeps the stored values."""
 
     @property
     def is_one_chunk(self) -> bool:
@@ -53,124 +47,130 @@ class TargetLayer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a batch is made of."""
+    """Contents of a batch."""
 
-    parts: tuple[ChannelGroup, ...]
+    groups: tuple[ChannelGroup, ...]
     target: TargetLayer | None
-    cutout: PatchTransform
+    transform: PatchTransform
     dtype: np.dtype[Any]
-    """Of the pixels in the batch."""
+    """Data type of the pixels in the batch."""
     _scratch: threading.local = field(default_factory=threading.local, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross process borders without the scratch memory of threads."""
-        return Recipe, (self.parts, self.target, self.cutout, self.dtype)
+        """Pickle without the scratch memory of threads."""
+        return Recipe, (self.groups, self.target, self.transform, self.dtype)
+
+    @cached_property
+    def reads(self) -> tuple[tuple[ChunkReader, tuple[int, ...]], ...]:
+        """Reader and bands of each channel group, the target's last."""
+        target = [(self.target.chunks, (self.target.band,))] if self.target else []
+        return (*((group.chunks, group.bands) for group in self.groups), *target)
 
     @property
+    def remote(self) -> bool:
+        """Whether requests take time, so that several should be under way."""
+        return self.reads[0][0].objects.concurrency > 1
+
+    @cached_property
     def channels(self) -> int:
-        """Channels of the pixels."""
-        return sum(len(part.bands) for part in self.parts)
+        """Number of channels of the pixels."""
+        return sum(len(group.bands) for group in self.groups)
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of one patch's pixels in the batch."""
-        rows, columns = self.cutout.shape
+        """Bytes of the pixels of one patch in the batch."""
+        rows, columns = self.transform.shape
         return self.channels * rows * columns * self.dtype.itemsize
 
     @property
     def target_bytes(self) -> int:
-        """Bytes of one patch's target in the batch."""
-        rows, columns = self.cutout.shape
+        """Bytes of the target of one patch in the batch."""
+        rows, columns = self.transform.shape
         return rows * columns if self.target else 0
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of one patch's stored values, uncompressed: no fewer than what is fetched."""
-        target = self.target.chunks.layout.chunk_bytes if self.target else 0
-        return target + sum(part.chunks_read * part.chunks.layout.chunk_bytes for part in self.parts)
+        """Uncompressed bytes of the chunks of one patch, an upper bound of what is fetched."""
+        layouts = [(chunks.layout, bands) for chunks, bands in self.reads]
+        return sum(min(len(bands), layout.chunks_a_date) * layout.chunk_bytes for layout, bands in layouts)
 
     def fetch(self, disk: int, time: int, arena: Arena | None = None) -> list[Fetched]:
-        """Read the chunks of a patch: one item a part, and the target's last."""
-        fetched = [part.chunks.fetch(disk, time, part.bands, arena) for part in self.parts]
-        if self.target:
-            fetched.append(self.target.chunks.fetch(disk, time, (self.target.band,), arena))
-        return fetched
+        """Read the chunks of a patch: one item per channel group, and the target's last."""
+        return [chunks.fetch(disk, time, bands, arena) for chunks, bands in self.reads]
 
-    def make(self, disk: int, time: int, lot: Lot, pixels: Plane, target: Plane | None) -> None:
-        """Read and decode a patch in one go, in the memory of this thread; see `fetch` and `fill`."""
+    def read(self, disk: int, time: int, draw: Draw, pixels: Plane, target: Plane | None) -> None:
+        """Fetch and decode a patch in one call, in the memory of this thread; see `fetch` and `decode`."""
         arena: Arena = self._scratch.__dict__.setdefault("arena", Arena())
         arena.reset()
-        self.fill(self.fetch(disk, time, arena), lot, pixels, target)
+        self.decode(self.fetch(disk, time, arena), draw, pixels, target)
 
-    def fill(self, fetched: list[Fetched], lot: Lot, pixels: Plane, target: Plane | None) -> None:
+    def decode(self, fetched: list[Fetched], draw: Draw, pixels: Plane, target: Plane | None) -> None:
         """Decode a patch into its row of the batch.
 
         Parameters
         ----------
         fetched : list of Fetched
-            As `fetch` gave them.
-        lot : numpy.ndarray, shape (3,)
+            Chunks of the patch, from `fetch`.
+        draw : numpy.ndarray, shape (3,)
+            Random numbers of the patch.
         pixels : numpy.ndarray, shape (channel, y, x)
+            Row of the batch for the pixels.
         target : numpy.ndarray of uint8, shape (y, x), or None
+            Row of the batch for the target.
         """
         channel = 0
-        for part, chunks in zip(self.parts, fetched, strict=False):
-            own = pixels[channel : channel + len(part.bands)]
-            channel += len(part.bands)
-            if part.is_one_chunk and self._as_stored(part):
-                part.chunks.decode_all(chunks, own)
+        for group, chunks in zip(self.groups, fetched, strict=False):
+            rows = pixels[channel : channel + len(group.bands)]
+            channel += len(group.bands)
+            unchanged = (
+                self.transform.is_identity and group.scalings is None and self.dtype == group.chunks.layout.dtype
+            )
+            if unchanged and group.is_one_chunk:
+                group.chunks.decode_all(chunks, rows)
                 continue
-            for position, plane in enumerate(own):
-                self._channel(part, (chunks, position), plane, lot)
+            for position, plane in enumerate(rows):
+                if unchanged:  # without a copy in between
+                    group.chunks.decode(chunks, position, plane)
+                else:
+                    self._decode_channel(group, chunks, position, plane, draw)
         if self.target and target is not None:
-            self._label(self.target, fetched[-1], target, lot)
+            plane = self._plane(self.target.chunks)
+            self.target.chunks.decode(fetched[-1], 0, plane)
+            # Smoothing a probability needs the neighbours of a pixel: convert to classes before cropping.
+            self.transform.target_view(target, draw)[...] = self.transform.source_view(self.target.codes(plane), draw)
+            self.transform.fill_padding(target, draw, UNLABELLED)
 
-    def decode_only(self, fetched: list[Fetched]) -> float:
-        """Seconds of decoding a patch and nothing more, for `explain`."""
+    def _decode_channel(self, group: ChannelGroup, fetched: Fetched, position: int, out: Plane, draw: Draw) -> None:
+        plane, transform = self._plane(group.chunks), self.transform
+        stored = group.chunks.decode(fetched, position, plane)
+        inner, source = transform.target_view(out, draw), transform.source_view(plane, draw)
+        if group.scalings is None:
+            inner[...] = source
+        elif stored:
+            # A transposed plane is copied first: else numpy would write the batch column by column.
+            contiguous = source.copy() if transform.orientation(draw) >= TRANSPOSE else source
+            group.scalings[position].write(contiguous, inner)
+        else:
+            inner.fill(group.scalings[position].missing)
+        transform.fill_padding(out, draw, 0 if transform.pad_mode == "constant" else None)
+
+    def time_decoding(self, fetched: list[Fetched]) -> float:
+        """Measure the seconds that decoding the chunks of a patch takes, without transforming them."""
         start = perf_counter()
-        readers = [*(part.chunks for part in self.parts), *([self.target.chunks] if self.target else [])]
-        for chunks, found in zip(readers, fetched, strict=True):
+        for (chunks, bands), data in zip(self.reads, fetched, strict=True):
             chunks.forget()
-            for position in range(len(found.bands)):
-                chunks.decode(found, position, self._plane(chunks))
+            for position in range(len(bands)):
+                chunks.decode(data, position, self._plane(chunks))
         return perf_counter() - start
 
-    def blank(self, pixels: Plane, target: Plane | None) -> None:
-        """Fill a row for which there is no patch: zeros, unlabelled."""
+    def fill(self, pixels: Plane, target: Plane | None) -> None:
+        """Fill a row without a patch: zeros, unlabelled."""
         pixels.fill(0)
         if target is not None:
             target.fill(UNLABELLED)
 
-    def _as_stored(self, part: ChannelGroup) -> bool:
-        """Whether a plane goes into the batch as it is in the store."""
-        return self.cutout.plain and part.scalings is None and self.dtype == part.chunks.layout.dtype
-
-    def _channel(self, part: ChannelGroup, chunk: tuple[Fetched, int], out: Plane, lot: Lot) -> None:
-        fetched, position = chunk
-        if self._as_stored(part):
-            part.chunks.decode(fetched, position, out)
-            return
-        plane = self._plane(part.chunks)
-        there = part.chunks.decode(fetched, position, plane)
-        inner, source = self.cutout.inner(out, lot), self.cutout.source(plane, lot)
-        if part.scalings is None:
-            inner[...] = source
-        elif there:
-            # A transposed plane is laid out first: else numpy would write the batch column by column.
-            part.scalings[position].write(source.copy() if self.cutout.turn(lot) >= TRANSPOSE else source, inner)
-        else:
-            inner.fill(part.scalings[position].missing)
-        self.cutout.frame(out, lot, 0 if self.cutout.pad_mode == "constant" else None)
-
-    def _label(self, target: TargetLayer, fetched: Fetched, out: Plane, lot: Lot) -> None:
-        plane = self._plane(target.chunks)
-        target.chunks.decode(fetched, 0, plane)
-        # A probability is judged by its neighbours: the whole patch becomes classes before it is cropped.
-        self.cutout.inner(out, lot)[...] = self.cutout.source(target.codes(plane), lot)
-        self.cutout.frame(out, lot, UNLABELLED)
-
     def _plane(self, chunks: ChunkReader) -> Plane:
-        """Give a plane of memory that belongs to this thread and stays in its cache."""
+        """Give a plane of memory that belongs to this thread, so that it stays in the processor's cache."""
         planes: dict[str, Plane] = self._scratch.__dict__
         layout = chunks.layout
         if layout.dtype not in planes:

@@ -1,7 +1,7 @@
-"""Which patches, in which order: a pure function of seed, epoch, rank and world size. Indices only, no file.
+"""Which patches, in which order: a pure function of seed, epoch, rank and world size. Indices only, no file is read.
 
-All ranks know the order of the whole epoch and take their share of it, so what they draw is disjoint by construction,
-and the k-th batches of all ranks together are the k-th batch of one rank with a larger batch.
+All ranks compute the order of the whole epoch and take their share of it, so their patches are disjoint by
+construction, and the k-th batches of all ranks together are the k-th batch of a single rank with a larger batch.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Last = Literal["keep", "drop", "pad"]
 FILLER = -1
-"""Stands in a batch for a patch that is not there."""
+"""Index in a batch in place of a patch, where ``last="pad"`` fills the batch up."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How the patches of an epoch follow each other, and which of them are this rank's."""
+    """Order of the patches of an epoch, and the share of this rank."""
 
     batch_size: int
     seed: int = 0
     shuffle: bool = True
     window: int | None = 1024
-    """ROIs whose patches are mixed with each other; None mixes all."""
+    """Number of ROIs whose patches are mixed with each other; None mixes all."""
     rank: int = 0
     world_size: int = 1
     last: Last = "keep"
-    """What becomes of patches that do not fill a batch on every rank: ``keep`` makes a short batch (one rank only),
-    ``drop`` leaves them out, ``pad`` fills up with `FILLER`."""
+    """Patches that do not fill a batch on every rank: ``keep`` makes a short batch (one rank only), ``drop`` leaves
+    them out, ``pad`` fills the batch up with `FILLER`."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -47,70 +48,75 @@ class Order:
             raise ValueError("last='keep' cannot give all ranks equally many batches: give last='drop' or last='pad'")
 
     def steps(self, count: int) -> int:
-        """Count the batches of every rank in an epoch of so many patches."""
+        """Count the batches of every rank in an epoch of ``count`` patches."""
         share = self.batch_size * self.world_size
         return count // share if self.last == "drop" else -(-count // share)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: the patches in order, and what is drawn by lot for each."""
+    """One epoch: the patches in order, and the random numbers of each."""
 
     order: Order
     patches: Indices
     """Positions in the table of patches, for all ranks."""
-    lots: npt.NDArray[np.float64]
-    """Shape (patches, 3), 0 to 1: where a crop lies in y and x, and how it is turned."""
+    draws: Floats
+    """Shape (patches, 3), 0 to 1: the position of a crop in y and x, and the flip or rotation."""
 
     @property
     def steps(self) -> int:
-        """Batches of every rank."""
+        """Number of batches of every rank."""
         return self.order.steps(len(self.patches))
 
-    def batch(self, step: int) -> tuple[Indices, npt.NDArray[np.float64]]:
-        """Patches and lots of this rank's batch at a step; with ``pad``, `FILLER` where there is no patch left."""
+    def batch(self, step: int) -> tuple[Indices, Floats]:
+        """Patches and draws of this rank's batch at a step; with ``pad``, `FILLER` after the last patch."""
         size = self.order.batch_size
         start = (step * self.order.world_size + self.order.rank) * size
-        patches, lots = self.patches[start : start + size], self.lots[start : start + size]
-        lacking = size - len(patches) if self.order.last == "pad" else 0
-        return np.pad(patches, (0, lacking), constant_values=FILLER), np.pad(lots, ((0, lacking), (0, 0)))
+        patches, draws = self.patches[start : start + size], self.draws[start : start + size]
+        missing = size - len(patches) if self.order.last == "pad" else 0
+        return np.pad(patches, (0, missing), constant_values=FILLER), np.pad(draws, ((0, missing), (0, 0)))
 
 
-def make_epoch(order: Order, number: int, rois: Indices, weights: npt.NDArray[np.float64] | None = None) -> Epoch:
-    """Lay out an epoch.
+def make_epoch(order: Order, number: int, rois: Indices, weights: Floats | None = None) -> Epoch:
+    """Compute an epoch.
 
     Parameters
     ----------
     order : Order
+        Order of the patches.
     number : int
-        Of the epoch, from 0.
+        Number of the epoch, from 0.
     rois : numpy.ndarray, shape (patches,)
-        Position of each patch's ROI: a shard of every product.
+        Index of each patch's ROI: a shard of every product.
     weights : numpy.ndarray, shape (patches,), optional
-        How often a patch comes, relative to the others; by default each comes once.
+        Frequency of each patch relative to the others; by default each comes once.
+
+    Returns
+    -------
+    Epoch
     """
     random = np.random.default_rng([order.seed, number])
-    drawn = np.arange(len(rois)) if weights is None else _weighted(weights, random)
+    chosen = np.arange(len(rois)) if weights is None else _sample(weights, random)
     if order.shuffle and len(rois):
-        place = random.permutation(int(rois.max()) + 1)
-        present = np.unique(place[rois[drawn]])  # a window counts the ROIs that have patches here
-        window = np.searchsorted(present, place[rois[drawn]]) // (order.window or len(present))
-        drawn = drawn[np.lexsort((random.random(len(drawn)), window))]
-    return Epoch(order, drawn.astype(np.int64), random.random((len(drawn), 3)))
+        rank = random.permutation(int(rois.max()) + 1)[rois[chosen]]  # ROIs in random order
+        present = np.unique(rank)  # a window counts only the ROIs that have patches here
+        window = np.searchsorted(present, rank) // (order.window or len(present))
+        chosen = chosen[np.lexsort((random.random(len(chosen)), window))]
+    return Epoch(order, chosen.astype(np.int64), random.random((len(chosen), 3)))
 
 
-def _weighted(weights: npt.NDArray[np.float64], random: np.random.Generator) -> Any:
-    """Draw as many patches as there are; each comes as often as its share says, rounded up or down by one lot."""
+def _sample(weights: Floats, random: np.random.Generator) -> Any:
+    """Sample systematically: as many patches as there are, each as often as its share, rounded up or down at random."""
     total = weights.sum()
     if not (np.isfinite(weights).all() and (weights >= 0).all() and total > 0):
         raise ValueError("weights must be numbers of 0 or more, and one of them more than 0")
     ends = np.cumsum(weights) / total * len(weights)
-    ends[-1] = len(weights)
+    ends[-1] = len(weights)  # rounding must not push the last sample past the end
     return np.searchsorted(ends, np.arange(len(weights)) + random.random(), side="right")
 
 
 def shuffle_quality(rois: Indices) -> float:
-    """Tell how well an order is mixed.
+    """Measure how well an order is mixed.
 
     Parameters
     ----------
@@ -120,8 +126,8 @@ def shuffle_quality(rois: Indices) -> float:
     Returns
     -------
     float
-        Mean distance from a patch to the next one of its ROI, over what a uniform shuffle would give: about 1 is as
-        good as that, near 0 is no shuffle. 1 where no ROI has two patches.
+        Mean distance from a patch to the next one of its ROI, divided by that of a uniform shuffle: about 1 is as good
+        as uniform, near 0 is no shuffle. 1 where no ROI has two patches.
     """
     by_roi = np.argsort(rois, kind="stable")
     same = np.diff(rois[by_roi]) == 0

@@ -1,8 +1,8 @@
-"""Batches made ahead of their consumer, by threads, in memory that is used again and bounded.
+"""Batches prepared ahead of their consumer by threads, in reused memory of bounded size.
 
-A batch is a slab of memory. It goes back to the free ones when the consumer has dropped the last array that looks into
-it, never before, so a batch that is kept stays what it was. Slabs that the consumer holds count against the bound;
-where it holds all of them, one more is made, for a consumer that collects batches must not wait for ever.
+A batch is one buffer. The buffer returns to the free ones when the consumer has dropped the last array that views it,
+never before, so a batch that is kept does not change. Buffers held by the consumer count against the bound; if it holds
+all of them, the pool grows by one, since a consumer that collects batches would otherwise wait forever.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from cloudsen12_cube.training.order import FILLER, Epoch, Indices
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a pipeline may use."""
+    """Resources that a pipeline may use."""
 
-    slabs: int
-    """Batches that exist at a time: those being made, those waiting, and those that the consumer holds."""
+    buffers: int
+    """Batches that exist at a time: in preparation, waiting, and held by the consumer."""
     threads: int
-    """That decode."""
+    """Threads that decode."""
     connections: int
-    """Requests under way at a time, where a request takes time; 0 reads in the threads that decode."""
+    """Concurrent requests of a remote cube; 0 reads in the threads that decode."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """An epoch of patches, and where they lie."""
+    """An epoch of patches, and where they are stored."""
 
     recipe: Recipe
     epoch: Epoch
     disk: Indices
-    """Number of the shards of each patch in the table."""
+    """Index of the shards of each patch in the table."""
     time: Indices
 
 
@@ -60,145 +60,155 @@ class Batch:
 
 
 class BufferPool:
-    """Memory of batches, used again from batch to batch and from epoch to epoch."""
+    """Memory of batches, reused from batch to batch and from epoch to epoch."""
 
     def __init__(self, size: int, count: int) -> None:
-        self.size, self.made = size, count
-        self.free: SimpleQueue[mmap.mmap | None] = SimpleQueue()
-        self.lent: list[weakref.ref[Any]] = []
+        self.size, self.count = size, count
+        self.free: SimpleQueue[mmap.mmap | None] = SimpleQueue()  # None ends the feeder that waits for a buffer
+        self.held: list[weakref.ref[Any]] = []
         for _ in range(count):
-            self.free.put(self._new())
+            self.free.put(self._allocate())
 
-    def _new(self) -> mmap.mmap:
-        slab = mmap.mmap(-1, self.size)  # the system hands it out page by page, on first use
+    def _allocate(self) -> mmap.mmap:
+        buffer = mmap.mmap(-1, self.size)  # the system commits it page by page, on first use
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            slab.madvise(mmap.MADV_HUGEPAGE)
-        return slab
+            buffer.madvise(mmap.MADV_HUGEPAGE)
+        return buffer
 
-    def lend(self, root: npt.NDArray[np.uint8], slab: mmap.mmap) -> None:
-        """Note that the consumer gets views of a root array; the slab comes back when all of them are gone."""
-        self.lent = [ref for ref in self.lent if ref() is not None]
-        self.lent.append(weakref.ref(root))
-        weakref.finalize(root, self.free.put, slab).atexit = False
+    def release(self, root: npt.NDArray[np.uint8], buffer: mmap.mmap) -> None:
+        """Hand views of a root array to the consumer; the buffer is free again when all of them are gone."""
+        self.held = [ref for ref in self.held if ref() is not None]
+        self.held.append(weakref.ref(root))
+        weakref.finalize(root, self.free.put, buffer).atexit = False
 
-    def spare(self) -> None:
-        """Make one more slab if the consumer holds all there are."""
-        if sum(ref() is not None for ref in self.lent) >= self.made:
-            self.made += 1
-            self.free.put(self._new())
+    def grow(self) -> None:
+        """Add a buffer if the consumer holds all there are."""
+        if sum(ref() is not None for ref in self.held) >= self.count:
+            self.count += 1
+            self.free.put(self._allocate())
 
-    def restore(self, unused: Iterable[mmap.mmap]) -> None:
-        """Take back what was never handed out, and the word that ended the feeder."""
-        slabs = [slab for slab in [*unused, *_drained(self.free)] if slab is not None]
-        for slab in slabs:
-            self.free.put(slab)
+    def reclaim(self, unused: Iterable[mmap.mmap]) -> None:
+        """Take back the buffers that were never handed out, and drop the None that ended the feeder."""
+        for buffer in [*unused, *_drain(self.free)]:
+            if buffer is not None:
+                self.free.put(buffer)
 
 
-def _drained[T](queue: SimpleQueue[T]) -> Iterator[T]:
+def _drain[T](queue: SimpleQueue[T]) -> Iterator[T]:
     while not queue.empty():
         yield queue.get()
 
 
 @dataclass(frozen=True)
-class _Filling:
-    """A batch that is being made."""
+class _PendingBatch:
+    """A batch in preparation."""
 
-    slab: mmap.mmap
+    buffer: mmap.mmap
     root: npt.NDArray[np.uint8]
     batch: Batch
     rows: list[Future[None]]
 
 
-def run(work: Work, steps: range, limits: Limits, slabs: BufferPool) -> Iterator[Batch]:
+def run(work: Work, steps: range, limits: Limits, pool: BufferPool) -> Iterator[Batch]:
     """Yield some batches of an epoch, in order.
 
     Parameters
     ----------
     work : Work
+        The epoch.
     steps : range
         Numbers of the batches.
     limits : Limits
-    slabs : Slabs
-        Nobody else's while this runs.
+        Resources to use.
+    pool : BufferPool
+        Memory of the batches; in exclusive use while this runs.
+
+    Yields
+    ------
+    Batch
 
     Raises
     ------
     StoreError
-        If a chunk is damaged, when its batch is asked for.
+        If a chunk is damaged; raised when its batch is due.
     """
-    ready: SimpleQueue[_Filling | BaseException] = SimpleQueue()
-    feeder = _Feeder(work, limits, slabs, ready)
+    ready: SimpleQueue[_PendingBatch | BaseException] = SimpleQueue()
+    feeder = _Feeder(work, limits, pool, ready)
     thread = threading.Thread(target=feeder.run, args=(steps,), name="feeder", daemon=True)
     thread.start()
     try:
         for _ in steps:
-            yield _next(slabs, ready)
+            yield _next(pool, ready)
     finally:
         feeder.stop()
         thread.join()
-        slabs.restore(left.slab for left in _drained(ready) if isinstance(left, _Filling))
+        pool.reclaim(pending.buffer for pending in _drain(ready) if isinstance(pending, _PendingBatch))
 
 
-def _next(slabs: BufferPool, ready: SimpleQueue[_Filling | BaseException]) -> Batch:
-    slabs.spare()
-    filling = ready.get()
-    if isinstance(filling, BaseException):
-        raise filling
-    for row in filling.rows:
+def _next(pool: BufferPool, ready: SimpleQueue[_PendingBatch | BaseException]) -> Batch:
+    pool.grow()
+    pending = ready.get()
+    if isinstance(pending, BaseException):
+        raise pending
+    for row in pending.rows:
         row.result()
-    slabs.lend(filling.root, filling.slab)
-    return filling.batch
+    pool.release(pending.root, pending.buffer)
+    return pending.batch
 
 
 class _Feeder:
-    """Hands the rows of batch after batch to the threads, as memory comes free."""
+    """Submits the rows of batch after batch to the threads, as buffers become free."""
 
     def __init__(
-        self, work: Work, limits: Limits, slabs: BufferPool, ready: SimpleQueue[_Filling | BaseException]
+        self, work: Work, limits: Limits, pool: BufferPool, ready: SimpleQueue[_PendingBatch | BaseException]
     ) -> None:
-        self.work, self.slabs, self.ready = work, slabs, ready
+        self.work, self.pool, self.ready = work, pool, ready
         self.decoders = ThreadPoolExecutor(limits.threads, "decode")
         self.fetchers = ThreadPoolExecutor(limits.connections, "fetch") if limits.connections else None
 
     def run(self, steps: range) -> None:
-        """Begin batch after batch until the epoch ends or `stop` is called."""
+        """Start batch after batch until the epoch ends or `stop` is called."""
         for step in steps:
-            slab = self.slabs.free.get()
-            if slab is None:
+            buffer = self.pool.free.get()
+            if buffer is None:
                 return
             try:
-                self.ready.put(self._begin(step, slab))
-            except BaseException as error:  # also of a pool that was stopped meanwhile
-                self.slabs.free.put(slab)
+                self.ready.put(self._start(step, buffer))
+            except BaseException as error:  # also that of an executor that was shut down meanwhile
+                self.pool.free.put(buffer)
                 self.ready.put(error)
                 return
 
     def stop(self) -> None:
-        """End soon; nothing more is handed out."""
-        self.slabs.free.put(None)
-        for pool in (self.fetchers, self.decoders):
-            if pool:
-                pool.shutdown(wait=True, cancel_futures=True)
+        """End the feeder; no further batch is started."""
+        self.pool.free.put(None)
+        for executor in (self.fetchers, self.decoders):
+            if executor:
+                executor.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, step: int, slab: mmap.mmap) -> _Filling:
-        patches, lots = self.work.epoch.batch(step)
-        root = np.frombuffer(slab, dtype=np.uint8)
-        batch = _batch(self.work.recipe, patches, root)
-        rows = [self._row(int(patch), lots[row], batch, row) for row, patch in enumerate(patches)]
-        return _Filling(slab, root, batch, rows)
+    def _start(self, step: int, buffer: mmap.mmap) -> _PendingBatch:
+        patches, draws = self.work.epoch.batch(step)
+        root = np.frombuffer(buffer, dtype=np.uint8)
+        batch = _view_batch(self.work.recipe, patches, root)
+        rows = [self._row(int(patch), draws[row], batch, row) for row, patch in enumerate(patches)]
+        return _PendingBatch(buffer, root, batch, rows)
 
-    def _row(self, patch: int, lot: npt.NDArray[np.float64], batch: Batch, row: int) -> Future[None]:
-        place = (batch.pixels[row], None if batch.target is None else batch.target[row])
+    def _row(self, patch: int, draw: npt.NDArray[np.float64], batch: Batch, row: int) -> Future[None]:
+        out = (batch.pixels[row], None if batch.target is None else batch.target[row])
         recipe = self.work.recipe
         if patch == FILLER:
-            return self.decoders.submit(recipe.blank, *place)
+            return self.decoders.submit(recipe.fill, *out)
         disk, time = int(self.work.disk[patch]), int(self.work.time[patch])
         if self.fetchers is None:
-            return self.decoders.submit(recipe.make, disk, time, lot, *place)
+            return self.decoders.submit(recipe.read, disk, time, draw, *out)
         done: Future[None] = Future()
 
         def decode(fetched: list[Fetched]) -> None:
-            _settle(done, lambda: recipe.fill(fetched, lot, *place))
+            try:
+                recipe.decode(fetched, draw, *out)
+                done.set_result(None)
+            except BaseException as error:
+                done.set_exception(error)
 
         def fetch() -> None:
             try:
@@ -210,25 +220,21 @@ class _Feeder:
         return done
 
 
-def _settle(done: Future[None], work: Any) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:
-        done.set_exception(error)
+def batch_bytes(recipe: Recipe, batch_size: int) -> int:
+    """Bytes of the arrays of a batch."""
+    return batch_size * (recipe.pixel_bytes + recipe.target_bytes)
 
 
-def buffer_cost(recipe: Recipe, batch_size: int) -> int:
-    """Bytes that a batch takes at most: its arrays, and encoded chunks that wait to be decoded."""
-    waiting = recipe.raw_bytes if recipe.parts[0].chunks.objects.concurrency > 1 else 0
-    return batch_size * (recipe.pixel_bytes + recipe.target_bytes + waiting)
+def peak_bytes(recipe: Recipe, batch_size: int) -> int:
+    """Bytes of a batch at most: its arrays and, of a remote cube, encoded chunks that wait to be decoded."""
+    return batch_bytes(recipe, batch_size) + (batch_size * recipe.raw_bytes if recipe.remote else 0)
 
 
-def _batch(recipe: Recipe, patches: Indices, root: npt.NDArray[np.uint8]) -> Batch:
-    """Lay the arrays of a batch into its memory."""
-    count, (rows, columns) = len(patches), recipe.cutout.shape
+def _view_batch(recipe: Recipe, patches: Indices, root: npt.NDArray[np.uint8]) -> Batch:
+    """View a buffer as the arrays of a batch."""
+    count, (rows, columns) = len(patches), recipe.transform.shape
     end = count * recipe.pixel_bytes
     pixels = root[:end].view(recipe.dtype).reshape(count, recipe.channels, rows, columns)
     if recipe.target is None:
         return Batch(patches, pixels, None)
-    target = root[end : end + count * recipe.target_bytes].reshape(count, rows, columns)
-    return Batch(patches, pixels, target)
+    return Batch(patches, pixels, root[end : end + count * recipe.target_bytes].reshape(count, rows, columns))

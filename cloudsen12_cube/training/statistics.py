@@ -1,9 +1,9 @@
-"""Counting a cube: one pass over its pixels gives the statistics of every band and the classes of every patch."""
+"""Statistics of a cube: one pass over its pixels gives those of every band, and the class counts of every patch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,58 +15,67 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube import format as stored_format
 from cloudsen12_cube.dataset import PatchSource, full_scale, open_cube, patch_table, stored_cube
-from cloudsen12_cube.format import (
-    COUNTED,
-    BandStatistics,
-    ChunkReader,
-    ClassCounts,
-    Histogram,
-    StatisticsSource,
-    write_bands,
-    write_counts,
-)
-from cloudsen12_cube.schema import ProductName, assets_of, layer
+from cloudsen12_cube.format import COUNTED, BandStatistics, ChunkReader, ClassCounts, Histogram, StatisticsSource
+from cloudsen12_cube.schema import CLASSES, ProductName, assets_of, layer
 from cloudsen12_cube.schema import labels as label_values
 from cloudsen12_cube.storage import ObjectStore, open_store, write_lock
 
 
-def balanced(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Weigh patches so that the four classes come more evenly.
+def balanced_weights(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Compute weights of patches that balance the four classes.
 
     Parameters
     ----------
     counts : numpy.ndarray, shape (patch, class)
-        Classes as in `COUNTED`.
+        Pixels of each class of `COUNTED`.
 
     Returns
     -------
     numpy.ndarray, shape (patch,)
-        Mean, over a patch's labelled pixels, of one over the share of the pixel's class; 0 without a label.
+        Mean, over the labelled pixels of a patch, of the reciprocal share of the pixel's class; 0 without a label.
     """
     labelled = counts[:, :4].astype(np.float64)
     total = labelled.sum(axis=0)
     rarity = np.divide(total.sum(), total, out=np.zeros(4), where=total > 0)
-    pixels = labelled.sum(axis=1)
-    weights: npt.NDArray[np.float64] = labelled @ rarity / np.maximum(pixels, 1)
-    return weights
+    return np.asarray(labelled @ rarity / np.maximum(labelled.sum(axis=1), 1))
 
 
-def even(values: Mapping[Any, Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Weigh patches so that each value of a property comes equally often; a missing value counts as one of its own."""
-    codes = pd.factorize(np.asarray(values), use_na_sentinel=False)[0]
+def even_weights(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Compute weights of patches with which each value of a property comes equally often; missing counts as a value."""
+    codes = pd.factorize(values, use_na_sentinel=False)[0]
     return np.asarray(1.0 / np.bincount(codes)[codes])
 
 
 @dataclass(frozen=True)
 class CubeStatistics:
-    """What was counted."""
+    """Statistics of a cube.
+
+    Attributes
+    ----------
+    origin : StatisticsSource
+        What the statistics of the bands were computed from.
+    bands : dict of str to list of BandStatistics
+        Statistics of the bands of each product, in stored values.
+    classes : dict of str to list of int
+        Label layer -> pixels of each code of `COUNTED` in the split.
+    """
 
     origin: StatisticsSource
     bands: dict[str, list[BandStatistics]]
-    """By product."""
     classes: dict[str, list[int]]
-    """Label layer -> pixels of each code of `COUNTED` in the split."""
+
+    def __repr__(self) -> str:
+        bands = ", ".join(f"{len(rows)} bands of {product}" for product, rows in self.bands.items()) or "no bands"
+        patches = f"{self.origin.patches} patches of split {self.origin.split or 'all'}"
+        return f"<CubeStatistics: {bands}, classes of {len(self.classes)} label layers, {patches}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(product, row.band, row.mean, row.std) for product, bands in self.bands.items() for row in bands]
+        bands = pd.DataFrame(rows, columns=["product", "band", "mean", "std"]).to_html(index=False)
+        names = [*(row.name for row in CLASSES), "unlabelled"]
+        return bands + pd.DataFrame.from_dict(self.classes, orient="index", columns=names).to_html()
 
 
 def stats(
@@ -77,39 +86,42 @@ def stats(
     Parameters
     ----------
     cube : path or Url
-        The statistics are written into it.
+        Cube to compute and store the statistics of.
     split : str, optional
-        Patches that the bands' statistics are computed from; None takes all. Classes are counted in every patch.
+        Split whose patches the statistics of the bands are computed from; None takes all. Classes are counted in every
+        patch.
     products : sequence of str, optional
-        By default all.
+        Products to compute; by default all.
 
     Returns
     -------
-    Census
+    CubeStatistics
 
     Raises
     ------
     CubeError
-        If the split has no patch, another process is writing the cube, or the place cannot be written.
+        If the split has no patch, another process is writing the cube, or the cube cannot be written to.
     """
     tree = open_cube(cube, products)
-    sink = open_store(cube)
-    with write_lock(sink):  # a cube that is being written is not counted, nor written while it is
-        return _counted(tree, sink, split)
+    store = open_store(cube)
+    with write_lock(store):  # a cube must not change while it is counted
+        return _compute(tree, store, split)
 
 
-def _counted(tree: Any, sink: ObjectStore, split: str | None) -> CubeStatistics:
+def _compute(tree: Any, store: ObjectStore, split: str | None) -> CubeStatistics:
     stored = stored_cube(tree)
-    chosen: list[Any] = list(tree.children)
     origin = _origin(patch_table(tree, [], split), split)
-    bands = {p: _count_bands(stored, p, patch_table(tree, [p], split)) for p in chosen if p != "labels"}
-    for product, found in bands.items():
-        write_bands(sink, product, found, origin)
+    products: list[Any] = [name for name in tree.children if name != "labels"]
+    bands = {name: _band_statistics(stored, name, patch_table(tree, [name], split)) for name in products}
+    for product, rows in bands.items():
+        stored_format.write_bands(store, product, rows, origin)
     classes: dict[str, list[int]] = {}
-    if "labels" in chosen:
-        counts = _count_classes(tree, stored, patch_table(tree, ["labels"], None))
-        write_counts(sink, counts)
-        classes = _totals(counts, split)
+    if "labels" in tree.children:
+        counts = _class_counts(tree, stored, patch_table(tree, ["labels"], None))
+        stored_format.write_counts(store, counts)
+        in_split = np.array([split in (None, value) for value in counts.patches["split"]])
+        totals = counts.counts[in_split].sum(axis=0, dtype=np.int64)
+        classes = dict(zip(counts.layers, totals.tolist(), strict=True))
     return CubeStatistics(origin, bands, classes)
 
 
@@ -119,65 +131,56 @@ def _origin(table: pd.DataFrame, split: str | None) -> StatisticsSource:
     return StatisticsSource(split, table["roi"].nunique(), len(table), now, tool)
 
 
-def _count_bands(stored: PatchSource, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
-    """Count a product; each thread has histograms of a band of its own, so none waits for another."""
+def _band_statistics(stored: PatchSource, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
+    """Compute those of a product; each band has a histogram that one thread at a time adds to, so no lock is needed."""
     chunks = ChunkReader(stored.objects, stored.layout(product))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        if chunks.layout.form.chunk == "bands":
-            return _count_together(chunks, table, pool)
-        return list(pool.map(partial(_count_band, chunks, table), range(len(chunks.layout.bands))))
+    bands = range(len(chunks.layout.bands))
+    # Where a chunk holds all bands it is decoded once, else each thread reads a band of its own.
+    groups = [list(bands)] if chunks.layout.form.chunk == "bands" else [[band] for band in bands]
+    with ThreadPoolExecutor(os.cpu_count()) as outer, ThreadPoolExecutor(os.cpu_count()) as inner:
+        found = outer.map(partial(_group_statistics, chunks, table, inner), groups)
+        return [row for rows in found for row in rows]
 
 
-def _count_band(chunks: ChunkReader, table: pd.DataFrame, band: int) -> BandStatistics:
-    histogram = Histogram(chunks.layout.dtype)
-    for plane in _planes(chunks, table, band):
-        _add(chunks, histogram, band, plane)
-    return histogram.statistics(chunks.layout.bands[band])
-
-
-def _count_together(chunks: ChunkReader, table: pd.DataFrame, pool: ThreadPoolExecutor) -> list[BandStatistics]:
-    """Count all bands of a patch, which are one chunk, before the next is decoded."""
+def _group_statistics(
+    chunks: ChunkReader, table: pd.DataFrame, threads: ThreadPoolExecutor, bands: list[int]
+) -> list[BandStatistics]:
+    """Compute those of some bands, patch by patch; a plane that is not stored is left out."""
     layout = chunks.layout
-    bands = range(len(layout.bands))
     histograms = [Histogram(layout.dtype) for _ in bands]
-    pixels = np.empty(layout.shard[2:], dtype=layout.dtype)
-    for disk, time in zip(table["disk"], table["time"], strict=True):
-        fetched = chunks.fetch(int(disk), int(time), bands)
-        there = [chunks.decode(fetched, band, pixels[band]) for band in bands]
-        known = [band for band in bands if there[band]]
-        list(pool.map(lambda band: _add(chunks, histograms[band], band, pixels[band]), known))
-    return [histograms[band].statistics(layout.bands[band]) for band in bands]
+    pixels = np.empty((len(bands), layout.height, layout.width), dtype=layout.dtype)
+    for disk, time in zip(table["disk"].tolist(), table["time"].tolist(), strict=True):
+        fetched = chunks.fetch(disk, time, bands)
+        stored = [position for position in range(len(bands)) if chunks.decode(fetched, position, pixels[position])]
+
+        def add(position: int) -> None:
+            _add(chunks, histograms[position], bands[position], pixels[position])
+
+        list(threads.map(add, stored) if len(stored) > 1 else map(add, stored))
+    return [histogram.statistics(layout.bands[band]) for band, histogram in zip(bands, histograms, strict=True)]
 
 
 def _add(chunks: ChunkReader, histogram: Histogram, band: int, plane: npt.NDArray[Any]) -> None:
-    """Count a plane, without what is no data."""
+    """Add the pixels of a plane that hold data to a histogram."""
     name = chunks.layout.bands[band]
     nodata = next(asset.nodata for asset in assets_of(chunks.layout.product) if asset.band == name)
-    there = plane == plane if nodata in (None, 0) else plane != nodata  # elevation 0 is the sea, too
-    histogram.add(plane[there & (plane == plane)])
+    known = plane == plane  # not NaN
+    if nodata not in (None, 0):  # an elevation of 0 is the sea, too
+        known &= plane != nodata
+    histogram.add(plane[known])
 
 
-def _planes(chunks: ChunkReader, table: pd.DataFrame, band: int) -> Iterator[npt.NDArray[Any]]:
-    """Yield a band of each patch; a plane that is not stored is left out."""
-    plane = np.empty((chunks.layout.height, chunks.layout.width), dtype=chunks.layout.dtype)
-    for disk, time in zip(table["disk"], table["time"], strict=True):
-        if chunks.decode(chunks.fetch(int(disk), int(time), (band,)), 0, plane):
-            yield plane
-
-
-def _count_classes(tree: Any, stored: PatchSource, table: pd.DataFrame) -> ClassCounts:
+def _class_counts(tree: Any, stored: PatchSource, table: pd.DataFrame) -> ClassCounts:
     chunks = ChunkReader(stored.objects, stored.layout("labels"))
-    layers, scales = _layers(tree)
+    scales = _scales(tree["labels"]["labels"])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        count = partial(_count_patch, chunks, layers, scales)
-        rows = list(pool.map(count, table["disk"], table["time"]))
+        rows = list(pool.map(partial(_count_patch, chunks, scales), table["disk"].tolist(), table["time"].tolist()))
     counts = np.stack(rows).astype(np.uint32)
-    return ClassCounts(table[["roi", "time", "s2_id_gee", "split"]], layers, counts)
+    return ClassCounts(table[["roi", "time", "s2_id_gee", "split"]], tuple(scales), counts)
 
 
-def _layers(tree: Any) -> tuple[tuple[str, ...], dict[str, int | None]]:
-    """Layers that can be read as classes, with the full scale of those that need one."""
-    labels = tree["labels"]["labels"]
+def _scales(labels: Any) -> dict[str, int | None]:
+    """Give the layers that can be read as classes, with the full scale of those that need one."""
     scales: dict[str, int | None] = {}
     for name in (str(band) for band in labels["band"].values):
         row = layer(name)
@@ -185,24 +188,16 @@ def _layers(tree: Any) -> tuple[tuple[str, ...], dict[str, int | None]]:
             scales[name] = full_scale(labels, name) if row.probability and not row.full_scale else None
         except ValueError:
             continue  # a probability of unknown scale has no classes
-    return tuple(scales), scales
+    return scales
 
 
-def _count_patch(
-    chunks: ChunkReader, layers: tuple[str, ...], scales: dict[str, int | None], disk: int, time: int
-) -> npt.NDArray[np.int64]:
+def _count_patch(chunks: ChunkReader, scales: Mapping[str, int | None], disk: int, time: int) -> npt.NDArray[np.int64]:
+    """Count the pixels of each class in each layer of a patch, shape (layer, class)."""
     plane = np.empty((chunks.layout.height, chunks.layout.width), dtype=chunks.layout.dtype)
-    bands = [chunks.layout.bands.index(name) for name in layers]
-    fetched = chunks.fetch(int(disk), int(time), bands)
+    fetched = chunks.fetch(disk, time, [chunks.layout.bands.index(name) for name in scales])
     rows = []
-    for position, name in enumerate(layers):
+    for position, (name, scale) in enumerate(scales.items()):
         chunks.decode(fetched, position, plane)
-        codes = label_values.to_classes(plane, name, scales[name])
+        codes = label_values.to_classes(plane, name, scale)
         rows.append(np.bincount(codes.ravel(), minlength=256)[list(COUNTED)])
     return np.stack(rows)
-
-
-def _totals(counts: ClassCounts, split: str | None) -> dict[str, list[int]]:
-    rows = np.ones(len(counts.patches), dtype=bool) if split is None else (counts.patches["split"] == split).to_numpy()
-    total = counts.counts[rows].sum(axis=0, dtype=np.int64)
-    return {name: total[number].tolist() for number, name in enumerate(counts.layers)}

@@ -1,8 +1,8 @@
-"""What a patch becomes on its way into a batch: cropped, padded, turned, scaled.
+"""Crop, padding, flips, rotations and scaling of a patch on its way into a batch.
 
-One window and one turn are drawn for a patch, and every channel and the target go through the same view of the batch,
-so they cannot be treated differently. The batch is written in the order of its memory; what is turned is the plane that
-is read, which is small and still in the processor's cache.
+One window and one of the eight flips and rotations are drawn per patch, and all channels and the target are written
+through the same views, so they cannot differ. The batch is written in the order of its memory; flipped or rotated is
+the plane that is read, which is small and still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ import numpy.typing as npt
 PadMode = Literal["reflect", "constant"]
 CropAt = Literal["random", "centre"]
 Plane = npt.NDArray[Any]
-Lot = npt.NDArray[np.float64]
-TRANSPOSE, _DOWN, _RIGHT = 4, 1, 2
+Draw = npt.NDArray[np.float64]
+"""Random numbers of a patch, shape (3,), 0 to 1: position of the crop in y and x, flip or rotation."""
+TRANSPOSE, _FLIP_Y, _FLIP_X = 4, 1, 2
 
 
 @dataclass(frozen=True)
 class PatchTransform:
-    """Size and treatment of what is cut out of every patch."""
+    """Size, crop, padding and augmentation of every patch."""
 
     height: int
     width: int
-    """Of a patch."""
+    """Of a stored patch."""
     crop: tuple[int, int] | None = None
-    """Rows and columns to cut out; None takes the whole patch."""
+    """Rows and columns to crop; None takes the whole patch."""
     crop_at: CropAt = "random"
     pad: int | None = None
     """Pad rows and columns, below and to the right, to a multiple of this."""
     pad_mode: PadMode = "reflect"
-    """How input is padded; ``constant`` writes zeros. A target's padding is always unlabelled."""
+    """How input is padded; ``constant`` writes zeros. The padding of a target is always unlabelled."""
     augment: bool = False
-    """Turn by one of the eight flips and rotations of a square (the four flips where it is none)."""
+    """Apply one of the eight flips and rotations of a square, or of the four flips to a rectangle."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -64,55 +65,55 @@ class PatchTransform:
         return -(-rows // step) * step, -(-columns // step) * step
 
     @property
-    def plain(self) -> bool:
-        """Whether a patch goes into the batch as it is."""
+    def is_identity(self) -> bool:
+        """Whether a patch goes into the batch unchanged."""
         return self.shape == (self.height, self.width) == self.cropped and not self.augment
 
-    def window(self, lot: Lot) -> tuple[slice, slice]:
-        """Rows and columns of the patch that a lot falls on."""
+    def window(self, draw: Draw) -> tuple[slice, slice]:
+        """Rows and columns of the patch that a draw selects."""
         rows, columns = self.cropped
-        y, x = (0.5, 0.5) if self.crop_at == "centre" else (float(lot[0]), float(lot[1]))
+        y, x = (0.5, 0.5) if self.crop_at == "centre" else (float(draw[0]), float(draw[1]))
         top, left = int(y * (self.height - rows + 1)), int(x * (self.width - columns + 1))
         return slice(top, top + rows), slice(left, left + columns)
 
-    def turn(self, lot: Lot) -> int:
-        """Which of the eight turns a lot falls on; 0 is none."""
+    def orientation(self, draw: Draw) -> int:
+        """Bits of the flip or rotation that a draw selects: flip y, flip x, transpose; 0 is none."""
         if not self.augment:
             return 0
-        return int(lot[2] * (8 if self.shape[0] == self.shape[1] else 4))
+        return int(draw[2] * (8 if self.shape[0] == self.shape[1] else 4))
 
-    def source(self, plane: Plane, lot: Lot) -> Plane:
-        """View the window of a patch's plane as it stands in the batch, turned."""
-        view, turn = plane[self.window(lot)], self.turn(lot)
-        view = view[::-1] if turn & _DOWN else view
-        view = view[:, ::-1] if turn & _RIGHT else view
-        return view.T if turn & TRANSPOSE else view
+    def source_view(self, plane: Plane, draw: Draw) -> Plane:
+        """View the window of a stored plane in the orientation that it has in the batch."""
+        view, orientation = plane[self.window(draw)], self.orientation(draw)
+        view = view[::-1] if orientation & _FLIP_Y else view
+        view = view[:, ::-1] if orientation & _FLIP_X else view
+        return view.T if orientation & TRANSPOSE else view
 
-    def inner(self, out: Plane, lot: Lot) -> Plane:
-        """View the part of a plane of the batch that `source` goes into, in the same turn: all but the padding."""
-        turn = self.turn(lot)
-        upright = self._upright(out, turn)[: self.cropped[0], : self.cropped[1]]
-        view = upright[:, ::-1] if turn & _RIGHT else upright
-        view = view[::-1] if turn & _DOWN else view
-        return view.T if turn & TRANSPOSE else view
+    def target_view(self, out: Plane, draw: Draw) -> Plane:
+        """View the part of a plane of the batch that `source_view` is written to: all but the padding."""
+        orientation = self.orientation(draw)
+        upright = self._upright(out, orientation)[: self.cropped[0], : self.cropped[1]]
+        view = upright[:, ::-1] if orientation & _FLIP_X else upright
+        view = view[::-1] if orientation & _FLIP_Y else view
+        return view.T if orientation & TRANSPOSE else view
 
     @staticmethod
-    def _upright(out: Plane, turn: int) -> Plane:
-        """View a plane of the batch as the patch would see it, had it not been turned."""
-        view = out.T if turn & TRANSPOSE else out
-        view = view[::-1] if turn & _DOWN else view
-        return view[:, ::-1] if turn & _RIGHT else view
+    def _upright(out: Plane, orientation: int) -> Plane:
+        """View a plane of the batch in the orientation of the stored patch: the inverse of a flip or rotation."""
+        view = out.T if orientation & TRANSPOSE else out
+        view = view[::-1] if orientation & _FLIP_Y else view
+        return view[:, ::-1] if orientation & _FLIP_X else view
 
-    def frame(self, out: Plane, lot: Lot, padding: float | None) -> None:
-        """Fill the padding of a plane of the batch: with a constant, or with None by reflection at the edge."""
+    def fill_padding(self, out: Plane, draw: Draw, value: float | None) -> None:
+        """Fill the padding of a plane of the batch with a constant or, if it is None, by reflection at the edge."""
         if self.shape == self.cropped:
             return
-        view = self._upright(out, self.turn(lot))
+        view = self._upright(out, self.orientation(draw))
         rows, columns = self.cropped
         below, right = self.shape[0] - rows, self.shape[1] - columns
-        if padding is not None:
-            view[rows:] = padding
-            view[:rows, columns:] = padding
+        if value is not None:
+            view[rows:] = value
+            view[:rows, columns:] = value
             return
         if right:
             view[:rows, columns:] = view[:rows, columns - 1 - right : columns - 1][:, ::-1]
@@ -122,14 +123,14 @@ class PatchTransform:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the stored values of a band become floats: gain times value plus offset."""
+    """Linear scaling of the stored values of a band to floats: gain times value plus offset."""
 
     gain: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
-    """Stored value that is no measurement."""
+    """Stored value that is not a measurement."""
     missing: float = float("nan")
-    """What stands in the batch for it, and for a band that is not there."""
+    """Value in the batch in its place, and for a band that is not stored."""
 
     def write(self, plane: Plane, out: Plane) -> None:
         """Write the scaled values of a plane into a float32 view of the same shape."""

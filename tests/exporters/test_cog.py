@@ -199,7 +199,7 @@ def test_what_is_no_patch(cube: Path, tmp_path: Path) -> None:
         write_cogs(tree.to_dataset(), tmp_path)
     with pytest.raises(SelectionError, match=r"S2L1C\.tif holds 13 bands and B1, B2.* are not in.*rio\.to_raster"):
         write_cogs(patch.sel(band_s2l1c=["B8", "B4"]), tmp_path)
-    with pytest.raises(SelectionError, match="does not say where it lies"):
+    with pytest.raises(SelectionError, match="the Dataset has no location"):
         write_cogs(patch.drop_vars("spatial_ref"), tmp_path)
     some = write_cogs(patch[["labels"]].sel(band_labels=["fmask", "manual_hq"]), tmp_path)
     assert [path.stem for path in some] == ["manual_hq", "fmask"]

@@ -14,8 +14,8 @@ LOTS = st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3).map(np.array)
 
 def made(cutout: PatchTransform, plane: np.ndarray, lot: np.ndarray, padding: float | None = None) -> np.ndarray:
     out = np.full(cutout.shape, -7, plane.dtype)
-    cutout.inner(out, lot)[...] = cutout.source(plane, lot)
-    cutout.frame(out, lot, padding)
+    cutout.target_view(out, lot)[...] = cutout.source_view(plane, lot)
+    cutout.fill_padding(out, lot, padding)
     return out
 
 

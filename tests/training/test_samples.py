@@ -27,7 +27,7 @@ def test_an_epoch_is_a_permutation(rois: np.ndarray, number: int, options: dict)
     assert sorted(epoch.patches) == list(range(len(rois)))
     again = make_epoch(order, number, rois)
     np.testing.assert_array_equal(epoch.patches, again.patches)
-    np.testing.assert_array_equal(epoch.lots, again.lots)
+    np.testing.assert_array_equal(epoch.draws, again.draws)
     taken = np.concatenate([epoch.batch(step)[0] for step in range(epoch.steps)])
     np.testing.assert_array_equal(taken, epoch.patches)
 

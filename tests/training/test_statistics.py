@@ -20,7 +20,7 @@ from cloudsen12_cube.errors import CubeError, DestinationError, StoreError
 from cloudsen12_cube.format.statistics import COUNTED, PERCENTILES, Histogram, read_bands, read_counts
 from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.storage.open import open_store
-from cloudsen12_cube.training.statistics import balanced, even, stats
+from cloudsen12_cube.training.statistics import balanced_weights, even_weights, stats
 from cloudsen12_cube.training.stream import StreamOptions
 
 
@@ -124,14 +124,14 @@ def test_class_weights_even_out_the_classes(counted: Path, cube: Path) -> None:
     assert rarest(options) > rarest(StreamOptions())
     with pytest.raises(StoreError, match="no class counts of manual_hq"):
         c12.open_cube(cube).cloudsen12.stream({"s2l1c": ["B4"]}, "manual_hq", options=options)
-    with pytest.raises(ValueError, match="name one"):
+    with pytest.raises(ValueError, match="give one"):
         tree.cloudsen12.stream({"s2l1c": ["B4"]}, options=options)
 
 
 def test_weights_by_hand() -> None:
     counts = np.array([[90, 10, 0, 0, 0], [100, 0, 0, 0, 0], [0, 0, 0, 0, 100]])
-    np.testing.assert_allclose(balanced(counts), [(90 * 200 / 190 + 10 * 200 / 10) / 100, 200 / 190, 0])
-    np.testing.assert_allclose(even(np.array([1.0, 1.0, 2.0, np.nan, np.nan])), [0.5, 0.5, 1, 0.5, 0.5])
+    np.testing.assert_allclose(balanced_weights(counts), [(90 * 200 / 190 + 10 * 200 / 10) / 100, 200 / 190, 0])
+    np.testing.assert_allclose(even_weights(np.array([1.0, 1.0, 2.0, np.nan, np.nan])), [0.5, 0.5, 1, 0.5, 0.5])
 
 
 def test_the_cube_stays_what_it_was(counted: Path, cube: Path, archive: Path) -> None:

@@ -242,7 +242,7 @@ def test_batches_that_are_kept_stay_what_they_were(tree: xr.DataTree) -> None:
     """More batches than there are slabs: a consumer that collects them neither waits for ever nor sees them change."""
     made = stream(tree, batch_size=1)
     kept = list(made)
-    assert len(kept) == 20 > made.limits.slabs
+    assert len(kept) == 20 > made.limits.buffers
     for batch in kept:
         where = {"roi": batch["roi"][0], "time": batch["time"][0]}
         expected = tree["s2l1c"]["s2l1c"].sel(where).sel(band=RGB["s2l1c"])
@@ -257,7 +257,7 @@ def test_batches_that_are_kept_stay_what_they_were(tree: xr.DataTree) -> None:
 
 def test_memory_is_bounded_and_used_again(tree: xr.DataTree) -> None:
     made = stream(tree, batch_size=1, prefetch_bytes=2 * (3 * 48 * 48 * 2 + 48 * 48))
-    assert made.limits.slabs == 2
+    assert made.limits.buffers == 2
     places = set()
     alive: list[weakref.ref[Any]] = []
     for _ in range(3):
@@ -280,7 +280,7 @@ def test_leaving_early_leaves_no_thread(tree: xr.DataTree) -> None:
     gc.collect()
     assert threading.active_count() == before
     assert len(list(made)) == 20  # nor has it lost the memory of its batches
-    assert made.limits.slabs == 3
+    assert made.limits.buffers == 3
 
 
 def test_weights_of_values(tree: xr.DataTree) -> None:
@@ -304,8 +304,8 @@ def test_weights_of_values(tree: xr.DataTree) -> None:
         ({}, None, ValueError, "inputs is empty"),
         ({"s3": None}, None, KeyError, "no product 's3' in this cube; it has s2l1c"),
         ({"s2l1c": ["B4", "B99"]}, None, KeyError, "no band 'B99' in s2l1c; it has B1"),
-        ({"s2l1c": []}, None, ValueError, "no band of s2l1c is named"),
-        (RGB, "unet", KeyError, "no label layer 'unet'; there are manual_hq"),
+        ({"s2l1c": []}, None, ValueError, "the bands of s2l1c are empty"),
+        (RGB, "unet", KeyError, "no label layer 'unet'; the layers are manual_hq"),
     ],
 )
 def test_wrong_wishes(tree: xr.DataTree, inputs: Any, target: Any, error: type[Exception], message: str) -> None:
