@@ -19,27 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import OPTICAL, Wanted, query, reflectance
-from cloudsen12_cube.dataset import class_views as class_view
-from cloudsen12_cube.dataset import patch as patch_view
-from cloudsen12_cube.dataset import predictions as prediction
-from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source, confusion, evaluate, per_patch
-from cloudsen12_cube.exporters import cog
-from cloudsen12_cube.plotting import ImageProduct
-from cloudsen12_cube.plotting import repr as html
-from cloudsen12_cube.schema import PRODUCTS, ClassName, Scheme, Superclass, Threshold
-from cloudsen12_cube.training import Inputs, Stream, StreamOptions, make_stream
+from cloudsen12_cube import dataset as data
+from cloudsen12_cube import evaluation, exporters, plotting, training
+from cloudsen12_cube.schema import PRODUCTS
 
 if TYPE_CHECKING:
     import geopandas
+    import numpy.typing as npt
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cloudsen12_cube.training import TorchStream
+    from cloudsen12_cube.dataset import Wanted
+    from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source
+    from cloudsen12_cube.plotting import ImageProduct
+    from cloudsen12_cube.schema import ClassName, Scheme, Superclass, Threshold
+    from cloudsen12_cube.training import Inputs, Stream, StreamOptions, TorchStream
 
 
 @dataclass(frozen=True)
@@ -57,35 +54,25 @@ class Plot:
         bands: Sequence[str] = ("B4", "B3", "B2"),
     ) -> Axes:
         """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
-        from cloudsen12_cube.plotting import images as plot
-
-        return plot.rgb(self.cube, roi, time, ax, product, bands)
+        return plotting.rgb(self.cube, roi, time, ax, product, bands)
 
     def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
         """Draw one label layer of one patch; see `cloudsen12_cube.plot.labels`."""
-        from cloudsen12_cube.plotting import images as plot
-
-        return plot.labels(self.cube, roi, time, of, ax, legend)
+        return plotting.labels(self.cube, roi, time, of, ax, legend)
 
     def overview(
         self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None
     ) -> npt.NDArray[Any]:
         """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
-        from cloudsen12_cube.plotting import images as plot
-
-        return plot.overview(self.cube, roi, of, product)
+        return plotting.overview(self.cube, roi, of, product)
 
     def confusion(self, counts: xr.Dataset) -> Figure:
         """Draw a confusion matrix, the paper's figure 7; see `cloudsen12_cube.plot_evaluation.confusion_figure`."""
-        from cloudsen12_cube.plotting import figures as plot_evaluation
-
-        return plot_evaluation.confusion_figure(counts)
+        return plotting.confusion_figure(counts)
 
     def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
         """Draw how accuracies spread, the paper's figure 9; see `cloudsen12_cube.plot_evaluation.accuracy_figure`."""
-        from cloudsen12_cube.plotting import figures as plot_evaluation
-
-        return plot_evaluation.accuracy_figure(per_patch, scheme)
+        return plotting.accuracy_figure(per_patch, scheme)
 
 
 @xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
@@ -115,7 +102,7 @@ class CubeAccessor:
 
     def _layers(self, name: str) -> xr.DataArray:
         """Find the array that a layer is in: the predicted one of that name, else the stored labels."""
-        found = prediction.find_layer(self._cube, name)
+        found = data.find_layer(self._cube, name)
         return self._labels if found is None else found
 
     def query(
@@ -191,14 +178,12 @@ class CubeAccessor:
         """
         given = locals()
         root = self._cube.to_dataset()
-        keep = query.matching(root, {name: given[name] for name in query.NAMES})
+        keep = data.query.matching(root, {name: given[name] for name in data.query.NAMES})
         if bbox is not None:
-            keep &= query.inside_box(root, bbox)
+            keep &= data.query.inside_box(root, bbox)
         if geometry is not None:
-            from cloudsen12_cube.dataset import geometry as footprints
-
-            keep &= footprints.inside(self._cube, geometry)
-        return query.selected_tree(self._cube, keep)
+            keep &= data.geometry.inside(self._cube, geometry)
+        return data.query.selected_tree(self._cube, keep)
 
     def footprints(self) -> geopandas.GeoDataFrame:
         """Give every patch as a polygon in longitude and latitude, with all its properties; ``.explore()`` maps it.
@@ -208,12 +193,10 @@ class CubeAccessor:
         geopandas.GeoDataFrame
             One row a patch, EPSG:4326.
         """
-        from cloudsen12_cube.dataset import geometry as footprints
-
-        return footprints.footprints(self._cube)
+        return data.footprints(self._cube)
 
     def classes(self, layer: str, threshold: Threshold | None = None, scale: int | None = None) -> xr.DataArray:
-        """See a label layer as the four classes; see `cloudsen12_cube.class_view.classes`.
+        """See a label layer as the four classes; see `cloudsen12_cube.dataset.class_views.classes`.
 
         Parameters
         ----------
@@ -229,21 +212,21 @@ class CubeAccessor:
         xarray.DataArray of uint8, (roi, time, y, x)
             0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flags.
         """
-        return class_view.classes(self._layers(layer), layer, threshold, scale)
+        return data.classes(self._layers(layer), layer, threshold, scale)
 
     def superclass(
         self, scheme: Superclass, of: str, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
         """See a label layer as ``cloud`` (0 non_cloud, 1 cloud) or ``valid`` (0 valid, 1 invalid); 255 is unlabelled.
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.superclass`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.superclass`.
         """
-        return class_view.superclass(self._layers(of), scheme, of, threshold, scale)
+        return data.superclass(self._layers(of), scheme, of, threshold, scale)
 
     def mask(
         self, *names: ClassName, of: str, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """Mask the pixels of some classes; see `cloudsen12_cube.class_view.mask`.
+        """Mask the pixels of some classes; see `cloudsen12_cube.dataset.class_views.mask`.
 
         Parameters
         ----------
@@ -260,16 +243,16 @@ class CubeAccessor:
             Its coordinate ``labelled`` tells where the layer has a label. An unlabelled pixel is not in the mask, nor
             in the complement, which is ``~mask & mask.labelled``.
         """
-        return class_view.mask(self._layers(of), names, of, threshold, scale)
+        return data.mask(self._layers(of), names, of, threshold, scale)
 
     def priority_merge(
         self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
         """Merge label layers: thick cloud before cloud shadow before thin cloud before clear (the paper's table 3).
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.priority_merge`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.priority_merge`.
         """
-        return class_view.priority_merge(self._labels, layers, threshold, scale)
+        return data.priority_merge(self._labels, layers, threshold, scale)
 
     def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
         """Give Sentinel-2 pixels in physical units, float32; see `cloudsen12_cube.reflectance.reflectance`.
@@ -281,10 +264,10 @@ class CubeAccessor:
         product : {"s2l1c", "s2l2a"}, optional
             By default the first of them that the cube has.
         """
-        chosen = product or next((p for p in OPTICAL if p in self._cube.children), OPTICAL[0])
+        chosen = product or next((p for p in data.OPTICAL if p in self._cube.children), data.OPTICAL[0])
         if chosen not in self._cube.children:
             raise KeyError(f"the cube has no {chosen}: it has {', '.join(self._cube.children)}")
-        return reflectance(self._cube[chosen].dataset[chosen], bands)
+        return data.reflectance(self._cube[chosen].dataset[chosen], bands)
 
     def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
         """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
@@ -293,9 +276,9 @@ class CubeAccessor:
         -------
         xarray.Dataset
             A variable a product, (band_<product>, y, x), with x and y in metres and ``spatial_ref``, ready for
-            ``.rio``. Parameters and errors are those of `cloudsen12_cube.patch_view.select_patch`.
+            ``.rio``. Parameters and errors are those of `cloudsen12_cube.dataset.patch.select_patch`.
         """
-        return patch_view.select_patch(self._cube, name, time, roi)
+        return data.select_patch(self._cube, name, time, roi)
 
     def confusion(self, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four") -> xr.Dataset:
         """Count pixels of each patch by reference class and predicted class; see `cloudsen12_cube.confusion.confusion`.
@@ -312,7 +295,7 @@ class CubeAccessor:
         xarray.Dataset
             ``counts`` (roi, time, reference, predicted), int64, lazy.
         """
-        return confusion(self._cube, predicted, reference, scheme)
+        return evaluation.confusion(self._cube, predicted, reference, scheme)
 
     def evaluate(
         self,
@@ -328,7 +311,7 @@ class CubeAccessor:
         pandas.DataFrame
             In full precision; it prints like the paper's table.
         """
-        return evaluate(self._cube, reference, split, predicted, by)
+        return evaluation.evaluate(self._cube, reference, split, predicted, by)
 
     def per_patch(
         self,
@@ -338,7 +321,7 @@ class CubeAccessor:
         columns: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Make the table behind table 6, a row a patch, scheme and layer; as `cloudsen12_cube.accuracy.per_patch`."""
-        return per_patch(self._cube, reference, split, predicted, columns)
+        return evaluation.per_patch(self._cube, reference, split, predicted, columns)
 
     def stream(
         self,
@@ -368,7 +351,7 @@ class CubeAccessor:
         Stream
             An iterable of dicts: ``pixels`` (batch, band, y, x), ``target`` (batch, y, x), ``roi`` and ``time``.
         """
-        return make_stream(self._cube, inputs, target, split, batch_size, seed, options)
+        return training.make_stream(self._cube, inputs, target, split, batch_size, seed, options)
 
     def torch_dataset(
         self,
@@ -380,13 +363,11 @@ class CubeAccessor:
         options: StreamOptions | None = None,
     ) -> TorchStream:
         """Make a PyTorch ``IterableDataset`` of batches; parameters and errors are those of `stream`."""
-        from cloudsen12_cube.training import TorchStream
-
-        return TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
+        return training.TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
 
     def with_layer(self, path: str) -> xr.DataTree:
-        """Open a predicted layer beside the cube; see `cloudsen12_cube.prediction.with_layer`."""
-        return prediction.with_layer(self._cube, path)
+        """Open a predicted layer beside the cube; see `cloudsen12_cube.data.predictions.with_layer`."""
+        return data.with_layer(self._cube, path)
 
     def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
         """Lay the tree out as one Dataset, whose products have dims ``band_<product>``.
@@ -396,7 +377,7 @@ class CubeAccessor:
         products : sequence of str, optional
             By default all that are there.
         """
-        return patch_view.flatten(self._cube, products)
+        return data.flatten(self._cube, products)
 
     @property
     def plot(self) -> Plot:
@@ -404,10 +385,10 @@ class CubeAccessor:
         return Plot(self._cube)
 
     def __repr__(self) -> str:
-        return html.cube_text(self._cube)
+        return plotting.cube_text(self._cube)
 
     def _repr_html_(self) -> str:
-        return html.cube_html(self._cube)
+        return plotting.cube_html(self._cube)
 
 
 @xr.register_dataarray_accessor("cloudsen12")  # type: ignore[no-untyped-call]
@@ -422,43 +403,43 @@ class ArrayAccessor:
     ) -> xr.DataArray:
         """See labels as the four classes; ``layer`` may be left out where the array is one band.
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.classes`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.classes`.
         """
-        return class_view.classes(self._array, layer, threshold, scale)
+        return data.classes(self._array, layer, threshold, scale)
 
     def superclass(
         self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
         """See labels as ``cloud`` or ``valid``.
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.superclass`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.superclass`.
         """
-        return class_view.superclass(self._array, scheme, of, threshold, scale)
+        return data.superclass(self._array, scheme, of, threshold, scale)
 
     def mask(
         self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
         """Mask the pixels of some classes; the coordinate ``labelled`` tells where there is a label.
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.mask`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.mask`.
         """
-        return class_view.mask(self._array, names, of, threshold, scale)
+        return data.mask(self._array, names, of, threshold, scale)
 
     def priority_merge(
         self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
         """Merge label layers by the priorities of the paper's table 3.
 
-        Parameters and errors are those of `cloudsen12_cube.class_view.priority_merge`.
+        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.priority_merge`.
         """
-        return class_view.priority_merge(self._array, layers, threshold, scale)
+        return data.priority_merge(self._array, layers, threshold, scale)
 
     def reflectance(self, bands: str | Sequence[str] | None = None) -> xr.DataArray:
         """Give the pixels of ``s2l1c`` or ``s2l2a`` in physical units.
 
         Parameters and errors are those of `cloudsen12_cube.reflectance.reflectance`.
         """
-        return reflectance(self._array, bands)
+        return data.reflectance(self._array, bands)
 
 
 @xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
@@ -482,34 +463,34 @@ class DatasetAccessor:
     def classes(
         self, layer: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """See a label layer as the four classes; as `cloudsen12_cube.class_view.classes`."""
-        return class_view.classes(self._product("labels"), layer, threshold, scale)
+        """See a label layer as the four classes; as `cloudsen12_cube.dataset.class_views.classes`."""
+        return data.classes(self._product("labels"), layer, threshold, scale)
 
     def superclass(
         self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """See a label layer as ``cloud`` or ``valid``; as `cloudsen12_cube.class_view.superclass`."""
-        return class_view.superclass(self._product("labels"), scheme, of, threshold, scale)
+        """See a label layer as ``cloud`` or ``valid``; as `cloudsen12_cube.dataset.class_views.superclass`."""
+        return data.superclass(self._product("labels"), scheme, of, threshold, scale)
 
     def mask(
         self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """Mask the pixels of some classes; as `cloudsen12_cube.class_view.mask`."""
-        return class_view.mask(self._product("labels"), names, of, threshold, scale)
+        """Mask the pixels of some classes; as `cloudsen12_cube.dataset.class_views.mask`."""
+        return data.mask(self._product("labels"), names, of, threshold, scale)
 
     def priority_merge(
         self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """Merge label layers; as `cloudsen12_cube.class_view.priority_merge`."""
-        return class_view.priority_merge(self._product("labels"), layers, threshold, scale)
+        """Merge label layers; as `cloudsen12_cube.dataset.class_views.priority_merge`."""
+        return data.priority_merge(self._product("labels"), layers, threshold, scale)
 
     def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
         """Give Sentinel-2 pixels in physical units; as `cloudsen12_cube.reflectance.reflectance`."""
-        return reflectance(self._product(*([product] if product else OPTICAL)), bands)
+        return data.reflectance(self._product(*([product] if product else data.OPTICAL)), bands)
 
     def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
-        """Select one patch, placed on the map; as `cloudsen12_cube.patch_view.select_patch_of`."""
-        return patch_view.select_patch_of(self._dataset, name, time, roi)
+        """Select one patch, placed on the map; as `cloudsen12_cube.dataset.patch.select_patch_of`."""
+        return data.select_patch_of(self._dataset, name, time, roi)
 
     def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
         """Write one patch back as the archive's files; as `cloudsen12_cube.cog.write_cogs`.
@@ -524,4 +505,4 @@ class DatasetAccessor:
         list of pathlib.Path
             The files.
         """
-        return cog.write_cogs(self._dataset, path)
+        return exporters.write_cogs(self._dataset, path)

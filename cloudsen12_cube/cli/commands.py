@@ -11,33 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from cloudsen12_cube.archive import NOTE_NAME
-from cloudsen12_cube.cli import render as terminal
-from cloudsen12_cube.cli.demo import demo
 from cloudsen12_cube.cli.parser import cube_of, make_parser, options_of, source_of, subset_options_of
-from cloudsen12_cube.conversion import (
-    StrictError,
-    convert,
-    failures_path,
-    finalise,
-    plan,
-    preview_subset,
-    subset,
-    worker_count,
-)
-from cloudsen12_cube.dataset import open_cube
 from cloudsen12_cube.errors import CubeError, without_secrets
-from cloudsen12_cube.evaluation import build_table, format_table, per_patch, save
-from cloudsen12_cube.exporters import ExportOptions, export
-from cloudsen12_cube.exporters import stac as stac_items
-from cloudsen12_cube.format import Fault
-from cloudsen12_cube.inspection import Status, info, status, verify
-from cloudsen12_cube.plotting import browser as browse
-from cloudsen12_cube.training import stats
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cloudsen12_cube.format import Fault
+    from cloudsen12_cube.inspection import Status
+
+# Each command imports what it needs: `--help` would wait for zarr, rasterio and matplotlib otherwise.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 all done and right; 1 finished, but something was refused or differs; 2 nothing could be done.
     """
-    given = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = make_parser(arguments).parse_args(arguments)
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=False)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files stands in our report
     try:
@@ -62,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CubeError, OSError, KeyError) as error:
         if given.debug:
             raise
+        from cloudsen12_cube.conversion import StrictError
+
         print(f"cloudsen12-cube: {_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, StrictError) else 2
 
@@ -72,10 +62,15 @@ def _line(error: Exception) -> str:
 
 
 def _demo(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli.demo import demo
+
     return demo(given.dir, console, given.quiet)
 
 
 def _plan(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.conversion import plan, worker_count
+
     options = options_of(given)
     made = plan(source_of(given), given.products, given.where, options)
     workers = worker_count(made, options.workers, options.memory)
@@ -87,6 +82,9 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
 
 
 def _convert(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.conversion import convert, failures_path
+
     if given.dry_run:
         return _plan(given, console)
     options = options_of(given)
@@ -107,6 +105,9 @@ def _tell_faults(faults: Sequence[Fault], place: str) -> None:
 
 
 def _subset(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.conversion import failures_path, preview_subset, subset
+
     source, out, options = source_of(given), cube_of(given), subset_options_of(given)
     if given.dry_run:
         seen = preview_subset(source, out, given.products, given.where, options)
@@ -122,6 +123,9 @@ def _subset(given: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.inspection import verify
+
     result = verify(cube_of(given), source_of(given) if given.source else None, given.level)
     if given.json:
         _print_json(asdict(result))
@@ -131,6 +135,9 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
 
 
 def _evaluate(given: argparse.Namespace, _: Console) -> int:
+    from cloudsen12_cube.dataset import open_cube
+    from cloudsen12_cube.evaluation import build_table, format_table, per_patch, save
+
     cube = open_cube(cube_of(given), products=["labels"])
     split = None if given.split == "all" else given.split
     patches = per_patch(cube, given.reference, split, given.predictions, given.by)
@@ -141,6 +148,9 @@ def _evaluate(given: argparse.Namespace, _: Console) -> int:
 
 
 def _stats(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.training import stats
+
     found = stats(cube_of(given), None if given.split == "all" else given.split)
     if given.json:
         _print_json(asdict(found))
@@ -150,6 +160,9 @@ def _stats(given: argparse.Namespace, console: Console) -> int:
 
 
 def _info(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.inspection import info
+
     found = info(cube_of(given))
     if given.json:
         _print_json(asdict(found))
@@ -159,6 +172,9 @@ def _info(given: argparse.Namespace, console: Console) -> int:
 
 
 def _status(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.inspection import status
+
     found = status(cube_of(given), source_of(given) if given.source else None, given.checksum)
     if given.json:
         _print_json(asdict(found))
@@ -168,6 +184,9 @@ def _status(given: argparse.Namespace, console: Console) -> int:
 
 
 def _finalise(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.conversion import finalise
+
     found = finalise(cube_of(given))
     terminal.show_status(console, found)
     if found.exit_code:
@@ -176,6 +195,8 @@ def _finalise(given: argparse.Namespace, console: Console) -> int:
 
 
 def _unfinished(found: Status) -> str:
+    from cloudsen12_cube.conversion import failures_path
+
     if found.missing:
         product, roi = found.missing[0]
         return f"{len(found.missing)} shards are missing, the first {product} of {roi}: run their part again"
@@ -183,6 +204,10 @@ def _unfinished(found: Status) -> str:
 
 
 def _export(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.archive import NOTE_NAME
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.exporters import ExportOptions, export
+
     options = ExportOptions(given.bbox, tuple(given.rois), given.workers)
     with terminal.export_bar(console, given.quiet) as progress:
         report = export(cube_of(given), given.dir, given.products, given.where, options, progress)
@@ -195,6 +220,9 @@ def _export(given: argparse.Namespace, console: Console) -> int:
 
 
 def _stac(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.dataset import open_cube
+    from cloudsen12_cube.exporters import stac as stac_items
+
     name = without_secrets(given.cube).rstrip("/")
     folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
     count = stac_items.write(open_cube(cube_of(given)), given.cube, folder)
@@ -203,6 +231,10 @@ def _stac(given: argparse.Namespace, console: Console) -> int:
 
 
 def _browse(given: argparse.Namespace, console: Console) -> int:
+    from cloudsen12_cube.cli import render as terminal
+    from cloudsen12_cube.dataset import open_cube
+    from cloudsen12_cube.plotting import browser as browse
+
     cube = open_cube(cube_of(given))
     if given.out:
         size = browse.export(cube, given.out, given.pictures)

@@ -4,72 +4,108 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from cloudsen12_cube.conversion import Options, Part, SubsetOptions, parse_part
-from cloudsen12_cube.dataset import SPLITS
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.evaluation import Format
-from cloudsen12_cube.format import ChunkName, CodecName, Layout, parse_codec
-from cloudsen12_cube.inspection import Level
 from cloudsen12_cube.schema import PRODUCTS, TestMeaning
 from cloudsen12_cube.storage import ClientName, Url, is_url, parse_options
+
+if TYPE_CHECKING:
+    from cloudsen12_cube.conversion import Options, Part, SubsetOptions
+    from cloudsen12_cube.format import CodecName
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser; ``command`` in what it gives is the name of the command."""
+def make_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Make the parser; ``command`` in its result is the name of the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What will be parsed. Only commands that stand in it get their arguments: the words that these allow are defined
+        in rooms that take long to import, and ``--help`` need not wait for them. By default all commands get theirs.
+    """
     parser = argparse.ArgumentParser("cloudsen12-cube", description="CloudSEN12 as one Zarr v3 cube.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('cloudsen12-cube')}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[common])
+    def command(name: str, text: str, add_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        if arguments is None or name in arguments:
+            add_arguments(sub)
 
-    sub = command("demo", "make a small archive, convert and verify it, draw a picture")
+    command("demo", "make a small archive, convert and verify it, draw a picture", _demo)
+    command("convert", "convert an archive, or re-shard a cube, into a cube; run again to continue", _conversion)
+    command("plan", "show what convert would do", _conversion)
+    command("verify", "check a cube against its checksums, its archive, or another cube", _verification)
+    command("evaluate", "print the paper's table 6 of a cube's algorithms", _evaluation)
+    command("subset", "copy a part of a cube into a cube of its own; run again to continue", _subset)
+    command("finalise", "end a conversion that was made in parts, and name what is missing", _placed)
+    command("status", "show how far a cube is", _status)
+    command("info", "show what is in a cube, and what reading it costs", _info)
+    command("stats", "compute statistics of bands and classes, and store them in the cube", _stats)
+    command("export", "write a cube's patches as folders of COGs again; run again to continue", _exporting)
+    command("stac", "write a STAC Collection and a stac-geoparquet table of the patches", _stac)
+    command("browse", "look at a cube in a browser: a map, and the pictures of each ROI", _browsing)
+    return parser
+
+
+def _demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dir", nargs="?", type=Path, default=Path("cloudsen12-demo"), metavar="DIR")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    _conversion(command("convert", "convert an archive, or re-shard a cube, into a cube; run again to continue"))
-    _conversion(command("plan", "show what convert would do"))
-    sub = command("verify", "check a cube against its checksums, its archive, or another cube")
+
+
+def _verification(sub: argparse.ArgumentParser) -> None:
+    from cloudsen12_cube.inspection import Level
+
     _placed(sub, with_source=True)
     sub.add_argument("--source", metavar="SOURCE", help="compare every pixel and metadata value with archive or cube")
     sub.add_argument("--level", choices=get_args(Level), default="full")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
-    _evaluation(command("evaluate", "print the paper's table 6 of a cube's algorithms"))
-    _subset(command("subset", "copy a part of a cube into a cube of its own; run again to continue"))
-    _placed(command("finalise", "end a conversion that was made in parts, and name what is missing"))
-    sub = command("status", "show how far a cube is")
+
+
+def _status(sub: argparse.ArgumentParser) -> None:
     _placed(sub, with_source=True)
     sub.add_argument("--source", metavar="ARCHIVE", help="name its files that changed since they were converted")
     sub.add_argument("--checksum", action="store_true", help="with --source: compare sha256, not only names and sizes")
     sub.add_argument("--json", action="store_true", help="print it as JSON")
-    sub = command("info", "show what is in a cube, and what reading it costs")
+
+
+def _info(sub: argparse.ArgumentParser) -> None:
     _placed(sub)
     sub.add_argument("--json", action="store_true", help="print it as JSON")
-    sub = command("stats", "compute statistics of bands and classes, and store them in the cube")
+
+
+def _stats(sub: argparse.ArgumentParser) -> None:
+    from cloudsen12_cube.dataset import SPLITS
+
     _placed(sub)
     sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help="what the bands' are computed from")
     sub.add_argument("--json", action="store_true", help="print them as JSON")
-    _exporting(command("export", "write a cube's patches as folders of COGs again; run again to continue"))
-    sub = command("stac", "write a STAC Collection and a stac-geoparquet table of the patches")
+
+
+def _stac(sub: argparse.ArgumentParser) -> None:
     _placed(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: CUBE.stac)")
-    sub = command("browse", "look at a cube in a browser: a map, and the pictures of each ROI")
+
+
+def _browsing(sub: argparse.ArgumentParser) -> None:
     _placed(sub)
     sub.add_argument("--out", type=Path, metavar="FILE", help="write a page that needs no server, and end")
     sub.add_argument("--pictures", type=_count, default=60, metavar="N", help="with --out: ROIs that bring pictures")
     sub.add_argument("--port", type=_count, default=0, metavar="N", help="on 127.0.0.1 (default: a free one)")
     sub.add_argument("--no-open", action="store_true", help="do not start a browser")
-    return parser
 
 
 def _conversion(sub: argparse.ArgumentParser) -> None:
+    from cloudsen12_cube.format import ChunkName
+
     planning = sub.prog.endswith("plan")
     sub.add_argument("source", metavar="SOURCE", help="the archive, or a cube: a folder, s3://..., https://...")
     _placed(sub, with_source=True)
@@ -125,6 +161,8 @@ def _selection(sub: argparse.ArgumentParser) -> None:
 
 
 def _evaluation(sub: argparse.ArgumentParser) -> None:
+    from cloudsen12_cube.evaluation import Format
+
     _placed(sub)
     sub.add_argument("--reference", default="manual_hq", metavar="LAYER", help="layer held for true (%(default)s)")
     sub.add_argument("--split", default="test", help="patches that count, or all (%(default)s)")
@@ -186,6 +224,8 @@ def _count(text: str) -> int:
 
 
 def _codec(text: str) -> tuple[CodecName, int | None]:
+    from cloudsen12_cube.format import parse_codec
+
     try:
         return parse_codec(text)
     except CubeError as error:
@@ -193,6 +233,8 @@ def _codec(text: str) -> tuple[CodecName, int | None]:
 
 
 def _part(text: str) -> Part:
+    from cloudsen12_cube.conversion import parse_part
+
     try:
         return parse_part(text)
     except CubeError as error:
@@ -208,11 +250,16 @@ def _bytes(text: str) -> int:
 
 def subset_options_of(given: argparse.Namespace) -> SubsetOptions:
     """Give the options of a subset."""
+    from cloudsen12_cube.conversion import SubsetOptions
+
     return SubsetOptions(given.bbox, tuple(given.rois), given.workers, given.break_lock)
 
 
 def options_of(given: argparse.Namespace) -> Options:
     """Give the options of a conversion."""
+    from cloudsen12_cube.conversion import Options
+    from cloudsen12_cube.format import Layout
+
     return Options(
         *(given.bbox, tuple(given.rois), given.workers, given.memory, given.strict, given.test_meaning),
         part=given.part,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,13 +13,14 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from cloudsen12_cube.archive import NOTE_NAME
-from cloudsen12_cube.conversion import Plan, Preview, Progress, Report, Step, SubsetReport
-from cloudsen12_cube.exporters import ExportReport, ExportStep
-from cloudsen12_cube.format import Fault
-from cloudsen12_cube.inspection import Info, Status, Verification
 from cloudsen12_cube.schema import CLASSES
-from cloudsen12_cube.training import CubeStatistics
+
+if TYPE_CHECKING:
+    from cloudsen12_cube.conversion import Plan, Preview, Progress, Report, Step, SubsetReport
+    from cloudsen12_cube.exporters import ExportReport, ExportStep
+    from cloudsen12_cube.format import Fault
+    from cloudsen12_cube.inspection import Info, Status, Verification
+    from cloudsen12_cube.training import CubeStatistics
 
 _SHOWN = 20
 _FEW = 5
@@ -181,6 +183,8 @@ def show_export(console: Console, report: ExportReport) -> None:
     if len(report.replaced) > _FEW:
         console.print(f"... and {len(report.replaced) - _FEW} more")
     if report.ambiguous:
+        from cloudsen12_cube.archive import NOTE_NAME
+
         text = (
             f"`test` has no code 2 here, and means {report.test_meaning} all the same: {NOTE_NAME} says so to convert"
         )

@@ -1,4 +1,11 @@
 """Pictures, figures, text representations and the web page."""
 
+from .figures import accuracy_figure as accuracy_figure
+from .figures import confusion_figure as confusion_figure
+from .images import labels as labels
+from .images import overview as overview
+from .images import rgb as rgb
 from .images import save_overview as save_overview
+from .repr import cube_html as cube_html
+from .repr import cube_text as cube_text
 from .tiles import ImageProduct as ImageProduct
