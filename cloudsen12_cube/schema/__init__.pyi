@@ -37,6 +37,9 @@ from .catalogue import (
     Catalogue as Catalogue,
 )
 from .catalogue import (
+    Condition as Condition,
+)
+from .catalogue import (
     Mask as Mask,
 )
 from .catalogue import (
@@ -49,13 +52,28 @@ from .catalogue import (
     TestMeaning as TestMeaning,
 )
 from .catalogue import (
+    Value as Value,
+)
+from .catalogue import (
     _ordered as _ordered,
+)
+from .catalogue import (
+    did_you_mean as did_you_mean,
+)
+from .catalogue import (
+    find_column as find_column,
 )
 from .catalogue import (
     in_box as in_box,
 )
 from .catalogue import (
     is_legal_key as is_legal_key,
+)
+from .catalogue import (
+    matching as matching,
+)
+from .catalogue import (
+    parse as parse,
 )
 from .catalogue import (
     roi_number as roi_number,
@@ -131,6 +149,9 @@ from .properties import (
 )
 from .properties import (
     ROI_WIDE as ROI_WIDE,
+)
+from .properties import (
+    SPLITS as SPLITS,
 )
 from .properties import (
     UNKNOWN as UNKNOWN,

@@ -1,14 +1,17 @@
-"""Conditions on the catalogue, such as ``difficulty<=3``: parsed into data, never evaluated as code.
+"""The catalogue, one validated row a patch, and which of its rows a selection takes.
 
-The catalogue: one validated row a patch, ordered by (roi, time).
+A condition such as ``difficulty<=3`` is data: a column, an operator and values; it is never evaluated as code. Convert,
+subset, export and query select by the same ones.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.schema.properties import BY_NAME, canonical
+from cloudsen12_cube.schema.properties import BY_NAME, Kind, canonical
 
 Operator = Literal["<=", ">=", "!=", "<", ">", "="]
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +31,9 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
 }
 _PATTERN = re.compile(r"\s*([\w:]+)\s*(" + "|".join(get_args(Operator)) + r")=?\s*(.*?)\s*$", re.DOTALL)
+_LISTED = 8  # values in an error message
+
+Value = str | float | datetime | date | np.datetime64
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,21 @@ class Condition:
 
     column: str
     operator: Operator
-    values: tuple[str, ...]
+    values: tuple[Value, ...]
 
     def __str__(self) -> str:
-        return f"{self.column}{self.operator}{'|'.join(self.values)}"
+        return f"{self.column}{self.operator}{'|'.join(map(str, self.values))}"
 
 
-def parse(text: str) -> Condition:
+def parse(text: str, columns: Collection[str] = ()) -> Condition:
     """Read one condition.
 
     Parameters
     ----------
     text : str
         ``COLUMN OP VALUE`` with OP one of ``= != < <= > >=``. ``a|b`` means either; a trailing ``*`` means any ending.
+    columns : collection of str
+        Columns that the table has beside the properties of CloudSEN12.
 
     Raises
     ------
@@ -58,42 +66,69 @@ def parse(text: str) -> Condition:
     match = _PATTERN.match(text)
     if match is None or not match[3]:
         raise SelectionError(f"cannot read the condition {text!r}: write it like label_type=high or difficulty<=3")
-    column = match[1] if match[1] == "roi_id" else canonical(match[1])
-    if column is None:
-        raise SelectionError(f"no property {match[1]!r} in {text!r}; there are {', '.join(['roi_id', *BY_NAME])}")
+    column = find_column(match[1], columns)
     values = tuple(value.strip() for value in match[3].split("|"))
     condition = Condition(column, match[2], values)  # type: ignore[arg-type]  # the pattern lists the operators
-    _check(condition, text)
+    if column not in columns:  # the type of any other column stands in the table alone
+        _check(condition, "text" if column == "roi_id" else BY_NAME[column].kind)
     return condition
 
 
-def _kind(column: str) -> str:
-    return "text" if column == "roi_id" else BY_NAME[column].kind
+def find_column(name: str, columns: Collection[str] = ()) -> str:
+    """Find a column of a catalogue by any of its spellings.
+
+    Raises
+    ------
+    SelectionError
+        If there is none; the message names those that are written alike.
+    """
+    found = name if name in ("roi_id", *columns) else canonical(name)
+    if found is None:
+        raise SelectionError(f"no property {name!r}{did_you_mean(name, ['roi_id', *BY_NAME, *columns])}")
+    return found
 
 
-def _check(condition: Condition, text: str) -> None:
-    kind, sized = _kind(condition.column), condition.operator in _COMPARE
-    if sized and kind == "text":
-        raise SelectionError(f"{condition.column} is text, so {text!r} has no meaning: use = or !=")
-    if sized and len(condition.values) > 1:
-        raise SelectionError(f"{text!r} compares with several values: use = or !=, or one value")
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Say which names are written like one that is not there, or else which there are; for the end of a message."""
+    near = get_close_matches(name, names, n=3)
+    if near:
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > 5 * _LISTED else ""
+    return f"; there are {', '.join(names[:_LISTED] if more else names)}{more}"
+
+
+def _check(condition: Condition, kind: Kind) -> None:
+    """Refuse a condition that does not suit the type of its column."""
+    if condition.operator in _COMPARE:
+        if kind == "text":
+            raise SelectionError(f"{condition.column} is text, so '{condition}' has no meaning: use = or !=")
+        if len(condition.values) > 1:
+            raise SelectionError(f"'{condition}' compares with several values: use = or !=, or one value")
     for value in condition.values:
-        _value(value, kind, text)
+        _typed(condition.column, value, kind)
 
 
-def _value(value: str, kind: str, text: str) -> Any:
+def _typed(column: str, value: Any, kind: Kind) -> Any:
+    """Give a value the type of its column; a text is a number or a date only where it reads as one."""
     if kind == "text":
+        if not isinstance(value, str):
+            raise SelectionError(f"{column}={value!r}: {column} is text, give a text or a list of texts")
         return value
     try:
-        return pd.Timestamp(value).tz_localize(None) if kind == "time" else float(value)
-    except ValueError:
-        raise SelectionError(f"{value!r} in {text!r} is no {'date' if kind == 'time' else 'number'}") from None
+        if kind == "time":
+            moment = pd.Timestamp(value)
+            return moment.tz_convert(None) if moment.tzinfo else moment
+        if isinstance(value, (bool, datetime, date)):
+            raise TypeError
+        return float(value)
+    except (ValueError, TypeError):
+        raise SelectionError(f"{column}={value!r} is no {'date' if kind == 'time' else 'number'}") from None
 
 
 def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     """Rows that fulfil a condition.
 
-    An unknown value (NaN, NaT, an absent number) fulfils no comparison; it fulfils ``!=``.
+    An unknown value (NaN, NaT, an absent number) fulfils nothing but ``!=``.
 
     Parameters
     ----------
@@ -105,20 +140,98 @@ def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     -------
     numpy.ndarray of bool, shape (rows,)
     """
-    kind = _kind(condition.column)
-    if condition.column not in table:
-        raise SelectionError(
-            f"{condition.column} in '{condition}' is a property of CloudSEN12+ and not of this archive"
-        )
-    column = table[condition.column]
-    values = [_value(v, kind, str(condition)) for v in condition.values]
+    column = _column(condition, table)
+    kind = _kind(column)
+    _check(condition, kind)
+    values, known = _values(condition, kind), _known(column)
     if condition.operator in _COMPARE:
-        known = column != BY_NAME[condition.column].missing if kind == "int" else column.notna()
-        return np.asarray(_COMPARE[condition.operator](column, values[0]) & known, dtype=bool)
-    equal = np.zeros(len(table), dtype=bool)
-    for value in values:
-        equal |= _equal(column, value)
+        return np.asarray(_COMPARE[condition.operator](column, values[0]), dtype=bool) & known
+    equal = _equal(column, values) & known
     return ~equal if condition.operator == "!=" else equal
+
+
+def _column(condition: Condition, table: pd.DataFrame) -> pd.Series[Any]:
+    if condition.column not in table:
+        raise SelectionError(f"{condition.column} in '{condition}' is a property of CloudSEN12+, which is not here")
+    return table[condition.column]
+
+
+def _values(condition: Condition, kind: Kind) -> list[Any]:
+    return [_typed(condition.column, value, kind) for value in condition.values]
+
+
+def _kind(column: pd.Series[Any]) -> Kind:
+    """Type of a column; of one that is no property, by what it holds."""
+    if column.name in BY_NAME:
+        return BY_NAME[str(column.name)].kind
+    dtype = column.dtype.kind
+    return "time" if dtype == "M" else "float" if dtype in "fiu" else "text"
+
+
+def _known(column: pd.Series[Any]) -> Mask:
+    row = BY_NAME.get(str(column.name))
+    return np.asarray(column != row.missing if row and row.kind == "int" else column.notna(), dtype=bool)
+
+
+def _prefix(value: Any) -> str | None:
+    """Beginning that a text with a trailing ``*`` stands for."""
+    return value[:-1] if isinstance(value, str) and value.endswith("*") else None
+
+
+def _equal(column: pd.Series[Any], values: Sequence[Any]) -> Mask:
+    prefixes = tuple(prefix for value in values if (prefix := _prefix(value)) is not None)
+    equal = column.isin(
+        [value for value in values if _prefix(value) is None]
+    )  # one pass, however long a list of ROIs is
+    return np.asarray(equal | column.str.startswith(prefixes) if prefixes else equal, dtype=bool)
+
+
+def matching(conditions: Iterable[Condition], table: pd.DataFrame) -> Mask:
+    """Rows that fulfil all conditions.
+
+    Raises
+    ------
+    SelectionError
+        If a condition does not suit its column, or asks for a value that no row has, as one that is misspelt.
+    """
+    keep = np.ones(len(table), dtype=bool)
+    for condition in conditions:
+        _check_values(condition, table)
+        keep &= fulfilled(condition, table)
+    return keep
+
+
+def _check_values(condition: Condition, table: pd.DataFrame) -> None:
+    """Refuse a value that no row has; one that the paper defines may be absent if another one is there."""
+    if condition.operator != "=" or table.empty:
+        return
+    column = _column(condition, table)
+    there = set(column[_known(column)])
+    values = zip(condition.values, _values(condition, _kind(column)), strict=True)
+    absent = [given for given, value in values if value not in there and not _is_prefix(value, there)]
+    row = BY_NAME.get(condition.column)
+    legal = row.values if row and len(absent) < len(condition.values) else ()
+    wrong = [value for value in absent if value not in legal]
+    if wrong:
+        raise SelectionError(f"{condition.column} has no value {wrong[0]!r}{_values_here(wrong[0], column)}")
+
+
+def _is_prefix(value: Any, there: Collection[Any]) -> bool:
+    prefix = _prefix(value)
+    return prefix is not None and any(text.startswith(prefix) for text in there)
+
+
+def _values_here(value: Value, column: pd.Series[Any]) -> str:
+    """List the values of a column with the number of their rows; of many, those that are written like the wrong one."""
+    known = column[_known(column)]
+    counts = known.astype(str).value_counts() if _kind(column) != "int" else known.value_counts().rename(index=str)
+    if len(counts) > _LISTED:
+        near = get_close_matches(str(value), list(counts.index), n=3)
+        if near:
+            return f"; did you mean {' or '.join(map(repr, near))}?"
+    shown = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:_LISTED]
+    more = f" and {len(counts) - _LISTED:,} more" if len(counts) > _LISTED else ""
+    return f"; values here: {', '.join(f'{text or "unknown"} ({count:,})' for text, count in shown) or 'none'}{more}"
 
 
 def in_box(
@@ -150,12 +263,6 @@ def in_box(
     across = after & before if west <= east else after | before
     inside: Mask = across & (latitude >= south) & (latitude <= north)
     return inside
-
-
-def _equal(column: pd.Series[Any], value: Any) -> Mask:
-    if isinstance(value, str) and value.endswith("*"):
-        return np.asarray(column.str.startswith(value[:-1]), dtype=bool)
-    return np.asarray(column == value, dtype=bool)
 
 
 LABEL_FOLDERS = {
@@ -255,29 +362,30 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
     Raises
     ------
     SelectionError
-        If a condition cannot be read, an ROI is not there, or nothing is left.
+        If a condition cannot be read, a value or an ROI is not there, or nothing is left.
     """
     table = catalogue.table
-    keep = np.ones(len(table), dtype=bool)
-    for text in selection.where:
-        keep &= fulfilled(parse(text), table)
+    keep = matching(map(parse, selection.where), table)
     if selection.bbox is not None:
         keep &= in_box(table["longitude"].to_numpy(), table["latitude"].to_numpy(), selection.bbox)
     if selection.rois:
-        _known(selection.rois, table)
+        _check_rois(selection.rois, table)
         keep &= np.asarray(table["roi_id"].isin(selection.rois))
     if len(table) and not keep.any():
-        raise SelectionError(f"the selection is empty: no patch of {len(table)} has {_told(selection)}")
+        raise SelectionError(f"the selection is empty: no patch of {len(table)} has {_describe(selection)}")
     return Catalogue(_ordered(table[keep]), catalogue.test_meaning, catalogue.faults)
 
 
-def _known(rois: Sequence[str], table: pd.DataFrame) -> None:
-    unknown = [roi for roi in rois if roi not in set(table["roi_id"])]
+def _check_rois(rois: Sequence[str], table: pd.DataFrame) -> None:
+    there = set(table["roi_id"])
+    unknown = [roi for roi in rois if roi not in there]
     if unknown:
-        raise SelectionError(f"no ROI {unknown[0]!r} in the archive; ids look like {table['roi_id'].iloc[0]}")
+        raise SelectionError(
+            f"no ROI {unknown[0]!r} here{did_you_mean(unknown[0], list(dict.fromkeys(table['roi_id'])))}"
+        )
 
 
-def _told(selection: Selection) -> str:
+def _describe(selection: Selection) -> str:
     parts = [*selection.where]
     parts += [f"bbox {','.join(map(str, selection.bbox))}"] if selection.bbox else []
     parts += [f"roi in {','.join(selection.rois)}"] if selection.rois else []

@@ -24,18 +24,29 @@ class Property:
     units: str | None = None
     missing: int = -1
     """Stored where an ``int`` is unknown. Text is empty there, a float NaN, a time NaT."""
+    values: tuple[str, ...] = ()
+    """Values that the paper defines, in its order; empty where any may stand."""
 
+
+SPLITS = ("train", "validation", "test")
+"""Published splits; no ROI is in two of them."""
 
 PROPERTIES: tuple[Property, ...] = (
     Property("s2_id_gee", "text", "Sentinel-2 image id in Google Earth Engine; unique only inside its ROI"),
     Property("s2_id", "text", "Sentinel-2 product id"),
     Property("datetime", "time", "Sentinel-2 acquisition time", ("s2_date",)),
-    Property("label_type", "text", "high: every pixel by experts, scribble: some pixels, nolabel: none"),
-    Property("cloud_coverage", "text", "cloud-free, almost-clear, low-cloudy, mid-cloudy or cloudy"),
+    Property(
+        *("label_type", "text", "high: every pixel by experts, scribble: some pixels, nolabel: none"),
+        values=("high", "scribble", "nolabel"),
+    ),
+    Property(
+        *("cloud_coverage", "text", "cloud-free, almost-clear, low-cloudy, mid-cloudy or cloudy"),
+        values=("cloud-free", "almost-clear", "low-cloudy", "mid-cloudy", "cloudy"),
+    ),
     Property("difficulty", "float", "labelling difficulty, 1 (easy) to 5; NaN where nobody labelled"),
     Property("annotator_name", "text", "who drew the label"),
     Property("land_cover", "int", "land cover of the ROI, code of ESA WorldCover"),
-    Property("split", "text", "train, validation or test; from `test`, whose codes mean two things"),
+    Property("split", "text", "train, validation or test; from `test`, whose codes mean two things", values=SPLITS),
     Property("test", "int", "split code as published"),
     Property("test_sr", "int", "split code of the super-resolution set as published"),
     Property("s2_sen2cor_version", "text", "Sen2Cor processing baseline"),
