@@ -18,8 +18,8 @@ from cloudsen12_cube.schema import (
     Property,
     RowFault,
     TestMeaning,
-    _ordered,
     is_legal_key,
+    order_patches,
     sensing_start,
 )
 
@@ -52,7 +52,7 @@ def build(texts: pd.DataFrame, test_meaning: TestMeaning | None = None) -> Catal
     meaning = test_meaning or ("v1.1" if (table["test"] == 2).any() else "v1.0")
     _derive(table, meaning)
     _check_roi_wide(table)
-    return Catalogue(_ordered(table), meaning, tuple(faults))
+    return Catalogue(order_patches(table), meaning, tuple(faults))
 
 
 def _legal_rows(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:

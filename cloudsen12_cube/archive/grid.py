@@ -10,7 +10,7 @@ import pandas as pd
 from cloudsen12_cube.archive.base import PatchFiles
 from cloudsen12_cube.archive.open import Archive
 from cloudsen12_cube.archive.tiff import Header
-from cloudsen12_cube.schema import Grid, _told, to_degrees
+from cloudsen12_cube.schema import Grid, to_degrees, transform_text
 
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
@@ -28,7 +28,7 @@ def difference(header: Header, grid: Grid) -> tuple[str, str] | None:
     if header.transform is None or grid.transform is None:
         return None
     if any(abs(a - b) > _TOLERANCE * max(1.0, abs(b)) for a, b in zip(header.transform, grid.transform, strict=True)):
-        return f"transform {_told(header.transform)}", f"transform {_told(grid.transform)}"
+        return f"transform {transform_text(header.transform)}", f"transform {transform_text(grid.transform)}"
     return None
 
 
@@ -64,7 +64,7 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
     longitude, latitude = to_degrees(header.epsg or 0).transform((west + east) / 2, (south + north) / 2)
     row = {
         "proj_epsg": header.epsg,
-        "proj_transform": _told(header.transform or (math.nan,) * 6),
+        "proj_transform": transform_text(header.transform or (math.nan,) * 6),
         "proj_shape": header.height,
         "proj_geometry": "POLYGON ((" + ", ".join(f"{x:.15g} {y:.15g}" for x, y in ring) + "))",
         "proj_centroid": f"POINT ({longitude:.5f} {latitude:.5f})",

@@ -1,5 +1,3 @@
 """The command line ``cloudsen12-cube``."""
 
-from .commands import (
-    main as main,
-)
+from .commands import main as main

@@ -1,4 +1,4 @@
-"""What CloudSEN12 is, as data: assets, classes, properties, labels, grids, and the catalogue of patches."""
+"""The data model of CloudSEN12: assets, classes, properties, labels, grids, and the catalogue of patches."""
 
 import lazy_loader
 

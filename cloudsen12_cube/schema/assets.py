@@ -1,11 +1,11 @@
 """The 49 assets of an image patch, one row each.
 
-Everything that the package knows of an asset stands in ``ASSETS``: where its pixels lie in the archive, how they are
-scaled and what they mean. Products, band names, files and coordinates are derived from it.
+``ASSETS`` holds all facts about an asset: its file in the archive, its scale and its meaning. Products, band names,
+files and coordinates are derived from it.
 
 Sources: Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), table 2 (Sentinel-1 and -2, and the extra layers) and
 table 3 (label layers); central wavelengths from ESA's spectral response functions (COPE-GSEG-EOPG-TN-15-0007).
-The paper's ``TCL`` is read as ``TCI``; its descriptions of VV and VH are swapped back.
+In the paper, ``TCL`` stands for ``TCI``, and the descriptions of VV and VH are interchanged; this table corrects both.
 """
 
 from __future__ import annotations
@@ -16,36 +16,21 @@ from typing import Literal, get_args
 ProductName = Literal["s2l1c", "s2l2a", "s1", "extra", "labels"]
 PRODUCTS: tuple[ProductName, ...] = get_args(ProductName)
 
-# B10 has no surface product; the order of the rest is the archive's.
-_WAVELENGTHS = {
-    "B1": (442.7, 442.3),
-    "B2": (492.4, 492.1),
-    "B3": (559.8, 559.0),
-    "B4": (664.6, 665.0),
-    "B5": (704.1, 703.8),
-    "B6": (740.5, 739.1),
-    "B7": (782.8, 779.7),
-    "B8": (832.8, 833.0),
-    "B8A": (864.7, 864.0),
-    "B9": (945.1, 943.2),
-    "B10": (1373.5, 1376.9),
-    "B11": (1613.7, 1610.4),
-    "B12": (2202.4, 2185.7),
-}
-_COMMON = {
-    "B1": "coastal",
-    "B2": "blue",
-    "B3": "green",
-    "B4": "red",
-    "B5": "rededge071",
-    "B6": "rededge075",
-    "B7": "rededge078",
-    "B8": "nir",
-    "B8A": "nir08",
-    "B9": "nir09",
-    "B10": "cirrus",
-    "B11": "swir16",
-    "B12": "swir22",
+# Band -> STAC common name, central wavelength on S2A and on S2B in nm; the order is that of the archive.
+_SPECTRAL = {
+    "B1": ("coastal", 442.7, 442.3),
+    "B2": ("blue", 492.4, 492.1),
+    "B3": ("green", 559.8, 559.0),
+    "B4": ("red", 664.6, 665.0),
+    "B5": ("rededge071", 704.1, 703.8),
+    "B6": ("rededge075", 740.5, 739.1),
+    "B7": ("rededge078", 782.8, 779.7),
+    "B8": ("nir", 832.8, 833.0),
+    "B8A": ("nir08", 864.7, 864.0),
+    "B9": ("nir09", 945.1, 943.2),
+    "B10": ("cirrus", 1373.5, 1376.9),
+    "B11": ("swir16", 1613.7, 1610.4),
+    "B12": ("swir22", 2202.4, 2185.7),
 }
 
 
@@ -59,7 +44,7 @@ class Asset:
     file: str
     """Path inside the patch's folder, without ``.tif``."""
     dtype: str
-    """Data type of the published files; what a file really holds is read from it."""
+    """Data type of the published files. Copies of the dataset may differ; a conversion reads it from the files."""
     long_name: str
     scale: float = 1.0
     """Physical value = scale x stored value."""
@@ -68,23 +53,23 @@ class Asset:
     nodata: float | None = None
     """Stored value that means "no data" in the archive."""
     manual: bool = False
-    """Drawn by hand, so only part of the patches have it."""
+    """Drawn by experts; only some patches have it."""
 
     @property
     def wavelength(self) -> tuple[float, float] | None:
-        """Central wavelength on S2A and S2B in nm, or None where there is none."""
-        return _WAVELENGTHS.get(self.band)
+        """Central wavelength on S2A and S2B in nm, or None for other than spectral bands."""
+        return _SPECTRAL[self.band][1:] if self.band in _SPECTRAL else None
 
     @property
     def common_name(self) -> str | None:
         """STAC common name of a spectral band (``red``, ``nir``, ...)."""
-        return _COMMON.get(self.band)
+        return _SPECTRAL[self.band][0] if self.band in _SPECTRAL else None
 
 
 def _spectral(product: ProductName, file: str, level: str, skip: str = "") -> list[Asset]:
     return [
-        Asset(product, band, file, "int16", f"{level} reflectance, {_COMMON[band]}", 1e-4)
-        for band in _WAVELENGTHS
+        Asset(product, band, file, "int16", f"{level} reflectance, {common_name}", 1e-4)
+        for band, (common_name, *_) in _SPECTRAL.items()
         if band != skip
     ]
 
@@ -95,7 +80,7 @@ def _label(band: str, long_name: str, dtype: str = "uint8", manual: bool = False
 
 ASSETS: tuple[Asset, ...] = (
     *_spectral("s2l1c", "S2L1C", "top of atmosphere"),
-    *_spectral("s2l2a", "S2L2A", "surface", skip="B10"),
+    *_spectral("s2l2a", "S2L2A", "surface", skip="B10"),  # B10 has no surface product
     Asset("s2l2a", "AOT", "S2L2A", "int16", "aerosol optical thickness", 1e-3),
     Asset("s2l2a", "WVP", "S2L2A", "int16", "water vapour column", 1e-3, "cm"),
     Asset("s2l2a", "TCI_R", "S2L2A", "int16", "true colour image, red"),
@@ -122,17 +107,22 @@ ASSETS: tuple[Asset, ...] = (
     _label("kappamask_L2A", "KappaMask on L2A"),
 )
 
-# Other spellings of a file or band that copies of the dataset use.
 SPELLINGS = {"occurrence": "ocurrence", "extra/occurrence": "extra/ocurrence"}
+"""Spellings of files and bands in copies of the dataset -> published spelling."""
 
 
 def assets_of(product: str) -> tuple[Asset, ...]:
-    """Rows of one product, in band order.
+    """Return the assets of one product, in band order.
+
+    Parameters
+    ----------
+    product : str
+        One of ``PRODUCTS``.
 
     Raises
     ------
     KeyError
-        If there is no such product; the message lists the five.
+        If the product is unknown; the message lists the products.
     """
     if product not in PRODUCTS:
         raise KeyError(f"unknown product {product!r}; the products are {', '.join(PRODUCTS)}")
@@ -140,12 +130,12 @@ def assets_of(product: str) -> tuple[Asset, ...]:
 
 
 def bands_of(product: str) -> tuple[str, ...]:
-    """Band names of one product, in the order of its ``band`` dimension."""
+    """Return the band names of one product, in the order of its ``band`` dimension."""
     return tuple(a.band for a in assets_of(product))
 
 
 def files_of(product: str) -> dict[str, tuple[str, ...]]:
-    """Files of one product (path in the patch's folder, without suffix) and the bands in each, in order."""
+    """Return the files of one product (path in the folder of the patch, without suffix) with the bands of each file."""
     files: dict[str, tuple[str, ...]] = {}
     for asset in assets_of(product):
         files[asset.file] = (*files.get(asset.file, ()), asset.band)
@@ -153,7 +143,7 @@ def files_of(product: str) -> dict[str, tuple[str, ...]]:
 
 
 def band_name(text: str) -> str:
-    """Canonical band name for a band description: ``B04`` is ``B4``, ``occurrence`` is ``ocurrence``."""
+    """Return the canonical name for a band description: ``B04`` is ``B4``, ``occurrence`` is ``ocurrence``."""
     text = text.strip()
     if text[:1] == "B" and text[1:2] == "0":
         text = "B" + text[2:]
@@ -161,12 +151,19 @@ def band_name(text: str) -> str:
 
 
 def find_band(product: str, text: str) -> str:
-    """Band of a product by any of its names: ``B4``, ``B04`` or the STAC common name ``red``.
+    """Return the band of a product with a given name.
+
+    Parameters
+    ----------
+    product : str
+        One of ``PRODUCTS``.
+    text : str
+        Name of the band, ``B4`` or ``B04``, or its STAC common name, ``red``.
 
     Raises
     ------
     KeyError
-        If the product has no such band; the message lists what there is.
+        If the product has no such band; the message lists its bands.
     """
     for asset in assets_of(product):
         if text == asset.common_name or band_name(text) == asset.band:

@@ -1,7 +1,7 @@
-"""The catalogue, one validated row a patch, and which of its rows a selection takes.
+"""The catalogue, one validated row for each patch in the order (roi, time), and the selection of patches.
 
-A condition such as ``difficulty<=3`` is data: a column, an operator and values; it is never evaluated as code. Convert,
-subset, export and query select by the same ones.
+A condition such as ``difficulty<=3`` is parsed to a column, an operator and values, and never evaluated as code.
+Convert, subset, export and query use the same conditions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Value = str | float | datetime | date | np.datetime64
 
 @dataclass(frozen=True)
 class Condition:
-    """``column operator value``; several values mean "any of them" and go with = and != alone."""
+    """``column operator value``. Several values, which only ``=`` and ``!=`` accept, mean any of them."""
 
     column: str
     operator: Operator
@@ -49,19 +49,19 @@ class Condition:
 
 
 def parse(text: str, columns: Collection[str] = ()) -> Condition:
-    """Read one condition.
+    """Parse one condition.
 
     Parameters
     ----------
     text : str
-        ``COLUMN OP VALUE`` with OP one of ``= != < <= > >=``. ``a|b`` means either; a trailing ``*`` means any ending.
+        ``COLUMN OP VALUE`` with OP one of ``= != < <= > >=``. ``a|b`` matches both values, ``a*`` a prefix.
     columns : collection of str
-        Columns that the table has beside the properties of CloudSEN12.
+        Columns of the table that are not properties of CloudSEN12.
 
     Raises
     ------
     SelectionError
-        If the text has no such form, names no property or compares texts by size.
+        If the text is not a condition, the property is unknown, or the operator does not apply to it.
     """
     match = _PATTERN.match(text)
     if match is None or not match[3]:
@@ -69,18 +69,18 @@ def parse(text: str, columns: Collection[str] = ()) -> Condition:
     column = find_column(match[1], columns)
     values = tuple(value.strip() for value in match[3].split("|"))
     condition = Condition(column, match[2], values)  # type: ignore[arg-type]  # the pattern lists the operators
-    if column not in columns:  # the type of any other column stands in the table alone
+    if column not in columns:  # the type of other columns is known only from the table
         _check(condition, "text" if column == "roi_id" else BY_NAME[column].kind)
     return condition
 
 
 def find_column(name: str, columns: Collection[str] = ()) -> str:
-    """Find a column of a catalogue by any of its spellings.
+    """Return the name of a column for any of its spellings.
 
     Raises
     ------
     SelectionError
-        If there is none; the message names those that are written alike.
+        If the column is unknown; the message suggests similar names.
     """
     found = name if name in ("roi_id", *columns) else canonical(name)
     if found is None:
@@ -89,7 +89,7 @@ def find_column(name: str, columns: Collection[str] = ()) -> str:
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Say which names are written like one that is not there, or else which there are; for the end of a message."""
+    """Return the end of a message about an unknown name: similar names, or the existing ones."""
     near = get_close_matches(name, names, n=3)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
@@ -98,18 +98,18 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
 
 
 def _check(condition: Condition, kind: Kind) -> None:
-    """Refuse a condition that does not suit the type of its column."""
+    """Check the operator and the values of a condition against the type of its column."""
     if condition.operator in _COMPARE:
         if kind == "text":
-            raise SelectionError(f"{condition.column} is text, so '{condition}' has no meaning: use = or !=")
+            raise SelectionError(f"'{condition}' orders texts, and {condition.column} is text: use = or !=")
         if len(condition.values) > 1:
-            raise SelectionError(f"'{condition}' compares with several values: use = or !=, or one value")
+            raise SelectionError(f"'{condition}' orders several values: use = or !=, or one value")
     for value in condition.values:
         _typed(condition.column, value, kind)
 
 
 def _typed(column: str, value: Any, kind: Kind) -> Any:
-    """Give a value the type of its column; a text is a number or a date only where it reads as one."""
+    """Convert a value to the type of its column."""
     if kind == "text":
         if not isinstance(value, str):
             raise SelectionError(f"{column}={value!r}: {column} is text, give a text or a list of texts")
@@ -126,15 +126,16 @@ def _typed(column: str, value: Any, kind: Kind) -> Any:
 
 
 def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
-    """Rows that fulfil a condition.
+    """Return which rows fulfil a condition.
 
-    An unknown value (NaN, NaT, an absent number) fulfils nothing but ``!=``.
+    An unknown value (NaN, NaT, a missing number) fulfils ``!=`` and no other comparison.
 
     Parameters
     ----------
     condition : Condition
+        Parsed condition.
     table : pandas.DataFrame
-        A catalogue's table.
+        Table of a catalogue.
 
     Returns
     -------
@@ -152,7 +153,9 @@ def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
 
 def _column(condition: Condition, table: pd.DataFrame) -> pd.Series[Any]:
     if condition.column not in table:
-        raise SelectionError(f"{condition.column} in '{condition}' is a property of CloudSEN12+, which is not here")
+        raise SelectionError(
+            f"{condition.column} in '{condition}' is a property of CloudSEN12+, which this archive does not have"
+        )
     return table[condition.column]
 
 
@@ -161,7 +164,7 @@ def _values(condition: Condition, kind: Kind) -> list[Any]:
 
 
 def _kind(column: pd.Series[Any]) -> Kind:
-    """Type of a column; of one that is no property, by what it holds."""
+    """Return the type of a property, or of another column from its dtype."""
     if column.name in BY_NAME:
         return BY_NAME[str(column.name)].kind
     dtype = column.dtype.kind
@@ -174,25 +177,23 @@ def _known(column: pd.Series[Any]) -> Mask:
 
 
 def _prefix(value: Any) -> str | None:
-    """Beginning that a text with a trailing ``*`` stands for."""
+    """Return the prefix of a text with a trailing ``*``."""
     return value[:-1] if isinstance(value, str) and value.endswith("*") else None
 
 
 def _equal(column: pd.Series[Any], values: Sequence[Any]) -> Mask:
     prefixes = tuple(prefix for value in values if (prefix := _prefix(value)) is not None)
-    equal = column.isin(
-        [value for value in values if _prefix(value) is None]
-    )  # one pass, however long a list of ROIs is
+    equal = column.isin([value for value in values if _prefix(value) is None])  # one pass for long lists of ROIs
     return np.asarray(equal | column.str.startswith(prefixes) if prefixes else equal, dtype=bool)
 
 
 def matching(conditions: Iterable[Condition], table: pd.DataFrame) -> Mask:
-    """Rows that fulfil all conditions.
+    """Return which rows fulfil all conditions.
 
     Raises
     ------
     SelectionError
-        If a condition does not suit its column, or asks for a value that no row has, as one that is misspelt.
+        If a condition does not apply to its column, or no row has one of its values.
     """
     keep = np.ones(len(table), dtype=bool)
     for condition in conditions:
@@ -202,7 +203,7 @@ def matching(conditions: Iterable[Condition], table: pd.DataFrame) -> Mask:
 
 
 def _check_values(condition: Condition, table: pd.DataFrame) -> None:
-    """Refuse a value that no row has; one that the paper defines may be absent if another one is there."""
+    """Check that rows with the values exist; values that the paper defines may be absent if another value exists."""
     if condition.operator != "=" or table.empty:
         return
     column = _column(condition, table)
@@ -222,7 +223,7 @@ def _is_prefix(value: Any, there: Collection[Any]) -> bool:
 
 
 def _values_here(value: Value, column: pd.Series[Any]) -> str:
-    """List the values of a column with the number of their rows; of many, those that are written like the wrong one."""
+    """Return the end of a message: the values of a column with their counts or, if there are many, similar values."""
     known = column[_known(column)]
     counts = known.astype(str).value_counts() if _kind(column) != "int" else known.value_counts().rename(index=str)
     if len(counts) > _LISTED:
@@ -237,14 +238,14 @@ def _values_here(value: Value, column: pd.Series[Any]) -> str:
 def in_box(
     longitude: npt.NDArray[np.float64], latitude: npt.NDArray[np.float64], bbox: tuple[float, float, float, float]
 ) -> Mask:
-    """Tell which places lie in a box, edges in.
+    """Return which points are inside a box, including its edges.
 
     Parameters
     ----------
     longitude, latitude : numpy.ndarray of float64
-        In degrees; NaN lies nowhere.
+        Degrees; False for NaN.
     bbox : (float, float, float, float)
-        West, south, east, north in degrees; west > east crosses the antimeridian.
+        West, south, east, north in degrees; a box with west > east crosses the antimeridian.
 
     Returns
     -------
@@ -253,11 +254,11 @@ def in_box(
     Raises
     ------
     SelectionError
-        If the box is none.
+        If the box does not have four finite numbers with south <= north.
     """
     numbers = np.asarray(bbox, dtype=float)
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
-        raise SelectionError(f"bbox {bbox} is no west, south, east, north in degrees")
+        raise SelectionError(f"bbox {bbox} is not west, south, east, north in degrees")
     west, south, east, north = numbers
     after, before = longitude >= west, longitude <= east
     across = after & before if west <= east else after | before
@@ -272,14 +273,13 @@ LABEL_FOLDERS = {
     "no-label": "nolabel",
     "no_label": "nolabel",
 }
-"""Folder of an archive -> label_type. The last two are the paper's spelling and a copy's."""
-
+"""Folder of an archive -> label_type. The last two spellings are those of the paper and of a copy of the dataset."""
 
 _SENSING = re.compile(r"(\d{8}T\d{6})_")
 
 
 def sensing_start(s2_id_gee: str) -> str:
-    """Acquisition time that stands in an image id, ``20190123T095319_...``, or an empty text."""
+    """Return the acquisition time in an image id, ``20190123T095319_...``, or an empty text."""
     match = _SENSING.match(s2_id_gee)
     return match[1] if match else ""
 
@@ -291,7 +291,7 @@ _IMAGE = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class RowFault:
-    """A row of the metadata that cannot be used."""
+    """An invalid row of the metadata."""
 
     roi_id: str
     s2_id_gee: str
@@ -304,10 +304,10 @@ class Catalogue:
     """The patches of an archive, or a selection of them."""
 
     table: pd.DataFrame
-    """One row a patch in (roi, time) order: ``roi_id``, ``time``, every column of ``PROPERTIES``, and those of ``PLUS``
-    that the archive has."""
+    """One row for each patch in the order (roi, time), with ``roi_id``, ``time``, the columns of ``PROPERTIES``, and
+    those of ``PLUS`` that the archive has."""
     test_meaning: TestMeaning
-    """How ``test`` was read."""
+    """Definition of the codes of ``test``."""
     faults: tuple[RowFault, ...] = ()
 
     @property
@@ -322,7 +322,7 @@ class Catalogue:
 
     @property
     def times(self) -> int:
-        """Length of the ``time`` dimension: the most patches that any ROI has."""
+        """Length of the ``time`` dimension: the largest number of patches of an ROI."""
         return int(self.table["time"].max()) + 1 if len(self.table) else 0
 
 
@@ -332,12 +332,12 @@ def roi_number(roi_id: str) -> int:
 
 
 def is_legal_key(roi_id: str, s2_id_gee: str) -> bool:
-    """Tell whether the ids of a patch are names, such as ``ROI_0827``, which may become folders; a path may not."""
+    """Return whether the ids of a patch are names, which can be used as folders, and not paths."""
     return bool(_ROI.fullmatch(roi_id) and _IMAGE.fullmatch(s2_id_gee)) and ".." not in s2_id_gee
 
 
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Order by (ROI number, acquisition, id); ``time`` is the rank inside the ROI."""
+def order_patches(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by (ROI number, acquisition time, id), and set ``time`` to the rank inside the ROI."""
     number = table["roi_id"].map(roi_number) if len(table) else pd.Series(dtype="int64")
     table = table.assign(_number=number).sort_values(["_number", "roi_id", "datetime", "s2_id_gee"], kind="stable")
     table = table.drop(columns="_number").reset_index(drop=True)
@@ -347,22 +347,37 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which patches: all conditions must hold."""
+    """Conditions that select patches; a patch has to fulfil all of them."""
 
     where: tuple[str, ...] = ()
     """Conditions such as ``difficulty<=3``."""
     bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees; west > east crosses the antimeridian."""
+    """West, south, east, north in degrees; a box with west > east crosses the antimeridian."""
     rois: tuple[str, ...] = ()
+    """ROI ids; empty for all."""
+
+    def __str__(self) -> str:
+        """Return the conditions for messages."""
+        parts = [*self.where]
+        parts += [f"bbox {','.join(map(str, self.bbox))}"] if self.bbox else []
+        parts += [f"roi in {','.join(self.rois)}"] if self.rois else []
+        return " and ".join(parts)
 
 
 def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
-    """Keep the patches that a selection names; ``time`` counts those of an ROI that are left.
+    """Return the selected patches of a catalogue; ``time`` is renumbered in each ROI.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        All patches.
+    selection : Selection
+        Conditions on the patches.
 
     Raises
     ------
     SelectionError
-        If a condition cannot be read, a value or an ROI is not there, or nothing is left.
+        If a condition is invalid, a value or an ROI does not exist, or no patch is selected.
     """
     table = catalogue.table
     keep = matching(map(parse, selection.where), table)
@@ -372,21 +387,12 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
         _check_rois(selection.rois, table)
         keep &= np.asarray(table["roi_id"].isin(selection.rois))
     if len(table) and not keep.any():
-        raise SelectionError(f"the selection is empty: no patch of {len(table)} has {_describe(selection)}")
-    return Catalogue(_ordered(table[keep]), catalogue.test_meaning, catalogue.faults)
+        raise SelectionError(f"the selection is empty: no patch of {len(table)} has {selection}")
+    return Catalogue(order_patches(table[keep]), catalogue.test_meaning, catalogue.faults)
 
 
 def _check_rois(rois: Sequence[str], table: pd.DataFrame) -> None:
     there = set(table["roi_id"])
     unknown = [roi for roi in rois if roi not in there]
     if unknown:
-        raise SelectionError(
-            f"no ROI {unknown[0]!r} here{did_you_mean(unknown[0], list(dict.fromkeys(table['roi_id'])))}"
-        )
-
-
-def _describe(selection: Selection) -> str:
-    parts = [*selection.where]
-    parts += [f"bbox {','.join(map(str, selection.bbox))}"] if selection.bbox else []
-    parts += [f"roi in {','.join(selection.rois)}"] if selection.rois else []
-    return " and ".join(parts)
+        raise SelectionError(f"no ROI {unknown[0]!r}{did_you_mean(unknown[0], list(dict.fromkeys(table['roi_id'])))}")

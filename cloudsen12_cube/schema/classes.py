@@ -1,6 +1,6 @@
-"""The four classes, the superclass schemes, and how the values of each label layer read as classes.
+"""The four classes, the superclasses, and the conversion of each label layer to classes.
 
-All of it is data: a layer is a row of ``LAYERS``, a class a row of ``CLASSES``. Sources: Aybar et al. 2022
+A layer is a row of ``LAYERS``, a class a row of ``CLASSES``. Sources: Aybar et al. 2022
 (doi:10.1038/s41597-022-01878-2), table 3 (classes, superclasses, priorities) and table 5 (codes of the algorithms).
 """
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 UNLABELLED = 255
-"""Class code of a pixel that no one labelled. Never 0: 0 is clear."""
+"""Class code of an unlabelled pixel. Never 0: 0 is clear."""
 
 UNLABELLED_COLOR = "#D4D4D4"
-"""Grey of whatever is not known; see `CloudClass.color`."""
+"""Grey, the colour of unlabelled pixels; see `CloudClass.color`."""
 
 Superclass = Literal["cloud", "valid"]
 ClassName = Literal["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
@@ -31,12 +31,12 @@ class CloudClass:
     valid: bool
     """In the superclass "valid", else "invalid"."""
     priority: int
-    """1 wins where classes overlap, 4 yields."""
+    """Rank where classes overlap: 1 is the highest, 4 the lowest."""
     color: str
-    """Okabe and Ito's palette, told apart by colour-blind readers; chosen so that the lightness differs, too.
+    """Hexadecimal RGB, from the palette of Okabe and Ito, which is safe for colour-blind readers.
 
-    CIE lightness is 100, 85 (unlabelled), 70, 54 and 0: a print in grey keeps the five apart. Orange beside sky blue
-    would not: both are 70. Shadow is dark, as in the image.
+    The CIE lightness is 100, 85 (unlabelled), 70, 54 and 0, so the five colours also differ in a greyscale print.
+    Orange and sky blue would not: the lightness of both is 70. Shadow is dark, as in the image.
     """
 
 
@@ -59,19 +59,19 @@ _ALL: frozenset[Scheme] = frozenset({"four", "cloud", "shadow", "valid"})
 
 @dataclass(frozen=True)
 class Threshold:
-    """How a cloud probability becomes cloud or clear: averaged over a disk, compared, grown by a disk."""
+    """Conversion of a cloud probability to cloud and clear: average over a disk, threshold, dilation by a disk."""
 
     probability: float
-    """Cloud is what lies above it, 0 to 1."""
+    """Pixels with a higher probability are cloud; 0 to 1."""
     average_over: int = 0
-    """Radius in pixels of the disk that the probability is averaged over; 0 leaves it as it is."""
+    """Radius in pixels of the disk over which the probability is averaged; 0 for no average."""
     dilation_size: int = 0
-    """Radius in pixels of the disk that the cloud is grown by; 0 leaves it as it is."""
+    """Radius in pixels of the disk by which the cloud mask is dilated; 0 for no dilation."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: give 0 to 1, whatever the layer's own scale is")
+            raise ValueError(f"probability is {self.probability}: give 0 to 1, independent of the scale of the layer")
         for name in ("average_over", "dilation_size"):
             if not 0 <= getattr(self, name) <= 50:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a radius of 0 to 50 pixels")
@@ -79,19 +79,19 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Layer:
-    """How the stored values of one label layer read as classes."""
+    """Conversion of the stored values of one label layer to classes."""
 
     band: str
     meanings: dict[int, str]
     """Stored value -> CF flag meaning, for layers of codes; empty for probabilities."""
     codes: dict[int, int] = field(default_factory=dict)
-    """Stored value -> class code. A legal value that is missing here is unlabelled."""
+    """Stored value -> class code. Other values are unlabelled."""
     resolves: frozenset[Scheme] = _ALL
-    """Which comparisons the layer can take part in."""
+    """Schemes in which the layer can be evaluated."""
     threshold: Threshold | None = None
-    """How its authors, or the paper's, make a mask of it, if the values are a cloud probability."""
+    """Default conversion to a mask, for cloud probabilities: that of the authors of the layer, or of the paper."""
     full_scale: int | None = None
-    """Stored value of probability 1; None where the files alone can say (CD-FCNN: 100 or 10000)."""
+    """Stored value of probability 1; None if it depends on the files (CD-FCNN: 100 or 10000)."""
     bits: bool = False
     """The values are bit flags."""
 
@@ -102,12 +102,12 @@ class Layer:
 
     @property
     def legal(self) -> frozenset[int]:
-        """Values that the layer may hold, where they can be listed."""
+        """Values that a layer of codes may hold."""
         return frozenset(self.meanings)
 
     @property
     def classes(self) -> frozenset[int]:
-        """Class codes that the layer can give; one with a single class of cloud calls it thick, as in table 5."""
+        """Class codes of the layer. The cloud of a layer with a single cloud class is thick cloud, as in table 5."""
         return frozenset(self.codes.values()) if self.codes else frozenset({_CLEAR, _THICK})
 
 
@@ -152,16 +152,16 @@ _KAPPA_CODES = {1: _CLEAR, 2: _SHADOW, 3: _THIN, 4: _THICK}
 LAYERS: tuple[Layer, ...] = (
     Layer("manual_hq", _MANUAL_HQ, {0: _CLEAR, 1: _THICK, 2: _THIN, 3: _SHADOW}),
     Layer("manual_sc", _SCRIBBLE, {0: _CLEAR, 1: _THICK, 2: _THICK, 3: _THIN, 4: _THIN, 5: _SHADOW, 6: _SHADOW}),
-    # Table 5 lists neither 1 nor 7: what the producer calls defective or unclassified is not called clear here.
+    # Table 5 lists neither 1 nor 7. Defective and unclassified pixels are unlabelled, not clear.
     Layer(
         "sen2cor",
         _SCL,
         {2: _CLEAR, 4: _CLEAR, 5: _CLEAR, 6: _CLEAR, 11: _CLEAR, 8: _THICK, 9: _THICK, 10: _THIN, 3: _SHADOW},
     ),
     Layer("fmask", _FMASK, {0: _CLEAR, 1: _CLEAR, 3: _CLEAR, 4: _THICK, 2: _SHADOW}),
-    # The detector's defaults, with which the paper's benchmark was made.
+    # The defaults of the detector, which the benchmark of the paper used.
     Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.4, 4, 2), full_scale=100),
-    # Opaque wins over cirrus where both bits are set: thick has priority 1.
+    # Where both bits are set, opaque takes precedence over cirrus: thick cloud has priority 1.
     Layer("qa60", _QA60, {0: _CLEAR, 1024: _THICK, 2048: _THIN, 3072: _THICK}, _CLOUD_ONLY, bits=True),
     Layer("CD-FCNN-RGBI", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.5)),
     Layer("CD-FCNN-RGBISWIR", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.5)),
@@ -171,12 +171,17 @@ LAYERS: tuple[Layer, ...] = (
 
 
 def layer(band: str) -> Layer:
-    """Row of one label layer.
+    """Return the row of ``LAYERS`` for a band of ``labels``.
+
+    Parameters
+    ----------
+    band : str
+        Name of the label layer, such as ``fmask``.
 
     Raises
     ------
     KeyError
-        If there is no such layer; the message lists the ten.
+        If the layer is unknown; the message lists the layers.
     """
     for row in LAYERS:
         if row.band == band:

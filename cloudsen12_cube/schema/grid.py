@@ -1,8 +1,9 @@
-"""grid."""
+"""Grids of patches: EPSG code and affine transform, as text and as numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,27 +12,33 @@ from pyproj import Transformer
 from pyproj.exceptions import CRSError
 
 from cloudsen12_cube.errors import ArchiveError
+from cloudsen12_cube.schema.properties import number_text
 
 Affine = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels of a patch lie."""
+    """Coordinate reference system and transform of a patch."""
 
     epsg: int
-    """EPSG code, 0 where unknown."""
+    """EPSG code, 0 if unknown."""
     transform: Affine | None
-    """a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f; None where unknown."""
+    """a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f; None if unknown."""
 
 
 def parse_transform(text: str) -> Affine | None:
-    """Read six numbers, ``10, 0, 440030, 0, -10, 4573910``; None for an empty text.
+    """Parse an affine transform, ``10, 0, 440030, 0, -10, 4573910``.
+
+    Parameters
+    ----------
+    text : str
+        Six numbers, or the nine of a 3 x 3 matrix, separated by commas. An empty text means unknown.
 
     Raises
     ------
     ArchiveError
-        If the text is something else.
+        If the text is not a transform.
     """
     if not text:
         return None
@@ -45,25 +52,31 @@ def parse_transform(text: str) -> Affine | None:
     return a, b, c, d, e, f
 
 
+def transform_text(transform: Iterable[float]) -> str:
+    """Write the numbers of a transform; `parse_transform` returns equal ones."""
+    return ", ".join(number_text(float(value)) for value in transform)
+
+
 def grid_of(row: Any) -> Grid:
-    """Grid that a row of the catalogue states."""
+    """Return the grid of a row of the catalogue."""
     return Grid(int(row["proj_epsg"]), parse_transform(row["proj_transform"]))
-
-
-def _told(transform: Affine) -> str:
-    return ", ".join(f"{v:.15g}" for v in transform)
 
 
 @lru_cache(maxsize=128)
 def to_degrees(epsg: int) -> Transformer:
-    """Make the way from a reference system to longitude and latitude, in this order.
+    """Return the transformer from a coordinate reference system to longitude and latitude, in this order.
+
+    Parameters
+    ----------
+    epsg : int
+        EPSG code.
 
     Raises
     ------
     ArchiveError
-        If PROJ knows no such code.
+        If PROJ does not know the code.
     """
     try:
         return Transformer.from_crs(epsg, 4326, always_xy=True)
     except CRSError:
-        raise ArchiveError(f"EPSG:{epsg} is no coordinate reference system that PROJ knows") from None
+        raise ArchiveError(f"EPSG:{epsg} is not a coordinate reference system known to PROJ") from None

@@ -1,8 +1,7 @@
-"""Raw label values -> class -> superclass -> mask, on numpy arrays.
+"""Stored label values -> classes -> superclasses -> masks, on numpy arrays.
 
-Every step is one look-up in a small table that is derived from ``classes``; only a cloud probability needs more, since
-its mask depends on the neighbours of a pixel. What nobody labelled is 255 all the way, and never turns into 0, which
-says "clear".
+Each step is a look-up in a small table derived from ``classes``, except for cloud probabilities, whose masks depend on
+the neighbours of a pixel. Unlabelled pixels are 255 in every step and never become 0, which means clear.
 """
 
 from __future__ import annotations
@@ -25,31 +24,32 @@ _MISSING = 2**16 - 1  # fill of a label array, as the 16 bits of either sign
 def to_classes(
     values: npt.NDArray[Any], name: str, scale: int | None = None, threshold: Threshold | None = None
 ) -> Codes:
-    """Read the stored values of a label layer as the four classes.
+    """Convert the stored values of a label layer to the four classes.
 
     Parameters
     ----------
     values : numpy.ndarray of integers, shape (..., y, x)
-        As they are stored.
+        Stored values.
     name : str
         Label layer, such as ``sen2cor``.
     scale : int, optional
-        Stored value of probability 1, for CD-FCNN: 100 or 10000. The other layers have their own.
+        Stored value of probability 1 for the CD-FCNN layers: 100 or 10000. Ignored for other layers.
     threshold : Threshold, optional
-        How a probability becomes cloud; by default as the paper's benchmark did it. Codes need none.
+        Conversion of a probability to cloud; by default that of the benchmark of the paper. Ignored for layers of
+        codes.
 
     Returns
     -------
     numpy.ndarray of uint8, shape (..., y, x)
-        0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, 255 unlabelled (Aybar et al. 2022, tables 3 and 5). A
-        layer with one class of cloud calls it thick. A value that no code table has is unlabelled.
+        0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, 255 unlabelled (Aybar et al. 2022, tables 3 and 5). The
+        cloud of a layer with a single cloud class is thick cloud. Values without a class are unlabelled.
 
     Raises
     ------
     KeyError
-        If there is no such layer.
+        If the layer is unknown.
     TypeError
-        If the values are no integers.
+        If the values are not integers.
     ValueError
         If the scale of a probability is unknown.
     """
@@ -61,16 +61,16 @@ def to_classes(
     full = row.full_scale or scale
     if full is None:
         raise ValueError(
-            f"the full scale of {name} is unknown: give scale=100 or scale=10000 (values of probability 1)"
+            f"the full scale of {name} is unknown: pass scale=100 or scale=10000, the stored value of probability 1"
         )
     return _cloud(bits, full, threshold or row.threshold)
 
 
 def _as_16_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
-    """Give integers of any type as 16 bits without a sign; what does not fit is missing."""
+    """Convert integers of any type to unsigned 16 bits; values outside their range become missing."""
     values = np.asarray(values)
     if values.dtype.kind not in "iu":
-        raise TypeError(f"labels of {name} are {values.dtype}, no integers: give the values as they are stored")
+        raise TypeError(f"labels of {name} have the dtype {values.dtype}, not integers: pass the stored values")
     if values.dtype.itemsize == 2:
         return values.astype(values.dtype.newbyteorder("="), copy=False).view(np.uint16)
     if values.dtype == np.uint8:
@@ -81,7 +81,7 @@ def _as_16_bits(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
 
 @lru_cache(maxsize=len(LAYERS))
 def code_table(name: str) -> Codes:
-    """Class code of each of the 65,536 values of 16 bits, for a layer of codes.
+    """Return the class code of each 16-bit value of a layer of codes.
 
     Returns
     -------
@@ -95,24 +95,24 @@ def code_table(name: str) -> Codes:
 
 
 def _limit(full: int, probability: float) -> float:
-    """Largest stored value that is still clear; 0.29 * 100 alone is less than 29."""
-    return round(probability * full, 6)
+    """Return the largest stored value that is clear."""
+    return round(probability * full, 6)  # without rounding, 0.29 * 100 is less than 29
 
 
 def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> Codes:
-    """Make clear and thick cloud of a probability, as the s2cloudless detector does.
+    """Convert a probability to clear and thick cloud, as the s2cloudless detector does.
 
-    The arithmetic is exact: a disk is compared by its sum of integers, not by a rounded mean. What is missing neither
-    counts in the average nor becomes clear, and the frame reflects at the edges.
+    The arithmetic is exact: the sum of integers over a disk is compared, not a rounded mean. Missing pixels are
+    excluded from averages and are unlabelled in the result. The image is extended by reflection at its edges.
     """
     known = None if values.max(initial=0) <= full else values <= full
     limit = _limit(full, threshold.probability)
-    cloud: Mask = values > int(limit)  # integers: compared with a fraction they would be copied as floats
+    cloud: Mask = values > int(limit)  # an integer limit: a float would convert the array
     if known is not None:
         cloud &= known
-    if threshold.average_over and cloud.any():  # else no average is above the limit either
+    if threshold.average_over and cloud.any():  # otherwise no average exceeds the limit
         cloud = _average_above(limit, values, known, _disk(threshold.average_over))
-    if threshold.dilation_size and cloud.any():  # what is reflected at the edges is nearer inside the frame
+    if threshold.dilation_size and cloud.any():  # reflected pixels are nearer inside the image
         cloud = _over(cloud, _disk(threshold.dilation_size), np.logical_or)
     codes = cloud.astype(np.uint8)  # 0 clear, 1 thick cloud
     if known is not None:
@@ -121,7 +121,7 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
 
 
 def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask | None, disk: Mask) -> Mask:
-    """Tell where the average of the known values on a disk is above a limit; None stands for all known."""
+    """Return where the mean of the known values over a disk exceeds a limit; ``known=None`` means all."""
     kept = values if known is None else np.where(known, values, 0)
     total = _over(kept.astype(np.min_scalar_type(int(kept.max()) * int(disk.sum())), copy=False), disk, np.add)
     if known is None:
@@ -132,21 +132,21 @@ def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask | N
 
 
 def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArray[Any]:
-    """Combine the values on a disk around each pixel: a window that widens step by step serves all rows of the disk.
+    """Combine the values over a disk around each pixel; one window widens step by step for all rows of the disk.
 
-    Plane by plane and in the narrowest type, which must hold the result, all of it stays in the processor's cache: a
-    tenth of the time of running sums, and this step is the slowest of a whole evaluation.
+    The work is done plane by plane in the narrowest dtype that holds the result, so it stays in the processor cache.
+    This takes a tenth of the time of running sums; the step is the slowest of a whole evaluation.
     """
     radius, (height, width) = disk.shape[0] // 2, values.shape[-2:]
     half_of_row = disk.sum(axis=1) // 2
     steps = [(half, np.flatnonzero(half_of_row == half).tolist()) for half in range(radius + 1)]
     result = np.empty_like(values)
     for index in np.ndindex(values.shape[:-2]):
-        padded = np.pad(values[index], radius, mode="symmetric").ravel()  # shifts of one line of memory are fast
+        padded = np.pad(values[index], radius, mode="symmetric").ravel()  # shifts of a one-dimensional array are fast
         stride, size = width + 2 * radius, padded.size - 2 * radius
         window = padded[radius : radius + size].copy()
         combined = np.zeros(height * stride, dtype=values.dtype)
-        inner = combined[: height * stride - 2 * radius]  # between rows lie values that nobody reads
+        inner = combined[: height * stride - 2 * radius]  # values between rows are not used
         for half, rows in steps:
             if half:
                 combine(window, padded[radius - half : radius - half + size], out=window)
@@ -158,19 +158,19 @@ def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArra
 
 
 def _disk(radius: int) -> Mask:
-    """Pixels whose centres lie within a radius, shape (2 radius + 1, 2 radius + 1)."""
+    """Return the pixels with centres within a radius, shape (2 radius + 1, 2 radius + 1)."""
     offset = np.arange(-radius, radius + 1)
     disk: Mask = offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2
     return disk
 
 
 def to_superclass(codes: Codes, scheme: Superclass) -> Codes:
-    """Read class codes as a superclass of the paper's table 3.
+    """Convert class codes to a superclass of table 3 of the paper.
 
     Parameters
     ----------
     codes : numpy.ndarray of uint8, any shape
-        As `to_classes` gives them.
+        Class codes, as returned by `to_classes`.
     scheme : {"cloud", "valid"}
         ``cloud``: 0 non-cloud, 1 cloud. ``valid``: 0 valid, 1 invalid.
 
@@ -180,7 +180,7 @@ def to_superclass(codes: Codes, scheme: Superclass) -> Codes:
         255 where unlabelled.
     """
     if scheme not in SUPERCLASSES:
-        raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
+        raise ValueError(f"unknown superclass {scheme!r}; the superclasses are {', '.join(SUPERCLASSES)}")
     table = np.full(256, UNLABELLED, dtype=np.uint8)
     for row in CLASSES:
         table[row.code] = row.cloud if scheme == "cloud" else not row.valid
@@ -189,7 +189,14 @@ def to_superclass(codes: Codes, scheme: Superclass) -> Codes:
 
 
 def in_classes(codes: Codes, wanted: Iterable[int]) -> Mask:
-    """Tell which pixels are of some classes; an unlabelled pixel is of none.
+    """Return which pixels belong to given classes; False for unlabelled pixels.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray of uint8, any shape
+        Class codes.
+    wanted : iterable of int
+        Codes of the classes.
 
     Returns
     -------
@@ -202,18 +209,22 @@ def in_classes(codes: Codes, wanted: Iterable[int]) -> Mask:
 
 
 def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -> Iterator[Mask]:
-    """Mask each class that a label layer can give: `to_classes` as planes, without its look-up by pixel.
+    """Yield a mask for each class of a label layer: the result of `to_classes` without a look-up for each pixel.
 
     Parameters
     ----------
-    values, name, scale
-        As in `to_classes`.
+    values : numpy.ndarray of integers, shape (..., y, x)
+        Stored values.
+    name : str
+        Label layer.
+    scale : int, optional
+        Stored value of probability 1 for the CD-FCNN layers.
 
     Yields
     ------
     numpy.ndarray of bool, shape (..., y, x)
-        By class code, those of ``layer(name).classes``, one after the other, so that each is used while it is in the
-        processor's cache. An unlabelled pixel is in none.
+        In the order of the class codes ``layer(name).classes``. The masks are computed one by one, so each is used
+        while it is in the processor cache. Unlabelled pixels are False in all masks.
     """
     row = layer(name)
     if row.threshold is not None:
@@ -221,7 +232,7 @@ def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -
         yield from (codes == code for code in sorted(row.classes))
         return
     bits: npt.NDArray[Any] = _as_16_bits(values, name)
-    if bits.size and bits.max() < 256:  # half the bytes are compared in half the time
+    if bits.size and bits.max() < 256:  # half the bytes, half the time
         bits = bits.astype(np.uint8)
     for code in sorted(row.classes):
         first, *others = (value for value, of in row.codes.items() if of == code)
@@ -232,13 +243,13 @@ def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -
 
 
 def is_labelled(codes: Codes) -> Mask:
-    """Tell which pixels have a label, in class or superclass codes."""
+    """Return which pixels of class or superclass codes have a label."""
     mask: Mask = codes != UNLABELLED
     return mask
 
 
 def merge(codes: Codes) -> Codes:
-    """Merge layers pixel by pixel: the class of the highest priority in the paper's table 3 wins.
+    """Merge layers pixel by pixel; the class with the highest priority in table 3 of the paper takes precedence.
 
     Parameters
     ----------
@@ -259,17 +270,17 @@ def merge(codes: Codes) -> Codes:
 
 
 def probability_scale(maximum: int) -> int | None:
-    """Full scale of a probability layer, from its largest value in a whole cube.
+    """Return the full scale of the probability layers of a cube.
 
     Parameters
     ----------
     maximum : int
-        Over all patches and both CD-FCNN layers, which one program wrote.
+        Largest value over all patches and both CD-FCNN layers, which have the same scale.
 
     Returns
     -------
     int or None
-        10000 or 100; None where it cannot be told: a largest value of 1 may be a mask or one per cent.
+        10000 or 100; None if the maximum is 1, which may be a mask or one per cent.
     """
     if maximum > 100:
         return 10_000

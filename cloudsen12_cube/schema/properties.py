@@ -1,7 +1,8 @@
-"""The properties of an image patch: one row each, with every spelling that the sources use.
+"""The properties of an image patch: one row each, with all spellings of the sources.
 
-The paper's table 4, the CSV that ships with the archive and the STAC items name the same things differently. Here each
-has one name, one type and one meaning; the catalogue, the store and the queries are derived from this table.
+Table 4 of the paper, the CSV file of the archive and the STAC items use different names for the same properties. This
+table gives each property one name, one type and one meaning; the catalogue, the store and the queries are derived from
+it.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ class Property:
     kind: Kind
     description: str
     spellings: tuple[str, ...] = ()
-    """Other names of it in CSV files, STAC items and the paper."""
+    """Other names in CSV files, STAC items and the paper."""
     units: str | None = None
     missing: int = -1
-    """Stored where an ``int`` is unknown. Text is empty there, a float NaN, a time NaT."""
+    """Stored value of an unknown ``int``. Unknown texts are empty, floats NaN, times NaT."""
     values: tuple[str, ...] = ()
-    """Values that the paper defines, in its order; empty where any may stand."""
+    """Values that the paper defines, in its order; empty if other values are allowed."""
 
 
 SPLITS = ("train", "validation", "test")
-"""Published splits; no ROI is in two of them."""
+"""Published splits; each ROI belongs to one of them."""
 
 PROPERTIES: tuple[Property, ...] = (
     Property("s2_id_gee", "text", "Sentinel-2 image id in Google Earth Engine; unique only inside its ROI"),
@@ -83,26 +84,26 @@ PLUS: tuple[Property, ...] = (
     Property("thin_percentage", "float", "share of the label that is thin cloud", units="percent"),
     Property("cloud_shadow_percentage", "float", "share of the label that is cloud shadow", units="percent"),
 )
-"""What CloudSEN12+ adds (doi:10.1016/j.dib.2024.110852): stands in a cube only where its archive has it."""
+"""Properties of CloudSEN12+ (doi:10.1016/j.dib.2024.110852); a cube has them only if its archive has them."""
 
 BY_NAME: dict[str, Property] = {p.name: p for p in (*PROPERTIES, *PLUS)}
 
 UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
-"""Texts that stand for an unknown number or time; R writes NA."""
+"""Texts for an unknown number or time; R writes NA."""
 
-# ROI-wide: the rows of one ROI must agree on them, else the splits would leak.
 ROI_WIDE = ("label_type", "split")
+"""Properties with one value for each ROI; otherwise patches of one ROI could be in several splits."""
 
 _CANONICAL = {s.lower(): p.name for p in BY_NAME.values() for s in (p.name, *p.spellings)}
 
 
 def canonical(name: str) -> str | None:
-    """Name of a property whatever its spelling in the source, or None if the table does not know it."""
+    """Return the name of a property for any of its spellings, or None if it is unknown."""
     text = name.strip().lower()
     return _CANONICAL.get(text) or _CANONICAL.get(text.replace("proj:", "proj_"))
 
 
 def number_text(value: float) -> str:
-    """Write a number with the digits that it needs, and no point where it is whole: what is read back is equal."""
+    """Write a number with as many digits as an exact round trip needs, whole numbers without a decimal point."""
     text = f"{value:.15g}"
     return text if float(text) == value else repr(value)

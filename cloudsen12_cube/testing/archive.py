@@ -1,7 +1,7 @@
-"""A small archive in CloudSEN12's published layout, oddities included, for tests, benchmarks, notebooks and the demo.
+"""A small synthetic archive in the published layout of CloudSEN12, for tests, benchmarks, notebooks and the demo.
 
-Everything follows from the seed. The oddities are the published set's own: ids of four and five digits, an ROI that
-spans two UTM zones, two images of one instant, an image id that two ROIs share, rows out of order.
+The seed determines all values. The archive includes special cases of the published one: ids of four and five digits, an
+ROI in two UTM zones, two images with the same timestamp, an image id that two ROIs share, unordered rows.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from cloudsen12_cube.testing.metadata import ArchiveOptions, Patch, make_patches
 
 __all__ = ["ArchiveOptions", "make_archive", "make_catalogue"]
 
-_MOST_ROIS = 9880  # as many as were published
-_STRIPED_NODATA = -3.4e38  # as KappaMask's true files declare it
+_MOST_ROIS = 9880  # number of published ROIs
+_STRIPED_NODATA = -3.4e38  # as in the published KappaMask files
 
 
 def make_archive(
     path: str | os.PathLike[str], rois: int = 3, seed: int = 0, options: ArchiveOptions | None = None
 ) -> Path:
-    """Make a small synthetic archive.
+    """Write a small synthetic archive.
 
     Parameters
     ----------
     path : path
-        Folder to make it in.
+        Folder of the archive; created if it does not exist.
     rois : int
-        Number of ROIs.
+        Number of ROIs, 1 to 9880.
     seed : int
-        Equal seeds give equal files.
+        Seed of the random numbers; equal seeds give equal files.
     options : ArchiveOptions, optional
+        Size, data types, metadata and variants of the archive.
 
     Returns
     -------
     pathlib.Path
-        The archive's folder.
+        The folder of the archive.
 
     Raises
     ------
     ValueError
-        If there are fewer ROIs than 1, or more than were published.
+        If ``rois`` is out of range.
     """
     _check_rois(rois)
     options = options or ArchiveOptions()
@@ -66,26 +67,26 @@ def make_archive(
 
 
 def make_catalogue(path: str | os.PathLike[str], rois: int = 9880, seed: int = 0) -> Path:
-    """Make the metadata of an archive of any size, and no pixels.
+    """Write the metadata of a synthetic archive, without pixels.
 
     Parameters
     ----------
     path : path
-        Folder to make it in.
+        Folder of the archive; created if it does not exist.
     rois : int
-        Number of ROIs.
+        Number of ROIs, 1 to 9880.
     seed : int
-        Equal seeds give equal files.
+        Seed of the random numbers; equal seeds give equal files.
 
     Returns
     -------
     pathlib.Path
-        The archive's folder.
+        The folder of the archive.
 
     Raises
     ------
     ValueError
-        If there are fewer ROIs than 1, or more than were published.
+        If ``rois`` is out of range.
     """
     _check_rois(rois)
     root = Path(path)

@@ -1,4 +1,4 @@
-"""The metadata of a synthetic archive: rows with the published set's columns and oddities, as CSV and as STAC items."""
+"""The metadata of a synthetic archive: rows with the columns and special cases of the published ones, as CSV and STAC."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ _Metadata = Literal["csv", "stac", "both", "none"]
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How the archive should look."""
+    """Size, data types, metadata and variants of a synthetic archive."""
 
     size: int = 509
     """Rows and columns of a patch."""
     times: int = 5
-    """Patches of an ROI."""
+    """Number of patches of an ROI."""
     dtype: _Dtype = "int16"
     """Data type of the Sentinel-2 files."""
     metadata: _Metadata = "csv"
+    """Format of the metadata: ``csv``, ``stac``, ``both`` or ``none``."""
     test_meaning: TestMeaning = "v1.1"
-    """What the codes of ``test`` mean."""
+    """Definition of the codes of ``test``."""
     nolabel_folder: str = "nolabel"
-    """``nolabel``, ``no-label`` or ``no_label``."""
+    """Name of the folder: ``nolabel``, ``no-label`` or ``no_label``."""
     striped_labels: bool = False
-    """Write KappaMask as its true files are: striped float32 with nodata -3.4e38."""
+    """Write KappaMask as in the published files: striped float32 with nodata -3.4e38."""
     top: str = ""
-    """Name of one more folder above the label types."""
+    """Name of an additional folder above the label types."""
     occurrence: bool = False
-    """Spell ``ocurrence`` right."""
+    """Use the correct spelling of ``ocurrence``."""
     label_types: tuple[str, ...] = ("high", "scribble", "nolabel")
-    """Label types that the ROIs take in turn."""
+    """Label types of the ROIs, in a cycle."""
     descriptions: bool = True
     """Write band descriptions."""
 
@@ -60,7 +61,7 @@ class ArchiveOptions:
             if value not in get_args(kind):
                 raise ValueError(f"{name} is {value!r}: give one of {', '.join(get_args(kind))}")
         if {"/", "\\"} & set(self.top) or self.top.startswith("."):
-            raise ValueError(f"top is {self.top!r}: give the name of one folder, or nothing")
+            raise ValueError(f"top is {self.top!r}: give the name of one folder, or an empty text")
         if LABEL_FOLDERS.get(self.nolabel_folder) != "nolabel":
             raise ValueError(f"nolabel_folder is {self.nolabel_folder!r}: give nolabel, no-label or no_label")
         unknown = set(self.label_types) - {"high", "scribble", "nolabel"}
@@ -70,10 +71,11 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch: its row of the metadata, and what its files are made from."""
+    """One patch: its row of the metadata, and the parameters of its files."""
 
     row: dict[str, str]
     coverage: str
+    """Class of cloud coverage."""
     random: np.random.Generator = field(compare=False)
 
     @property
@@ -83,19 +85,19 @@ class Patch:
 
     @property
     def transform(self) -> tuple[float, ...]:
-        """Six numbers a to f."""
+        """Affine transform, six numbers a to f."""
         return tuple(float(v) for v in self.row["proj_transform"].split(","))
 
 
 def _roi_id(index: int) -> str:
-    """Spread ids of four and five digits over the published range: ROI_0012, ROI_10133, ROI_8641, ROI_7149, ..."""
+    """Return an id of four or five digits in the published range: ROI_0012, ROI_10133, ROI_8641, ROI_7149, ..."""
     return f"ROI_{(index * 10_121 + 11) % 11_613 + 1:04d}"
 
 
 def make_patches(index: int, seed: int, options: ArchiveOptions) -> list[Patch]:
-    """Make the rows of one ROI, out of time order as 1 % of the published are."""
+    """Return the patches of one ROI; half of the ROIs are in reverse order of time."""
     label_type = options.label_types[index % len(options.label_types)]
-    # ROI 1 lies beside ROI 0, in the same zone: their first images share one id.
+    # ROI 1 is near ROI 0, in the same zone, and their first images share one id.
     where = np.random.default_rng([seed, 0 if index == 1 else index, 3])
     east, north = float(where.uniform(-170, 170)), float(where.uniform(-60, 70))
     if index == 1:
@@ -119,7 +121,7 @@ def _row(
     index: int, time: int, place: tuple[float, float], coverage: str, about: tuple[str, datetime, ArchiveOptions]
 ) -> dict[str, str]:
     label_type, start, options = about
-    # Date 2 of ROI 0 is the same instant as date 1, on another tile; date 3 lies in the next UTM zone.
+    # Date 2 of ROI 0 has the timestamp of date 1, on another tile; date 3 is in the next UTM zone.
     moment = start + timedelta(days=60 * (1 if index == 0 and time == 2 else time))
     zone = int((place[0] + 180) // 6) + 1 + (1 if index % 3 == 0 and time == 3 else 0)
     tile = f"T{(zone - 1) % 60 + 1:02d}X{'ABCDE'[time % 5]}Q"
@@ -170,13 +172,13 @@ def _from_degrees(epsg: int) -> Transformer:
 
 
 def _corner(epsg: int, place: tuple[float, float], size: int) -> tuple[int, int]:
-    """Upper left corner of a patch around a place, on the 10 m grid."""
+    """Return the upper left corner of a patch around a location, on the 10 m grid."""
     x, y = _from_degrees(epsg).transform(*place)
     return round(x / 10) * 10 - size // 2 * 10, round(y / 10) * 10 + size // 2 * 10
 
 
 def write_metadata(root: Path, rows: list[dict[str, str]], options: ArchiveOptions) -> None:
-    """Write the metadata in the forms that the options name."""
+    """Write the metadata in the formats of the options."""
     if options.metadata in ("csv", "both"):
         write_csv(root, rows)
     if options.metadata in ("stac", "both"):
@@ -195,7 +197,7 @@ def write_csv(root: Path, rows: list[dict[str, str]]) -> None:
 
 
 def _stac_item(row: dict[str, str]) -> dict[str, Any]:
-    """Make an item as it was published, which is not quite valid: ``proj:shape`` is one number."""
+    """Return a STAC item as published, which is not valid: ``proj:shape`` is one number."""
     left_out = ("annotator_name", "s2_water_vapour_retrieval_accuracy", "s1_grd_post_processing_software_version")
     texts = {k: v for k, v in row.items() if k not in (*left_out, "test_sr", "s2_date") and not k.startswith("proj_")}
     numbers = ("s2_view", "s2_aot", "s2_refl", "s1_radar", "s1_slc_processing_software")

@@ -1,7 +1,7 @@
-"""A synthetic scene: land, water, clouds and their shadows, as the assets of one image patch would show them.
+"""A synthetic scene: land, water, clouds and shadows, as the assets of one image patch.
 
-Only for tests, benchmarks and demonstrations. The statistics resemble Sentinel imagery well enough for codecs and eyes;
-no accuracy computed from these layers says anything about an algorithm.
+Only for tests, benchmarks and demonstrations. The statistics are similar to those of Sentinel images, sufficient for
+compression tests and figures. Accuracies computed from these layers are not those of the algorithms.
 """
 
 from __future__ import annotations
@@ -19,52 +19,55 @@ Planes = npt.NDArray[Any]
 Random = np.random.Generator
 
 COVER = {"cloud-free": 0.0, "almost-clear": 0.12, "low-cloudy": 0.3, "mid-cloudy": 0.55, "cloudy": 0.85}
-"""Share of cloud in each class of cloud coverage."""
+"""Class of cloud coverage -> fraction of cloud."""
 
-# Reflectance of water, soil, vegetation, cloud in B1, B2, ... B12, in the order of the L1C bands.
+# Reflectance of water, soil, vegetation and cloud, in the order of the L1C bands.
 _WATER = (0.10, 0.075, 0.055, 0.03, 0.03, 0.025, 0.022, 0.02, 0.018, 0.01, 0.001, 0.008, 0.006)
 _SOIL = (0.12, 0.105, 0.13, 0.17, 0.22, 0.24, 0.26, 0.27, 0.28, 0.10, 0.002, 0.34, 0.27)
 _GREEN = (0.09, 0.062, 0.078, 0.048, 0.10, 0.24, 0.30, 0.31, 0.33, 0.11, 0.002, 0.17, 0.08)
 _CLOUD = (0.62, 0.60, 0.58, 0.59, 0.60, 0.62, 0.63, 0.63, 0.64, 0.30, 0.03, 0.45, 0.33)
-_CIRRUS = 10  # position of B10
-_SHADE = 0.45  # share of the light that is left in a shadow
-_SHIFT = (0.05, -0.035)  # of a shadow from its cloud, in patch heights and widths
+_CIRRUS = 10  # index of B10
+_SHADE = 0.45  # fraction of the light in a shadow
+_SHIFT = (0.05, -0.035)  # from a cloud to its shadow, as a fraction of the height and width
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What stays the same on all dates of an ROI."""
+    """Properties of an ROI that are equal on all dates."""
 
     reflectance: Field
-    """(band, y, x), L1C bands."""
+    """Reflectance of the L1C bands, (band, y, x)."""
     elevation: Field
-    """Metres, (y, x)."""
+    """Elevation in metres, (y, x)."""
     water: npt.NDArray[np.bool_]
+    """Water mask, (y, x)."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One date: the truth, and the images that follow from it."""
+    """One date: the true classes, and the image derived from them."""
 
     ground: Ground
+    """The ROI."""
     label: npt.NDArray[np.uint8]
-    """The four classes: 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow."""
+    """True classes: 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, (y, x)."""
     cloud: Field
-    """Opacity of the cloud, 0 to 1."""
+    """Opacity of the cloud, 0 to 1, (y, x)."""
     toa: Field
     """Top of atmosphere reflectance, (band, y, x)."""
 
 
 def noise(random: Random, size: int, roughness: float) -> Field:
-    """Make a fractal field with values from 0 to 1, evenly spread.
+    """Return a fractal field with uniformly distributed values from 0 to 1.
 
     Parameters
     ----------
     random : numpy.random.Generator
+        Source of random numbers.
     size : int
-        Rows and columns.
+        Number of rows and columns.
     roughness : float
-        Exponent of the spectrum: 1 is rough, 3 is smooth.
+        Exponent of the spectrum; 1 is rough, 3 is smooth.
     """
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1 / size
@@ -77,7 +80,7 @@ def noise(random: Random, size: int, roughness: float) -> Field:
 
 
 def make_ground(random: Random, size: int) -> Ground:
-    """Make land with water in its lowest places, and vegetation and soil mixed over the rest."""
+    """Return land with water at its lowest points and a mixture of vegetation and soil elsewhere."""
     relief = noise(random, size, 2.4)
     green = np.clip(1.6 * noise(random, size, 1.9) - 0.3, 0, 1)
     water = relief < random.uniform(0.04, 0.18)
@@ -89,7 +92,7 @@ def make_ground(random: Random, size: int) -> Ground:
 
 
 def make_scene(random: Random, ground: Ground, coverage: str) -> Scene:
-    """Put clouds of a class of coverage, and their shadows, over the ground."""
+    """Add clouds of a class of coverage, and their shadows, to the ground."""
     size = ground.water.shape[0]
     cover = COVER[coverage]
     height = noise(random, size, 1.75)
@@ -107,12 +110,12 @@ def make_scene(random: Random, ground: Ground, coverage: str) -> Scene:
 
 
 def l1c(scene: Scene, dtype: str) -> Planes:
-    """Top of atmosphere reflectance as the archive stores it, (13, y, x)."""
+    """Return the stored values of S2L1C, (13, y, x)."""
     return np.round(scene.toa * 1e4).astype(dtype)
 
 
 def l2a(random: Random, scene: Scene, dtype: str) -> Planes:
-    """Surface reflectance, AOT, WVP and the true colour image, (17, y, x)."""
+    """Return the stored values of S2L2A: surface reflectance, AOT, WVP and true colour image, (17, y, x)."""
     size = scene.label.shape[0]
     haze = np.array([0.07, 0.05, 0.03, 0.02, *[0.005] * 9], np.float32)[:, None, None]
     surface = np.delete(np.clip(scene.toa - haze, 0.0001, None), _CIRRUS, axis=0) * 1e4
@@ -123,7 +126,7 @@ def l2a(random: Random, scene: Scene, dtype: str) -> Planes:
 
 
 def s1(random: Random, ground: Ground) -> Planes:
-    """Backscatter in quarters of a decibel, and the incidence angle, float32 (3, y, x)."""
+    """Return backscatter, rounded to 0.25 dB, and incidence angle, float32 (3, y, x)."""
     size = ground.water.shape[0]
     base = np.where(ground.water, -21.0, -10.0) + 3 * ground.reflectance[7] + random.normal(0, 1.4, (size, size))
     angle = np.broadcast_to(np.linspace(36, 37, size), (size, size))
@@ -131,7 +134,7 @@ def s1(random: Random, ground: Ground) -> Planes:
 
 
 def extra_layers(random: Random, scene: Scene) -> dict[str, Planes]:
-    """Make the six extra layers by band name, each (y, x)."""
+    """Return the six extra layers by band name, each (y, x)."""
     ground, size = scene.ground, scene.label.shape[0]
     cover = np.where(ground.water, 80, np.where(ground.reflectance[3] < 0.1, 10, 60)).astype(np.uint8)
     return {
@@ -145,7 +148,7 @@ def extra_layers(random: Random, scene: Scene) -> dict[str, Planes]:
 
 
 def algorithms(scene: Scene) -> dict[str, Planes]:
-    """Make the eight algorithms' layers by band name: the truth in each one's codes, shifted or grown a little."""
+    """Return the layers of the eight algorithms by band name: the true classes in their codes, shifted or dilated."""
     label, water = scene.label, scene.ground.water
     grown = np.maximum(label == 1, np.roll(label == 1, 2, axis=1))
     percent = np.round(100 * np.clip(scene.cloud * 1.5, 0, 1)).astype(np.uint8)
@@ -164,7 +167,7 @@ def algorithms(scene: Scene) -> dict[str, Planes]:
 
 
 def scribbles(random: Random, label: npt.NDArray[np.uint8]) -> Planes:
-    """Label a few strokes of the truth in the codes of manual_sc; 99 elsewhere."""
+    """Return some strokes of the true classes in the codes of manual_sc; 99 elsewhere."""
     size = label.shape[0]
     drawn = np.full((size, size), 99, np.uint8)
     codes = np.array([[0, 0], [1, 2], [3, 4], [5, 6]], np.uint8)  # border and centre of each class
@@ -176,7 +179,7 @@ def scribbles(random: Random, label: npt.NDArray[np.uint8]) -> Planes:
 
 
 def true_colour(scene: Scene) -> Planes:
-    """Make the thumbnail: red, green and blue as bytes, (3, y, x)."""
+    """Return the thumbnail: red, green and blue as uint8, (3, y, x)."""
     bands = bands_of("s2l1c")
     rows = [bands.index(band) for band in ("B4", "B3", "B2")]
     shown: Planes = np.clip(scene.toa[rows] * 255 / 0.35, 0, 255).astype(np.uint8)

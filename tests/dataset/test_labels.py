@@ -107,7 +107,7 @@ def test_thresholds_are_checked(wrong: dict[str, int]) -> None:
 
 
 def test_floats_are_no_labels() -> None:
-    with pytest.raises(TypeError, match="no integers"):
+    with pytest.raises(TypeError, match="not integers"):
         to_classes(np.zeros((2, 2)), "fmask")
     with pytest.raises(KeyError, match="no label layer 'thumbnail'"):
         to_classes(np.zeros((2, 2), np.uint8), "thumbnail")
@@ -243,7 +243,7 @@ def test_what_is_no_class_or_superclass() -> None:
         class_view.mask(array, ["cloud"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="no class is named"):
         class_view.mask(array, [])
-    with pytest.raises(ValueError, match="no superclass 'shadow'; there are cloud, valid"):
+    with pytest.raises(ValueError, match="unknown superclass 'shadow'; the superclasses are cloud, valid"):
         class_view.superclass(array, "shadow")  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="no layer is named"):
         class_view.priority_merge(array, [])

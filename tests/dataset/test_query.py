@@ -83,7 +83,7 @@ def test_places(tree: xr.DataTree, table: pd.DataFrame) -> None:
     across = tree.cloudsen12.query(bbox=(x + 1, -90, x - 1, 90))
     assert patches(across) == keys(table[~table["longitude"].between(x - 1, x + 1, inclusive="neither")])
     for wrong in ((0, 5, 1, 1), (0, 1, 2), (0, 0, np.nan, 1)):
-        with pytest.raises(SelectionError, match="is no west, south, east, north"):
+        with pytest.raises(SelectionError, match="is not west, south, east, north"):
             tree.cloudsen12.query(bbox=wrong)
 
 

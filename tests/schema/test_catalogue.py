@@ -221,7 +221,7 @@ def test_selection_by_place_id_and_condition(archive: Path) -> None:
     [
         (Selection(where=("difficulty>5",)), "selection is empty: no patch of 20 has difficulty>5"),
         (Selection(rois=("ROI_9999",)), "no ROI 'ROI_9999'"),
-        (Selection(bbox=(0, 5, 1, -5)), "is no west, south, east, north"),
+        (Selection(bbox=(0, 5, 1, -5)), "is not west, south, east, north"),
     ],
 )
 def test_selections_of_nothing_say_so(archive: Path, selection: Selection, message: str) -> None:
