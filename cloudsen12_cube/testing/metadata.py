@@ -1,4 +1,4 @@
-"""The metadata of a synthetic archive: rows with the columns and special cases of the published ones, as CSV and STAC."""
+"""The metadata of a synthetic archive, with the columns and special cases of the published one, as CSV and as STAC."""
 
 from __future__ import annotations
 
