@@ -1,3 +1,3 @@
-"""The command line ``cloudsen12-cube``."""
-
+from . import demo as demo
+from . import render as render
 from .commands import main as main

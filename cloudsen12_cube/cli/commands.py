@@ -1,4 +1,7 @@
-"""The command line ``cloudsen12-cube``: parse, call, print."""
+"""The commands of ``cloudsen12-cube``: each calls the package and prints the result.
+
+The rooms are imported as lazy fronts: ``--help`` loads neither zarr nor rasterio, a command only what it uses.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudsen12_cube import archive, cli, conversion, dataset, evaluation, exporters, inspection, plotting, training
 from cloudsen12_cube.cli.parser import cube_of, make_parser, options_of, source_of, subset_options_of
 from cloudsen12_cube.errors import CubeError, without_secrets
 
@@ -20,247 +24,173 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloudsen12_cube.format import Fault
-    from cloudsen12_cube.inspection import Status
-
-# Each command imports what it needs: `--help` would wait for zarr, rasterio and matplotlib otherwise.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments without the name of the program; by default those of the process.
+
     Returns
     -------
     int
-        0 all done and right; 1 finished, but something was refused or differs; 2 nothing could be done.
+        Exit code: 0 for success; 1 if the command finished but patches failed or a check found differences; 2 if
+        nothing was done; 130 after an interruption.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     given = make_parser(arguments).parse_args(arguments)
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=False)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files stands in our report
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files are part of the report
     try:
-        return _COMMANDS[given.command](given, console)
+        return _COMMANDS[given.command](given, cli.render.make_console(getattr(given, "quiet", False)))
     except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        # Python flushes stdout at exit, which would raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (CubeError, OSError, KeyError) as error:
         if given.debug:
             raise
-        from cloudsen12_cube.conversion import StrictError
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        _print_error(" ".join(str(text).split()))
+        return 1 if isinstance(error, conversion.StrictError) else 2
 
-        print(f"cloudsen12-cube: {_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, StrictError) else 2
+
+def _print_error(text: str) -> None:
+    print(f"cloudsen12-cube: {without_secrets(text)}", file=sys.stderr)
 
 
-def _line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return without_secrets(" ".join(str(text).split()))
+def _print_faults(faults: Sequence[Fault], location: str) -> None:
+    if faults:
+        _print_error(f"{len(faults)} failures; the first: {faults[0]}; all: {location}")
+
+
+def _print_result(given: argparse.Namespace, result: Any, show: Callable[[Any], None]) -> None:
+    if given.json:
+        print(json.dumps(asdict(result), indent=1))
+    else:
+        show(result)
 
 
 def _demo(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli.demo import demo
-
-    return demo(given.dir, console, given.quiet)
+    return cli.demo.demo(given.dir, console, given.no_progress)
 
 
 def _plan(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.conversion import plan, worker_count
-
     options = options_of(given)
-    made = plan(source_of(given), given.products, given.where, options)
-    workers = worker_count(made, options.workers, options.memory)
+    plan = conversion.plan(source_of(given), given.products, given.where, options)
+    workers = conversion.worker_count(plan, options.workers, options.memory)
     if given.json:
-        given.json.write_text(made.as_json(workers), encoding="utf-8")
-    if not given.quiet:
-        terminal.show_plan(console, made, workers)
+        given.json.write_text(plan.as_json(workers), encoding="utf-8")
+    cli.render.show_plan(console, plan, workers)
     return 0
 
 
 def _convert(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.conversion import convert, failures_path
-
     if given.dry_run:
         return _plan(given, console)
-    options = options_of(given)
-    with terminal.progress_bar(console, given.quiet) as progress:
-        report = convert(
-            source_of(given), cube_of(given), given.products, given.where, options=options, progress=progress
+    source, options = source_of(given), options_of(given)
+    with cli.render.progress_bar(console) as progress:
+        report = conversion.convert(
+            source, cube_of(given), given.products, given.where, options=options, progress=progress
         )
-    if not given.quiet:
-        terminal.show_report(console, report)
-    _tell_faults(report.faults, failures_path(given.cube, report.part))
+    cli.render.show_report(console, report)
+    _print_faults(report.faults, conversion.failures_path(given.cube, report.part))
     return report.exit_code
 
 
-def _tell_faults(faults: Sequence[Fault], place: str) -> None:
-    if faults:
-        told = without_secrets(f"{len(faults)} failures; the first: {faults[0]}; all: {place}")
-        print(f"cloudsen12-cube: {told}", file=sys.stderr)
-
-
 def _subset(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.conversion import failures_path, preview_subset, subset
-
     source, out, options = source_of(given), cube_of(given), subset_options_of(given)
     if given.dry_run:
-        seen = preview_subset(source, out, given.products, given.where, options)
-        if not given.quiet:
-            terminal.show_preview(console, seen)
+        cli.render.show_preview(console, conversion.preview_subset(source, out, given.products, given.where, options))
         return 0
-    with terminal.progress_bar(console, given.quiet) as progress:
-        report = subset(source, out, given.products, given.where, options, progress)
-    if not given.quiet:
-        terminal.show_subset(console, report)
-    _tell_faults(report.faults, failures_path(given.cube))
+    with cli.render.progress_bar(console) as progress:
+        report = conversion.subset(source, out, given.products, given.where, options, progress)
+    cli.render.show_subset(console, report)
+    _print_faults(report.faults, conversion.failures_path(given.cube))
     return report.exit_code
 
 
 def _verify(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.inspection import verify
-
-    result = verify(cube_of(given), source_of(given) if given.source else None, given.level)
-    if given.json:
-        _print_json(asdict(result))
-    else:
-        terminal.show_verification(console, result)
+    result = inspection.verify(cube_of(given), source_of(given) if given.source else None, given.level)
+    _print_result(given, result, partial(cli.render.show_verification, console))
     return result.exit_code
 
 
 def _evaluate(given: argparse.Namespace, _: Console) -> int:
-    from cloudsen12_cube.dataset import open_cube
-    from cloudsen12_cube.evaluation import build_table, format_table, per_patch, save
-
-    cube = open_cube(cube_of(given), products=["labels"])
+    cube = dataset.open_cube(cube_of(given), products=["labels"])
     split = None if given.split == "all" else given.split
-    patches = per_patch(cube, given.reference, split, given.predictions, given.by)
+    patches = evaluation.per_patch(cube, given.reference, split, given.predictions, given.by)
     if given.per_patch:
-        save(patches, given.per_patch)
-    print(format_table(build_table(patches, given.by, patches.attrs["notes"]), given.format))
+        evaluation.save(patches, given.per_patch)
+    print(evaluation.format_table(evaluation.build_table(patches, given.by, patches.attrs["notes"]), given.format))
     return 0
 
 
 def _stats(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.training import stats
-
-    found = stats(cube_of(given), None if given.split == "all" else given.split)
-    if given.json:
-        _print_json(asdict(found))
-    else:
-        terminal.show_census(console, found)
+    result = training.stats(cube_of(given), None if given.split == "all" else given.split)
+    _print_result(given, result, partial(cli.render.show_statistics, console))
     return 0
 
 
 def _info(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.inspection import info
-
-    found = info(cube_of(given))
-    if given.json:
-        _print_json(asdict(found))
-    else:
-        terminal.show_info(console, found)
+    _print_result(given, inspection.info(cube_of(given)), partial(cli.render.show_info, console))
     return 0
 
 
 def _status(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.inspection import status
-
-    found = status(cube_of(given), source_of(given) if given.source else None, given.checksum)
-    if given.json:
-        _print_json(asdict(found))
-    else:
-        terminal.show_status(console, found)
-    return found.exit_code
+    result = inspection.status(cube_of(given), source_of(given) if given.source else None, given.checksum)
+    _print_result(given, result, partial(cli.render.show_status, console))
+    return result.exit_code
 
 
 def _finalise(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.conversion import finalise
-
-    found = finalise(cube_of(given))
-    terminal.show_status(console, found)
-    if found.exit_code:
-        print(f"cloudsen12-cube: {_unfinished(found)}", file=sys.stderr)
-    return found.exit_code
-
-
-def _unfinished(found: Status) -> str:
-    from cloudsen12_cube.conversion import failures_path
-
-    if found.missing:
-        product, roi = found.missing[0]
-        return f"{len(found.missing)} shards are missing, the first {product} of {roi}: run their part again"
-    return f"{len(found.failures)} failures; all: {without_secrets(failures_path(found.place))}"
+    result = conversion.finalise(cube_of(given))
+    cli.render.show_status(console, result)
+    if result.missing:
+        product, roi = result.missing[0]
+        _print_error(f"{len(result.missing)} shards are missing, the first {product} of {roi}: run their part again")
+    elif result.exit_code:
+        _print_error(f"{len(result.failures)} failures; all: {conversion.failures_path(result.place)}")
+    return result.exit_code
 
 
 def _export(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.archive import NOTE_NAME
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.exporters import ExportOptions, export
-
-    options = ExportOptions(given.bbox, tuple(given.rois), given.workers)
-    with terminal.export_bar(console, given.quiet) as progress:
-        report = export(cube_of(given), given.dir, given.products, given.where, options, progress)
-    if not given.quiet:
-        terminal.show_export(console, report)
+    options = exporters.ExportOptions(given.bbox, tuple(given.rois), given.workers)
+    with cli.render.export_bar(console) as progress:
+        report = exporters.export(cube_of(given), given.dir, given.products, given.where, options, progress)
+    cli.render.show_export(console, report)
     if report.left_out:
-        told = f"{len(report.left_out)} left out; the first: {report.left_out[0]}; all: {given.dir}/{NOTE_NAME}"
-        print(f"cloudsen12-cube: {told}", file=sys.stderr)
+        first, note = report.left_out[0], f"{given.dir}/{archive.NOTE_NAME}"
+        _print_error(f"{len(report.left_out)} left out; the first: {first}; all: {note}")
     return report.exit_code
 
 
 def _stac(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.dataset import open_cube
-    from cloudsen12_cube.exporters import stac as stac_items
-
     name = without_secrets(given.cube).rstrip("/")
     folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
-    count = stac_items.write(open_cube(cube_of(given)), given.cube, folder)
-    console.print(f"{folder}: collection.json, and items.parquet with {count:,} patches", markup=False, soft_wrap=True)
+    count = exporters.stac.write(dataset.open_cube(cube_of(given)), given.cube, folder)
+    cli.render.show_line(console, f"{folder}: collection.json, and items.parquet with {count:,} patches")
     return 0
 
 
 def _browse(given: argparse.Namespace, console: Console) -> int:
-    from cloudsen12_cube.cli import render as terminal
-    from cloudsen12_cube.dataset import open_cube
-    from cloudsen12_cube.plotting import browser as browse
-
-    cube = open_cube(cube_of(given))
+    cube = dataset.open_cube(cube_of(given))
     if given.out:
-        size = browse.export(cube, given.out, given.pictures)
-        console.print(f"{given.out}: {terminal.size(size)}; open it in a browser", markup=False, soft_wrap=True)
+        size = plotting.browser.export(cube, given.out, given.pictures)
+        cli.render.show_line(console, f"{given.out}: {cli.render.size(size)}; open it in a browser")
     else:
-        tell = partial(console.print, markup=False, soft_wrap=True)
-        browse.serve(cube, given.port, not given.no_open, lambda at: tell(f"{at} (Ctrl-C ends)"))
+        show = partial(cli.render.show_line, console)
+        plotting.browser.serve(cube, given.port, not given.no_open, lambda url: show(f"{url} (Ctrl-C stops)"))
     return 0
 
 
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1))
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
-    "demo": _demo,
-    "plan": _plan,
-    "convert": _convert,
-    "subset": _subset,
-    "finalise": _finalise,
-    "status": _status,
-    "verify": _verify,
-    "info": _info,
-    "evaluate": _evaluate,
-    "stats": _stats,
-    "export": _export,
-    "stac": _stac,
-    "browse": _browse,
-}
+_RUNS = (
+    *(_demo, _plan, _convert, _subset, _finalise, _status, _verify),
+    *(_info, _evaluate, _stats, _export, _stac, _browse),
+)
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {run.__name__[1:]: run for run in _RUNS}

@@ -1,4 +1,4 @@
-"""What the command line prints: tables and a progress bar that fit a narrow terminal, and stay silent elsewhere."""
+"""The output of the command line: tables and a progress bar that fit in a narrow terminal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from cloudsen12_cube import archive
 from cloudsen12_cube.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _FEW = 5
+_COLUMNS = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+
+
+def make_console(quiet: bool = False) -> Console:
+    """Return a console for standard output; a quiet one prints nothing."""
+    return Console(highlight=False, soft_wrap=False, quiet=quiet)
 
 
 def size(count: float) -> str:
-    """Write bytes for people: 1.5 GiB."""
+    """Format a number of bytes: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -36,7 +43,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds for people: 3 h 20 min."""
+    """Format a duration: 3 h 20 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -45,20 +52,15 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _bar(console: Console, quiet: bool) -> Iterator[Callable[[int, Callable[[float], str]], None] | None]:
-    """Show shards, a rate and the time left, if anyone is looking; call what it gives after each shard.
+    """Show completed shards, a rate and the remaining time; None unless the output is a terminal.
 
-    What it gives takes the number of all shards, and what writes the rate, by the seconds since the beginning.
+    The yielded function is to be called after each shard with the total number of shards and a function that formats
+    the rate, given the seconds since the start.
     """
-    if quiet or not console.is_terminal:
+    if quiet or console.quiet or not console.is_terminal:
         yield None
         return
-    columns = (
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console) as bar:
+    with Bar(BarColumn(bar_width=None), *_COLUMNS, console=console) as bar:
         task = bar.add_task("", total=None, rate="")
 
         def advance(shards: int, rate: Callable[[float], str]) -> None:
@@ -68,8 +70,8 @@ def _bar(console: Console, quiet: bool) -> Iterator[Callable[[int, Callable[[flo
 
 
 @contextmanager
-def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
-    """Show shards, patches a second, raw megabytes a second and the time left."""
+def progress_bar(console: Console, quiet: bool = False) -> Iterator[Progress | None]:
+    """Show shards, patches per second, raw megabytes per second and the remaining time."""
     with _bar(console, quiet) as bar:
         patches = raw = 0
 
@@ -84,9 +86,9 @@ def progress_bar(console: Console, quiet: bool) -> Iterator[Progress | None]:
 
 
 @contextmanager
-def export_bar(console: Console, quiet: bool) -> Iterator[Callable[[ExportStep], None] | None]:
-    """Show shards, files, megabytes a second and the time left."""
-    with _bar(console, quiet) as bar:
+def export_bar(console: Console) -> Iterator[Callable[[ExportStep], None] | None]:
+    """Show shards, files, megabytes per second and the remaining time."""
+    with _bar(console, quiet=False) as bar:
         files = written = 0
 
         def advance(step: ExportStep) -> None:
@@ -99,9 +101,29 @@ def export_bar(console: Console, quiet: bool) -> Iterator[Callable[[ExportStep],
         yield advance if bar else None
 
 
+def show_line(console: Console, text: str) -> None:
+    """Print one line of any length, without markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _show_warnings(console: Console, lines: Sequence[str], limit: int = _SHOWN, style: str = "yellow") -> None:
+    for line in lines[:limit]:
+        console.print(f"! {line}", style=style, markup=False)
+    _show_rest(console, len(lines) - limit)
+
+
+def _show_rest(console: Console, count: int) -> None:
+    if count > 0:
+        console.print(f"... and {count} more")
+
+
 def show_plan(console: Console, plan: Plan, workers: int) -> None:
-    """Print a plan as a table."""
-    table = Table("product", "shards", "dtype", "shard", "raw", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Print a plan."""
+    table = _table("product", "shards", "dtype", "shard", "raw")
     for layout in plan.layouts:
         rois, shared = len(plan.catalogue.rois), layout.form.rois_per_shard
         shape = " x ".join(map(str, layout.shard[1 if shared == 1 else 0 :]))
@@ -109,182 +131,144 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
     console.print(table)
     totals = plan.totals(workers)
     read, written = size(totals["source_bytes"]), size(totals["stored_bytes_estimate"])
-    time = duration(totals["seconds_estimate"])
-    lines = (
+    time, memory = duration(totals["seconds_estimate"]), size(totals["memory_bytes"])
+    for line in (
         f"{totals['rois']} ROIs, {totals['patches']} patches",
         f"metadata from {plan.source}, `test` read as {plan.catalogue.test_meaning}",
         f"{read} to read, about {written} to write in {totals['objects']} objects",
-        f"at most {size(totals['memory_bytes'])} of memory, about {time} with {max(workers, 1)} worker(s)",
-    )
-    for line in lines:
+        f"at most {memory} of memory, about {time} with {max(workers, 1)} worker(s)",
+    ):
         console.print(line, markup=False)
-    for name in plan.ignored:
-        console.print(f"! the archive has {name}: a cube has no place for it", style="yellow", markup=False)
-    for name in plan.lacking():
-        console.print(f"! no patch of the archive has {name}: its bands stay empty", style="yellow", markup=False)
-    for fault in plan.faults()[:_SHOWN]:
-        console.print(f"! {fault.roi_id}/{fault.s2_id_gee}: {fault.found}", style="yellow", markup=False)
+    _show_warnings(console, [f"the archive has {name}, which is not converted" for name in plan.ignored])
+    _show_warnings(console, [f"no patch of the archive has {name}: its bands stay empty" for name in plan.lacking()])
+    _show_warnings(console, [f"{fault.roi_id}/{fault.s2_id_gee}: {fault.found}" for fault in plan.faults()])
 
 
 def show_report(console: Console, report: Report) -> None:
-    """Print what a conversion did."""
+    """Print the result of a conversion."""
     part = f"part {report.part}: " if report.part else ""
-    console.print(
-        f"{part}{report.written} of {report.shards} shards written ({size(report.size)}), "
-        f"{report.skipped} were there before"
-    )
+    written = f"{part}{report.written} of {report.shards} shards written ({size(report.size)})"
+    console.print(f"{written}, {report.skipped} existed already")
     if report.part:
-        console.print("when all parts are done: `finalise`")
+        console.print("run `finalise` after all parts have finished")
     _show_faults(console, report.faults, report.accepted)
 
 
-def show_preview(console: Console, seen: Preview) -> None:
+def show_preview(console: Console, preview: Preview) -> None:
     """Print what a subset would copy."""
-    heads = ("product", "shards", "whole", "cut", "lacking", "to read", "to write")
-    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in seen.products:
+    table = _table("product", "shards", "whole", "cut", "missing", "to read", "to write")
+    for row in preview.products:
         counts = (row.shards, row.whole, row.cut, row.lacking)
         table.add_row(row.product, *map(str, counts), size(row.read), size(row.written))
     console.print(table)
-    console.print(f"{seen.rois} ROIs, {seen.patches} patches; of a cut shard some dates go along", soft_wrap=True)
+    show_line(console, f"{preview.rois} ROIs, {preview.patches} patches; of a cut shard some dates are copied")
 
 
 def show_subset(console: Console, report: SubsetReport) -> None:
-    """Print what was copied."""
+    """Print the result of a subset."""
     console.print(f"{report.rois} ROIs, {report.patches} patches")
     copied = f"{report.whole + report.cut} of {report.shards} shards copied ({size(report.size)})"
-    console.print(f"{copied}, {report.cut} of them cut; {report.skipped} were there before")
+    console.print(f"{copied}, {report.cut} of them cut; {report.skipped} existed already")
     _show_faults(console, report.faults, report.accepted)
 
 
 def _show_faults(console: Console, faults: Sequence[Fault], accepted: int) -> None:
-    """Print what was refused."""
     if accepted:
-        console.print(f"{accepted} accepted failures are left as they are")
+        console.print(f"{accepted} accepted failures")
     if not faults:
         return
-    table = Table("patch", "asset", "found", "expected", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table("patch", "asset", "found", "expected")
     for fault in faults[:_SHOWN]:
         table.add_row(f"{fault.roi_id} {fault.s2_id_gee}", fault.asset or fault.path, fault.found, fault.expected)
     console.print(table)
-    more = len(faults) - _SHOWN
-    if more > 0:
-        console.print(f"... and {more} more")
+    _show_rest(console, len(faults) - _SHOWN)
 
 
 def show_export(console: Console, report: ExportReport) -> None:
-    """Print what an export wrote, and what it did not."""
-    console.print(
-        f"{report.patches} patches: {report.files} files written ({size(report.bytes)}), "
-        f"{report.skipped} were there before"
-    )
-    for name in report.replaced[:_FEW]:
-        console.print(f"! written again: {name}", style="yellow", markup=False)
-    if len(report.replaced) > _FEW:
-        console.print(f"... and {len(report.replaced) - _FEW} more")
+    """Print the result of an export."""
+    written = f"{report.patches} patches: {report.files} files written ({size(report.bytes)})"
+    console.print(f"{written}, {report.skipped} existed already")
+    _show_warnings(console, [f"replaced: {name}" for name in report.replaced], _FEW)
     if report.ambiguous:
-        from cloudsen12_cube.archive import NOTE_NAME
-
-        text = (
-            f"`test` has no code 2 here, and means {report.test_meaning} all the same: {NOTE_NAME} says so to convert"
-        )
-        text += f"; wherever it does not go along, give --test-meaning {report.test_meaning}"
-        console.print(f"! {text}", style="yellow", markup=False)
+        meaning = report.test_meaning
+        text = f"the codes of `test` have no 2 but mean {meaning}: convert reads this from {archive.NOTE_NAME}; "
+        _show_warnings(console, [f"{text}without this file pass --test-meaning {meaning}"])
     if not report.left_out:
         return
-    table = Table("patch", "product", "left out", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table("patch", "product", "left out")
     for row in report.left_out[:_SHOWN]:
         table.add_row(Text(f"{row.roi_id} {row.s2_id_gee}"), row.product, Text(row.reason))
     console.print(table)
-    more = len(report.left_out) - _SHOWN
-    if more > 0:
-        console.print(f"... and {more} more")
+    _show_rest(console, len(report.left_out) - _SHOWN)
 
 
 def show_status(console: Console, status: Status) -> None:
-    """Print how far a cube is."""
-    console.print(f"{status.place}: {status.state}", markup=False, soft_wrap=True)
-    table = Table("product", "done", "missing", "failed", "accepted", "stored", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Print the status of a cube."""
+    show_line(console, f"{status.place}: {status.state}")
+    table = _table("product", "done", "missing", "failed", "accepted", "stored")
     for row in status.products:
         counts = (row.done, row.missing, row.failed, row.accepted)
         table.add_row(row.product, *map(str, counts), size(row.bytes))
     console.print(table)
-    lacking: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for product, roi in status.missing:
-        lacking.setdefault(roi, []).append(product)
-    _some(console, "missing: ", [f"{roi} ({', '.join(products)})" for roi, products in lacking.items()])
-    _some(console, "failed: ", [f"{f.roi_id} {f.s2_id_gee}: {f}" for f in status.failures])
-    _some(console, "changed: ", [str(change) for change in status.changes])
-    _some(console, "not in the cube yet: ", list(status.new_rois))
+        missing.setdefault(roi, []).append(product)
+    _show_warnings(console, [f"missing: {roi} ({', '.join(products)})" for roi, products in missing.items()], _FEW)
+    _show_warnings(console, [f"failed: {f.roi_id} {f.s2_id_gee}: {f}" for f in status.failures], _FEW)
+    _show_warnings(console, [f"changed: {change}" for change in status.changes], _FEW)
+    _show_warnings(console, [f"not in the cube: {roi}" for roi in status.new_rois], _FEW)
     if status.changes:
-        console.print("`convert --repair` makes again what has changed; pixels whose files are gone are kept")
-
-
-def _some(console: Console, head: str, lines: list[str]) -> None:
-    for line in lines[:_FEW]:
-        console.print(f"! {head}{line}", style="yellow", markup=False)
-    if len(lines) > _FEW:
-        console.print(f"... and {len(lines) - _FEW} more")
+        console.print("`convert --repair` rewrites changed shards; pixels of deleted files are kept")
 
 
 def show_info(console: Console, info: Info) -> None:
-    """Print what is in a cube."""
+    """Print a summary of a cube."""
     console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table()
     for name in ("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", "of raw"):
-        # Where a terminal is narrow, it is not the names that are cut.
+        # In a narrow terminal the counts are folded, not the names.
         table.add_column(name, no_wrap=name in ("product", "pixels", "dtype"), overflow="fold")
     for row in info.products:
         share = f"{row.bytes / row.raw_bytes:.0%}" if row.raw_bytes else "-"
-        cells = [row.product, str(row.shape[2]), f"{row.shape[3]}x{row.shape[4]}", row.dtype]
-        cells += [str(row.done), str(row.failed), str(row.missing), size(row.bytes), share]
-        table.add_row(*cells)
+        counts = map(str, (row.done, row.failed, row.missing))
+        pixels = f"{row.shape[3]}x{row.shape[4]}"
+        table.add_row(row.product, str(row.shape[2]), pixels, row.dtype, *counts, size(row.bytes), share)
     console.print(table)
-    _show_costs(console, info)
-    for name, counts in info.counts.items():
-        told = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts.items())
-        console.print(f"{name}: {told}", markup=False)
-
-
-def _show_costs(console: Console, info: Info) -> None:
-    """Print what reading from afar costs."""
-    if not info.costs:
-        return
-    objects = sum(row.objects for row in info.products)
-    console.print(f"{objects} shards and records; reading costs, on average:")
-    table = Table("read", "requests", "bytes", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for cost in info.costs:
-        table.add_row(cost.what, str(cost.requests), size(cost.bytes))
-    console.print(table)
+    if info.costs:
+        objects = sum(row.objects for row in info.products)
+        console.print(f"{objects} shards and records; mean cost of a read:")
+        table = _table("read", "requests", "bytes")
+        for cost in info.costs:
+            table.add_row(cost.what, str(cost.requests), size(cost.bytes))
+        console.print(table)
+    for name, counts_of in info.counts.items():
+        values = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts_of.items())
+        console.print(f"{name}: {values}", markup=False)
 
 
 def show_verification(console: Console, result: Verification) -> None:
-    """Print what was compared and what differs."""
+    """Print the result of a verification."""
     console.print(f"{result.shards} shards checked against their records, {size(result.shard_bytes)} hashed")
     if result.pixels or result.values:
         console.print(f"{result.pixels:,} pixels and {result.values:,} metadata values compared with the archive")
-    for line in result.differences[:_SHOWN]:
-        console.print(f"! {line}", style="red", markup=False)
-    more = len(result.differences) - _SHOWN
-    if more > 0:
-        console.print(f"... and {more} more")
+    _show_warnings(console, [str(line) for line in result.differences], style="red")
     if result.unfinished:
-        console.print(f"{result.unfinished} patches are not in the cube (counted once a product)")
-    verdict = "everything is right" if not result.exit_code else f"{len(result.differences)} differences"
+        console.print(f"{result.unfinished} patches are not in the cube (counted for each product)")
+    verdict = "no differences" if not result.exit_code else f"{len(result.differences)} differences"
     console.print(verdict, style="green" if not result.exit_code else "red")
 
 
-def show_census(console: Console, census: CubeStatistics) -> None:
-    """Print the statistics of bands, in stored values, and the shares of the classes."""
-    origin = census.origin
+def show_statistics(console: Console, statistics: CubeStatistics) -> None:
+    """Print the statistics of bands, in stored values, and the fractions of the classes."""
+    origin = statistics.origin
     console.print(f"split {origin.split or 'all'}: {origin.patches} patches of {origin.rois} ROIs", markup=False)
-    bands = Table("product", "band", "mean", "std", "2 %", "50 %", "98 %", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for product, rows in census.bands.items():
+    bands = _table("product", "band", "mean", "std", "2 %", "50 %", "98 %")
+    for product, rows in statistics.bands.items():
         for row in rows:
-            spread = [f"{row.percentiles.get(p, float('nan')):.6g}" for p in ("2", "50", "98")]
-            bands.add_row(product, row.band, f"{row.mean:.6g}", f"{row.std:.6g}", *spread)
+            percentiles = [f"{row.percentiles.get(p, float('nan')):.6g}" for p in ("2", "50", "98")]
+            bands.add_row(product, row.band, f"{row.mean:.6g}", f"{row.std:.6g}", *percentiles)
     console.print(bands)
-    classes = Table("layer", *(row.name for row in CLASSES), "unlabelled", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for layer, counts in census.classes.items():
+    classes = _table("layer", *(row.name for row in CLASSES), "unlabelled")
+    for layer, counts in statistics.classes.items():
         classes.add_row(layer, *(f"{count / max(sum(counts), 1):.1%}" for count in counts))
     console.print(classes)

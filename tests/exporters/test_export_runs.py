@@ -146,7 +146,7 @@ def test_the_command_line(cube: Path, tmp_path: Path) -> None:
     assert "--test-meaning v1.1" in " ".join(done.stdout.split())  # the codes alone would be read as v1.0
     assert max(map(len, done.stdout.splitlines())) <= 60
     again = run("export", cube, out, "--products", "s1,labels", "--rois", "ROI_0012", "--workers", "0")
-    assert "5 patches: 0 files written (0 B), 55 were there before" in again.stdout
+    assert "5 patches: 0 files written (0 B), 55 existed already" in again.stdout
     assert run("export", cube, out, "--bbox=-180,-90,180,90", "--quiet").stdout == ""
     planned = run("plan", out, tmp_path / "c.zarr")
     assert "`test` read as v1.1" in " ".join(planned.stdout.split())
