@@ -1,5 +1,6 @@
 """Cubes in other formats: COG, archive folders, STAC."""
 
+from . import stac as stac
 from .archive import ExportOptions as ExportOptions
 from .archive import ExportReport as ExportReport
 from .archive import ExportStep as ExportStep

@@ -1,5 +1,6 @@
 """Pictures, figures, text representations and the web page."""
 
+from . import browser as browser
 from .figures import accuracy_figure as accuracy_figure
 from .figures import confusion_figure as confusion_figure
 from .images import labels as labels
