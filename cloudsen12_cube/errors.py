@@ -1,6 +1,6 @@
-"""What can go wrong, as types: the command line turns them into one line and an exit code.
+"""Exceptions of the package, which the command line prints as one line.
 
-What must not be told: user names, passwords and signatures in URLs.
+Messages never contain user names, passwords or signatures of URLs.
 """
 
 from __future__ import annotations
@@ -11,33 +11,34 @@ import re
 
 
 class CubeError(Exception):
-    """Nothing could be done; the message names the thing, the value found and the way out (exit code 2)."""
+    """Base class; the message states the object, the value found and the remedy. Exit code 2 on the command line."""
 
 
 class ArchiveError(CubeError):
-    """The source is no CloudSEN12 archive, or its metadata contradicts itself."""
+    """The source is not an archive of CloudSEN12, or its metadata are inconsistent."""
 
 
 class SelectionError(CubeError, ValueError):
-    """A condition that cannot be read, or one that nothing fulfils."""
+    """An invalid condition, or a selection without patches."""
 
 
 class DestinationError(CubeError):
-    """The cube's place holds something else, or cannot be written."""
+    """The location of a new cube has other content, or is not writable."""
 
 
 class StoreError(CubeError):
-    """A cube that cannot be read as one."""
+    """A store that is not a cube, or a damaged cube."""
 
 
 class ReadError(CubeError, OSError):
-    """A file or folder on a disk that cannot be read.
+    """A local file or folder that is not readable.
 
     Attributes
     ----------
     path : str
+        File or folder.
     reason : str
-        The system's reason.
+        Reason of the operating system.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -48,27 +49,27 @@ class ReadError(CubeError, OSError):
         self.reason = self.strerror = reason
 
     def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
-        """Cross process borders whole: the default would hand back the message alone."""
+        """Pickle all attributes; the default would pass only the message to the constructor."""
         return type(self), (self.path, self.reason)
 
 
 class RemoteError(CubeError):
-    """A bucket or a server did not do what it was asked for, however often it was asked."""
+    """A request to a bucket or server that failed repeatedly."""
 
 
 class ClusterError(CubeError):
-    """There is no cluster, or it went away."""
+    """The dask cluster is not available, or was lost during a run."""
 
 
 class PatchError(Exception):
-    """One asset of one patch cannot go into the cube.
+    """An asset of a patch that cannot be converted.
 
     Attributes
     ----------
     path : str
         File in the archive.
     found, expected : str
-        What the file holds, and what it should.
+        Content of the file, and the expected content.
     """
 
     def __init__(self, path: str, found: str, expected: str) -> None:
@@ -76,7 +77,7 @@ class PatchError(Exception):
         self.path, self.found, self.expected = path, found, expected
 
     def __reduce__(self) -> tuple[type[PatchError], tuple[str, str, str]]:
-        """Cross process borders whole: the default would hand back the message alone."""
+        """Pickle all attributes; the default would pass only the message to the constructor."""
         return type(self), (self.path, self.found, self.expected)
 
 
@@ -84,5 +85,5 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")
 
 
 def without_secrets(text: str) -> str:
-    """Take user information, query and fragment out of every URL in a text; the rest of it stays as it is."""
+    """Remove user information, query and fragment from every URL in a text."""
     return _URL.sub(r"\1\2", text)

@@ -1,4 +1,4 @@
-"""Pages that are printed from the code when the documentation is built."""
+"""Pages that are generated from the code when the documentation is built."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _MARK = "<!-- the commands -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put what every command says of itself where a page asks for it."""
+    """Replace the mark in a page with the reference of all commands."""
     return markdown.replace(_MARK, commands()) if _MARK in markdown else markdown
 
 
 def commands() -> str:
-    """Print each command's arguments as a table."""
+    """Return the description and a table of arguments for each command."""
     parser = make_parser()
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return "\n\n".join(_command(name, sub) for name, sub in actions[0].choices.items())
