@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import griffe
 import pytest
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.cli.parser import make_parser
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +112,15 @@ def test_the_picture_of_the_rooms_is_current() -> None:
     with pytest.raises(ValueError, match="import each other"):
         drawing.layers({"a": {"b"}, "b": {"a"}})
     assert drawing.arrows({"a": set(), "b": {"a"}, "c": {"a", "b"}}) == [("b", "a"), ("c", "b")]
+
+
+def test_documented_commands_are_valid() -> None:
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    lines = [line for page in pages for line in re.findall(r"^cloudsen12-cube .*$", page.read_text(), re.MULTILINE)]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    assert len(commands) > 40
+    for command in commands:
+        make_parser().parse_args(command)  # exits if an option or a value is unknown
 
 
 def python_blocks(page: Path) -> str:

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it promises, and that a program typed against it is."""
+"""The wheel: its content and metadata, that it runs from an empty folder, and that its types are visible."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     package = {name for name in package if "__pycache__" not in name}
     assert package <= set(names)
     assert "cloudsen12_cube/py.typed" in names
+    rooms = {path.parent.name for path in (ROOT / "cloudsen12_cube").glob("*/__init__.py")}
+    assert len(rooms) == 13
+    assert {f"cloudsen12_cube/{room}/__init__.pyi" for room in rooms} <= set(names)  # the lazy fronts read them
+    assert any(name.startswith("cloudsen12_cube/plotting/page/") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cloudsen12_cube"}
 
 
