@@ -85,8 +85,7 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
     plan = conversion.plan(source_of(given), given.products, given.where, options)
     workers = conversion.worker_count(plan, options.workers, options.memory)
     if given.json:
-        text = plan.as_json(workers) if isinstance(plan, conversion.Resharding) else conversion.as_json(plan, workers)
-        given.json.write_text(text, encoding="utf-8")
+        given.json.write_text(plan.as_json(workers), encoding="utf-8")
     cli.render.show_plan(console, plan, workers)
     return 0
 
