@@ -27,6 +27,18 @@ SMALL = c12.testing.ArchiveOptions(size=16, times=2)
 ONE = c12.Options(workers=0)
 
 
+EVERY_STEP = pytest.mark.parametrize(
+    "every", [pytest.param(False, id="some steps"), pytest.param(True, id="every step", marks=pytest.mark.slow)]
+)
+KILLS = pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+"""How much of a matrix of crashes a test runs: a part in each run of the tests, all of it in ``.ci/slow``."""
+
+
+def crash_steps(steps: int, every: bool) -> list[int]:
+    """Choose at which of the write steps of a run it dies: all, or the first, the last three and four between."""
+    return list(range(steps)) if every else sorted({*range(0, steps, steps // 5 | 1), *range(steps - 3, steps)})
+
+
 class Killed(BaseException):
     """Nothing in the package catches it, as nothing catches SIGKILL."""
 

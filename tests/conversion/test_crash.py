@@ -12,7 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crashes import ONE, PRODUCTS, SMALL, Killed, Pixels, assert_true, committed, contents, converting, dying, shown
+from crashes import (
+    EVERY_STEP,
+    KILLS,
+    ONE,
+    PRODUCTS,
+    SMALL,
+    Killed,
+    Pixels,
+    assert_true,
+    committed,
+    contents,
+    converting,
+    crash_steps,
+    dying,
+    shown,
+)
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import DestinationError
@@ -77,8 +92,9 @@ def options_of(start: Change) -> c12.Options:
     return c12.Options(workers=0, repair=start is repair)
 
 
+@EVERY_STEP
 @pytest.mark.parametrize("start", [nothing, append, retry, repair])
-def test_each_write_step_in_turn(source: Path, truth: Pixels, start: Change, tmp_path: Path) -> None:
+def test_each_write_step_in_turn(source: Path, truth: Pixels, start: Change, every: bool, tmp_path: Path) -> None:
     archive, before = tmp_path / "archive", tmp_path / "before.zarr"
     shutil.copytree(source, archive)
     start(archive, before)
@@ -100,7 +116,7 @@ def test_each_write_step_in_turn(source: Path, truth: Pixels, start: Change, tmp
     expected, steps = contents(undisturbed), count[0]
     assert steps >= 6
     seen = set()
-    for step in sorted({*range(0, steps, max(1, steps // 6)), *range(min(3, steps)), *range(steps - 4, steps)}):
+    for step in crash_steps(steps, every):
         place = copied("c.zarr")
         with dying(step, torn=step % 2 == 1), pytest.raises(Killed):
             run(place)
@@ -113,10 +129,11 @@ def test_each_write_step_in_turn(source: Path, truth: Pixels, start: Change, tmp
     assert start is repair or len(seen) > 1, "every step looked the same to a reader"
 
 
-def test_real_kills_at_random_moments(source: Path, whole: Path, truth: Pixels, tmp_path: Path) -> None:
+@KILLS
+def test_real_kills_at_random_moments(source: Path, whole: Path, truth: Pixels, kills: int, tmp_path: Path) -> None:
     moments = np.random.default_rng(7)
     place, expected, killed = tmp_path / "c.zarr", contents(whole), 0
-    for _ in range(12):
+    for _ in range(kills):
         kept = committed(place)
         process = converting(source, place, c12.Options(workers=2))
         process.join(moments.uniform(0, 0.6))
@@ -128,7 +145,7 @@ def test_real_kills_at_random_moments(source: Path, whole: Path, truth: Pixels, 
         if process.exitcode == 0:
             assert contents(place) == expected
             shutil.rmtree(place)
-    assert killed >= 3
+    assert killed >= kills // 4
     c12.convert(source, place, PRODUCTS)
     assert contents(place) == expected
 

@@ -17,7 +17,7 @@ import pytest
 import zarr
 from buckets import files_of, objects, private
 from command_line import failed, run
-from crashes import ONE, SMALL, Killed, assert_true, contents, dying, shown
+from crashes import EVERY_STEP, KILLS, ONE, SMALL, Killed, assert_true, contents, crash_steps, dying, shown
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, resharded
@@ -320,8 +320,9 @@ def test_a_source_that_grew(whole: Path, source: Path, tmp_path: Path) -> None:
     assert c12.verify(fresh).exit_code == 0
 
 
+@EVERY_STEP
 @pytest.mark.parametrize("begun", [False, True])
-def test_each_write_step_in_turn(whole: Path, begun: bool, tmp_path: Path) -> None:
+def test_each_write_step_in_turn(whole: Path, begun: bool, every: bool, tmp_path: Path) -> None:
     truth, before = shown(whole), tmp_path / "before.zarr"
     if begun:
         c12.convert(whole, before, options=c12.Options(workers=0, rois=(c12.plan(whole).order[0],), layout=TWO.layout))
@@ -336,7 +337,7 @@ def test_each_write_step_in_turn(whole: Path, begun: bool, tmp_path: Path) -> No
         c12.convert(whole, undisturbed, options=TWO)
     expected, steps = contents(undisturbed), count[0]
     seen = set()
-    for step in sorted({*range(0, steps, max(1, steps // 25)), *range(steps - 12, steps)}):
+    for step in crash_steps(steps, every):
         place = copied("c.zarr")
         with dying(step, torn=step % 2 == 1), pytest.raises(Killed):
             c12.convert(whole, place, options=TWO)
@@ -350,7 +351,8 @@ def converting(source: Path, place: Path) -> None:
     c12.convert(source, place, options=c12.Options(workers=2, layout=TWO.layout))
 
 
-def test_real_kills_at_random_moments(cube: Path, tmp_path: Path) -> None:
+@KILLS
+def test_real_kills_at_random_moments(cube: Path, kills: int, tmp_path: Path) -> None:
     place, undisturbed, killed = tmp_path / "c.zarr", tmp_path / "undisturbed.zarr", 0
     start = time.perf_counter()
     converting(cube, undisturbed)
@@ -358,7 +360,7 @@ def test_real_kills_at_random_moments(cube: Path, tmp_path: Path) -> None:
     truth, expected = shown(cube), contents(undisturbed)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["cloudsen12_cube", "test_reshard"])
-    for moment in np.random.default_rng(5).uniform(0.1, 0.9, 8) * lasts:
+    for moment in np.random.default_rng(5).uniform(0.1, 0.9, kills) * lasts:
         process = processes.Process(target=converting, args=(cube, place))
         process.start()
         process.join(moment)
@@ -368,7 +370,7 @@ def test_real_kills_at_random_moments(cube: Path, tmp_path: Path) -> None:
         assert_true(place, truth)
         if process.exitcode == 0:
             shutil.rmtree(place)
-    assert killed >= 2
+    assert killed >= kills // 4
     converting(cube, place)
     assert contents(place) == expected
 

@@ -54,9 +54,9 @@ def assert_converted(place: Path, oracle: Path) -> None:
     ("where", "products", "whole"),
     [
         ([], None, 20),
-        (["label_type=high"], None, 10),
+        (["label_type=high"], ["s1", "labels"], 4),
         (["label_type=high|scribble", "split=train"], ["labels"], None),
-        (["difficulty<=3"], None, 0),
+        (["difficulty<=3"], ["extra", "labels"], 0),
         (["cloud_coverage=cloudy"], ["s1", "labels"], 0),
         (["cloud_coverage!=cloudy", "roi_id!=ROI_0827"], ["s2l1c"], 0),
     ],
