@@ -140,6 +140,6 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
 
 
 def test_the_readmes_lines_run(tmp_path: Path) -> None:
-    options = ArchiveOptions(size=64, label_types=("high",))
+    options = ArchiveOptions(size=32, times=3, label_types=("high",))
     make_archive(tmp_path / "archive", rois=12, options=options)
     run_python(python_blocks(ROOT / "README.md"), tmp_path)

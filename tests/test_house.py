@@ -42,6 +42,26 @@ ONLY_IN = {
 """Libraries that few modules use, and these modules."""
 
 
+PROGRAM = """
+from pathlib import Path
+
+import xarray as xr
+from typing_extensions import assert_type
+
+import cloudsen12_cube as c12
+
+report = c12.convert("archive", Path("cube.zarr"), products=["labels"], where=["label_type=high"])
+assert_type(report, c12.Report)
+assert_type(report.exit_code, int)
+cube = c12.open_cube("cube.zarr", chunks="roi")
+assert_type(cube, xr.DataTree)
+asked = c12.CubeAccessor(cube)
+assert_type(asked.query(label_type="high", difficulty=(1, 3)), xr.DataTree)
+assert_type(asked.mask("thick_cloud", of="manual_hq"), xr.DataArray)
+"""
+"""Typed against the package, as a user's."""
+
+
 def imports(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -148,6 +168,18 @@ def test_each_room_has_tests_that_import_no_other_test() -> None:
         assert list((tests / room).glob("test_*.py")), f"no tests of {room}"
     for path in tests.rglob("*.py"):
         assert not [module for module in imports(path) if module.startswith("test_")], path
+
+
+def test_a_typed_program_is_typed(tmp_path: Path) -> None:
+    """After `test_mypy`, whose cache it uses."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    program.write_text(PROGRAM + 'c12.convert("archive", "cube.zarr", product="labels")\n')
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Unexpected keyword argument" in result.stdout
 
 
 def test_public_names_are_documented() -> None:

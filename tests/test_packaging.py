@@ -12,23 +12,6 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = """
-from pathlib import Path
-
-import xarray as xr
-from typing_extensions import assert_type
-
-import cloudsen12_cube as c12
-
-report = c12.convert("archive", Path("cube.zarr"), products=["labels"], where=["label_type=high"])
-assert_type(report, c12.Report)
-assert_type(report.exit_code, int)
-cube = c12.open_cube("cube.zarr", chunks="roi")
-assert_type(cube, xr.DataTree)
-asked = c12.CubeAccessor(cube)
-assert_type(asked.query(label_type="high", difficulty=(1, 3)), xr.DataTree)
-assert_type(asked.mask("thick_cloud", of="manual_hq"), xr.DataArray)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +59,6 @@ def test_an_unpacked_wheel_works(wheel: Path, tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "overview.png").stat().st_size > 10_000
-
-
-def test_a_typed_program_is_typed(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout
-    program.write_text(PROGRAM + 'c12.convert("archive", "cube.zarr", product="labels")\n')
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Unexpected keyword argument" in result.stdout
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -121,10 +121,10 @@ def test_any_selection_is_what_convert_would_have_made(
     assert_converted(out, oracle)
 
 
-@pytest.fixture
-def broken(archive: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def broken(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with a damaged file, a patch without a folder, one that lacks a file, and a row for nothing."""
-    place = tmp_path / "broken"
+    place = tmp_path_factory.mktemp("broken") / "archive"
     shutil.copytree(archive, place)
     patches = sorted(path.parent for path in place.glob("*/ROI_*/*/S1.tif"))
     (patches[0] / "S1.tif").write_bytes(b"")
@@ -136,8 +136,8 @@ def broken(archive: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("where", [[], ["difficulty<=4"], ["cloud_coverage!=cloudy"]])
 def test_what_failed_or_is_absent_stays_so_with_its_faults(broken: Path, where: list[str], tmp_path: Path) -> None:
     cube, out, oracle = (tmp_path / f"{name}.zarr" for name in ("cube", "out", "oracle"))
-    assert c12.convert(broken, cube).exit_code == 1
-    expected = c12.convert(broken, oracle, where=where)
+    assert c12.convert(broken, cube, PRODUCTS).exit_code == 1
+    expected = c12.convert(broken, oracle, PRODUCTS, where)
     report = c12.subset(cube, out, where=where)
     assert_converted(out, oracle)
     assert set(report.faults) == set(expected.faults)
@@ -151,8 +151,9 @@ def test_what_failed_or_is_absent_stays_so_with_its_faults(broken: Path, where: 
 
 def test_accepted_gaps_go_along_with_their_patches(broken: Path, tmp_path: Path) -> None:
     cube, out, rest = (tmp_path / f"{name}.zarr" for name in ("cube", "out", "rest"))
-    failed = c12.convert(broken, cube)
-    c12.convert(broken, cube, options=c12.Options(accept=tmp_path / "cube.zarr.failures.json"))
+    some = [*PRODUCTS, "s2l2a"]
+    failed = c12.convert(broken, cube, some)
+    c12.convert(broken, cube, some, options=c12.Options(accept=tmp_path / "cube.zarr.failures.json"))
     roi = failed.faults[0].roi_id
     report = c12.subset(cube, out, options=c12.SubsetOptions(rois=(roi,)))
     own = [fault for fault in failed.faults if fault.roi_id == roi]
@@ -168,11 +169,19 @@ def test_no_pixel_is_decoded_and_none_encoded(cube: Path, tmp_path: Path, monkey
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a chunk was decoded or encoded")
 
+    lz4 = c12.Layout("lz4")
     with monkeypatch.context() as patch:
         patch.setattr(codec.blosc, "decompress", forbidden)
         patch.setattr(codec, "Blosc", forbidden)
         patch.setattr("zarr.codecs.BloscCodec._decode_single", forbidden)
         report = c12.subset(cube, tmp_path / "out.zarr", where=["difficulty<=3"])
+        for decode_or_encode in (
+            lambda: c12.open_cube(cube)["s1"]["s1"].values,
+            lambda: list(c12.open_cube(cube).cloudsen12.stream({"s1": None})),
+            lambda: c12.convert(cube, tmp_path / "o.zarr", ["s1"], options=c12.Options(workers=0, layout=lz4)),
+        ):
+            with pytest.raises(AssertionError, match="was decoded or encoded"):
+                decode_or_encode()
     assert report.cut
     assert c12.verify(tmp_path / "out.zarr").exit_code == 0
 
@@ -347,7 +356,7 @@ def test_the_scale_of_probabilities_is_the_whole_cubes(cube: Path, tmp_path: Pat
 
 
 def test_everything_works_on_a_subset(tmp_path: Path) -> None:
-    options = ArchiveOptions(size=64, label_types=("high",))
+    options = ArchiveOptions(size=32, times=3, label_types=("high",))
     archive = make_archive(tmp_path / "archive", rois=12, options=options)
     cube, out, oracle = (tmp_path / f"{name}.zarr" for name in ("cube", "out", "oracle"))
     c12.convert(archive, cube, ["s2l1c", "labels"])
