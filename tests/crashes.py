@@ -35,8 +35,8 @@ KILLS = pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.
 
 
 def crash_steps(steps: int, every: bool) -> list[int]:
-    """Choose at which of the write steps of a run it dies: all, or the first, the last three and four between."""
-    return list(range(steps)) if every else sorted({*range(0, steps, steps // 5 | 1), *range(steps - 3, steps)})
+    """Choose at which of the write steps of a run it dies: all, or the first, the last three and two between."""
+    return list(range(steps)) if every else sorted({*range(0, steps, steps // 3 | 1), *range(steps - 3, steps)})
 
 
 class Killed(BaseException):

@@ -182,9 +182,11 @@ def test_odd_types(tmp_path: Path, name: str, every: bool) -> None:
     asset, change, profile = CHANGES[name]
     for path in sorted(archive.rglob(f"{asset}.tif"))[: None if every else 1]:
         rewritten(path, change, **profile)
-    assert c12.convert(archive, tmp_path / "cube.zarr").exit_code == 0
+    product = asset.lower() if asset.startswith("S") else asset.partition("/")[0]
+    assert c12.convert(archive, tmp_path / "cube.zarr", [product]).exit_code == 0
     assert_the_way_back(tmp_path / "cube.zarr", tmp_path)
-    assert c12.verify(tmp_path / "again.zarr", archive).differences == ()
+    checked = c12.verify(tmp_path / "again.zarr", archive)
+    assert (checked.differences, checked.shards) == ((), 2)
 
 
 def test_a_layer_that_nobody_has(tmp_path: Path) -> None:
@@ -228,8 +230,16 @@ def test_what_is_not_done_is_named_and_not_written(broken: tuple[Path, Path], tm
     assert essence(tmp_path / "again.zarr") == essence(cube)  # status included: failed and absent
 
 
+@pytest.fixture(scope="module")
+def whole(cube: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of the cube; a test that changes it makes its own."""
+    place = tmp_path_factory.mktemp("whole") / "out"
+    c12.export(cube, place)
+    return place
+
+
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped", "unrecorded", "of another length"])
-def test_a_damaged_shard_is_named_and_nothing_else_is_lost(cube: Path, tmp_path: Path, how: str) -> None:
+def test_a_damaged_shard_is_named_and_nothing_else_is_lost(cube: Path, whole: Path, tmp_path: Path, how: str) -> None:
     copy = tmp_path / "cube.zarr"
     shutil.copytree(cube, copy)
     shard, record = copy / "s1/s1/c/0/0/0/0/0", copy / "s1/s1/records/ROI_0012.json"
@@ -243,23 +253,20 @@ def test_a_damaged_shard_is_named_and_nothing_else_is_lost(cube: Path, tmp_path:
     else:
         data[100] ^= 1
         shard.write_bytes(data[:-50] if how == "cut" else data)
-    report = c12.export(copy, tmp_path / "out")
+    report = c12.export(copy, tmp_path / "out", ["s1", "labels"])
     assert report.exit_code == 1
     assert {(row.roi_id, row.product) for row in report.left_out} == {("ROI_0012", "s1")}
     assert len(report.left_out) == (1 if how == "flipped" else 5)
     assert all("s1/s1/c/0/0/0/0/0" in row.reason for row in report.left_out)
-    assert len(tifs(tmp_path / "out")) == len(tifs_of(cube, tmp_path)) - len(report.left_out)
-
-
-def tifs_of(cube: Path, tmp_path: Path) -> dict[str, Path]:
-    c12.export(cube, tmp_path / "whole")
-    return tifs(tmp_path / "whole")
+    expected = [name for name in tifs(whole) if name.endswith("/S1.tif") or "/labels/" in name]
+    assert len(tifs(tmp_path / "out")) == len(expected) - len(report.left_out)
 
 
 def test_again_writes_nothing(cube: Path, tmp_path: Path) -> None:
-    first = c12.export(cube, tmp_path / "out")
+    some = ["s1", "extra"]
+    first = c12.export(cube, tmp_path / "out", some)
     before = {name: os.stat(path).st_mtime_ns for name, path in tifs(tmp_path / "out").items()}
-    again = c12.export(cube, tmp_path / "out", options=c12.ExportOptions(workers=0))
+    again = c12.export(cube, tmp_path / "out", some, options=c12.ExportOptions(workers=0))
     assert (again.files, again.bytes, again.skipped, again.patches) == (0, 0, first.files, 20)
     assert {name: os.stat(path).st_mtime_ns for name, path in tifs(tmp_path / "out").items()} == before
 
@@ -281,18 +288,19 @@ def test_what_is_not_whole_is_written_again_and_said(cube: Path, tmp_path: Path)
 
 def test_a_strangers_file_stays(cube: Path, tmp_path: Path) -> None:
     roi = c12.ExportOptions(rois=("ROI_0012",))
-    c12.export(cube, tmp_path / "out", products=["s1"], options=roi)
+    two = ["s1", "labels"]
+    c12.export(cube, tmp_path / "out", ["s1"], options=roi)
     folder = sorted((tmp_path / "out").glob("high/ROI_0012/*"))[0]
     (folder / "labels").mkdir()
     (folder / "labels" / "fmask.tif").write_text("mine")
-    report = c12.export(cube, tmp_path / "out", options=roi)
+    report = c12.export(cube, tmp_path / "out", two, options=roi)
     (left,) = report.left_out
     assert (left.roi_id, left.s2_id_gee, left.product) == ("ROI_0012", folder.name, "labels")
     assert "labels/fmask.tif is there and not from this export: move it away" in left.reason
     assert (folder / "labels" / "fmask.tif").read_text() == "mine"
     assert not (folder / "labels" / "sen2cor.tif").exists()
     (folder / "labels" / "fmask.tif").unlink()
-    assert c12.export(cube, tmp_path / "out", options=roi).exit_code == 0
+    assert c12.export(cube, tmp_path / "out", two, options=roi).exit_code == 0
 
 
 def test_files_that_the_journal_missed_are_ours_by_their_bytes(cube: Path, tmp_path: Path) -> None:
@@ -325,17 +333,17 @@ def test_a_cube_that_has_changed(archive: Path, tmp_path: Path) -> None:
     assert_same_pixels(tmp_path / "out", copy)  # the scribbles are gone here, too
 
 
-def test_a_subset_keeps_its_splits(cube: Path, tmp_path: Path) -> None:
+def test_a_subset_keeps_its_splits(cube: Path, whole: Path, tmp_path: Path) -> None:
     """Codes 0 and 1 alone would be read as v1.0: validation would become test."""
     report = c12.export(cube, tmp_path / "out", ["labels"], ["split=train|validation", "cloud_coverage!=cloudy"])
     assert report.ambiguous
     assert c12.convert(tmp_path / "out", tmp_path / "again.zarr").exit_code == 0
-    again, whole = (read_table(open_store(place))[1] for place in (tmp_path / "again.zarr", cube))
-    kept = whole[whole["split"].isin(["train", "validation"]) & (whole["cloud_coverage"] != "cloudy")]
+    again, table = (read_table(open_store(place))[1] for place in (tmp_path / "again.zarr", cube))
+    kept = table[table["split"].isin(["train", "validation"]) & (table["cloud_coverage"] != "cloudy")]
     columns = ["roi_id", *(row.name for row in PROPERTIES)]
     assert set(again["split"]) == {"train", "validation"}
     pd.testing.assert_frame_equal(again[columns], kept[columns].reset_index(drop=True))
-    assert len(tifs(tmp_path / "out")) == len([n for n in tifs_of(cube, tmp_path) if "/labels/" in n and in_(n, kept)])
+    assert len(tifs(tmp_path / "out")) == len([n for n in tifs(whole) if "/labels/" in n and in_(n, kept)])
     (tmp_path / "out" / NOTE_NAME).write_text("{}")
     with pytest.raises(ArchiveError, match="does not say what the codes of `test` mean"):
         c12.plan(tmp_path / "out")
@@ -347,15 +355,14 @@ def in_(name: str, table: pd.DataFrame) -> bool:
     return tuple(name.split("/")[1:3]) in set(zip(table["roi_id"], table["s2_id_gee"], strict=True))
 
 
-def test_a_folder_grows(cube: Path, tmp_path: Path) -> None:
+def test_a_folder_grows(cube: Path, whole: Path, tmp_path: Path) -> None:
     c12.export(cube, tmp_path / "out", ["labels"], options=c12.ExportOptions(rois=("ROI_0012",)))
     c12.export(cube, tmp_path / "out", ["s1"], "label_type=scribble")
     assert {row["label_type"] for row in rows_of(tmp_path / "out")} == {"high", "scribble"}
     names = set(tifs(tmp_path / "out"))
     assert {name.split("/")[0] for name in names} == {"high", "scribble"}
     c12.export(cube, tmp_path / "out")
-    c12.export(cube, tmp_path / "whole")
-    assert {**contents(tmp_path / "out"), NOTE_NAME: b""} == {**contents(tmp_path / "whole"), NOTE_NAME: b""}
+    assert {**contents(tmp_path / "out"), NOTE_NAME: b""} == {**contents(whole), NOTE_NAME: b""}
 
 
 def test_by_place(cube: Path, tmp_path: Path) -> None:
@@ -427,9 +434,10 @@ def test_a_disk_that_may_not_be_written(cube: Path, tmp_path: Path) -> None:
 def test_from_a_bucket(cube: Path, s3: str, tmp_path: Path) -> None:
     bucket_files(s3).put(f"{cube}/", f"{PRIVATE}/exported.zarr", recursive=True)
     place = c12.Url(f"s3://{PRIVATE}/exported.zarr", {**KEYS, "endpoint_url": s3})
-    there = c12.export(place, tmp_path / "out", where=["label_type=high"])
+    some = (["s1", "labels"], ["label_type=high"])
+    there = c12.export(place, tmp_path / "out", *some)
     assert there.exit_code == 0
-    c12.export(cube, tmp_path / "local", where=["label_type=high"])
+    c12.export(cube, tmp_path / "local", *some)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
 
 

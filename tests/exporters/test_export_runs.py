@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from command_line import COMMAND, failed, run
-from crashes import Killed, dying
+from crashes import EVERY_STEP, Killed, crash_steps, dying
 from exported import contents, tifs
 
 import cloudsen12_cube as c12
@@ -56,7 +56,7 @@ def test_a_killed_process_is_continued(cube: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments; what is noted is never written again, and the end is that of an undisturbed run."""
     c12.export(cube, tmp_path / "whole")
     draw, out, kills = random.Random(3), tmp_path / "out", 0  # noqa: S311 (nothing secret)
-    for _ in range(5):
+    for _ in range(4):
         before = len(tifs(out)) if out.exists() else 0
         process = subprocess.Popen(
             [*COMMAND, "export", str(cube), str(out), "--quiet"], stderr=subprocess.PIPE, start_new_session=True
@@ -90,11 +90,12 @@ def cut_short(path: Path) -> bool:
         return max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)) > path.stat().st_size
 
 
-def test_it_may_die_before_any_step(small: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+@EVERY_STEP
+def test_it_may_die_before_any_step(small: Path, undisturbed: dict[str, bytes], every: bool, tmp_path: Path) -> None:
     with dying(10**9) as steps:
         c12.export(small, tmp_path / "count", options=c12.ExportOptions(workers=0))
     assert steps[0] > 40
-    for step in range(0, steps[0], 5):
+    for step in crash_steps(steps[0], every):
         out = tmp_path / str(step)
         with dying(step, torn=step % 2 == 1), pytest.raises(Killed):
             c12.export(small, out, options=c12.ExportOptions(workers=0))
