@@ -21,6 +21,7 @@ from cloudsen12_cube.errors import DestinationError, ReadError
 from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, folder
 
 _PARTIAL = INTERNAL[0].rstrip("/")
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -54,12 +55,11 @@ class LocalStore:
             with open(path, "rb", buffering=0, opener=_open_regular) as file:
                 if start < 0:
                     start = max(file.seek(0, os.SEEK_END) + start, 0)
-                if start or into is not None:
-                    file.seek(start)
+                file.seek(start)
                 if into is not None:
                     return into[: file.readinto(into if length is None else into[:length])]
                 return file.readall() if length is None else file.read(length)
-        except (FileNotFoundError, NotADirectoryError):
+        except _MISSING:
             return None
         except OSError as error:
             raise ReadError(path, error.strerror or str(error)) from None
@@ -98,9 +98,10 @@ class LocalStore:
     def size(self, key: str) -> int | None:
         """Bytes of one object, or None if there is none."""
         try:
-            return os.stat(self.path(key)).st_size
-        except (FileNotFoundError, NotADirectoryError):
+            found = os.stat(self.path(key))
+        except _MISSING:
             return None
+        return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
     def delete(self, key: str) -> None:
         """Remove one object if it is there."""
@@ -135,9 +136,12 @@ def absolute(store: ObjectStore) -> ObjectStore:
 def _open_regular(path: str, flags: int) -> int:
     """Open a regular file; opening a pipe without O_NONBLOCK would wait for a writer."""
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
         return handle
     os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise OSError(errno.EINVAL, "no regular file", path)
 
 

@@ -15,12 +15,14 @@ from obstore.store import S3Store
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.storage.checksum import check_etag
 from cloudsen12_cube.storage.config import StorageConfig, obstore_settings
+from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.storage.retry import RetryingStore
 from cloudsen12_cube.storage.store import (
     CONNECT_SECONDS,
     READ_SECONDS,
     DeniedError,
     ObjectInfo,
+    ObjectStore,
     StorageError,
     deliver,
     refuse_fork,
@@ -50,8 +52,10 @@ def open_obstore(url: str, config: StorageConfig) -> ObstoreStore:
     return ObstoreStore(store, url, config.etag_is_md5)
 
 
-def from_obstore(store: Any) -> RetryingStore:
-    """Use a store that was opened by obstore."""
+def from_obstore(store: Any) -> ObjectStore:
+    """Use a store that was opened by obstore; a folder is used as a path is, with flock and fsync."""
+    if isinstance(store, obstore.store.LocalStore) and store.prefix:
+        return LocalStore(str(store.prefix))
     bucket = (getattr(store, "config", None) or {}).get("bucket")
     root = f"{bucket or type(store).__name__}/{getattr(store, 'prefix', None) or ''}".rstrip("/")
     return RetryingStore(ObstoreStore(store, f"s3://{root}" if isinstance(store, S3Store) else root))
@@ -77,19 +81,13 @@ class ObstoreStore:
     def __hash__(self) -> int:
         return hash(self.root)
 
-    @property
-    def client(self) -> Any:
-        """The obstore store, in the process that opened it."""
-        refuse_fork(self.root, self._process)
-        return self._client
-
     def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
         """Read an object or a range of it."""
         if start >= 0 and length is not None:
-            data = _call(lambda: obstore.get_range(self.client, key, start=start, length=length))
+            data = self._call(lambda client: obstore.get_range(client, key, start=start, length=length))
             return None if data is None else deliver(data if into else bytes(data), into)
         options: Any = {"range": {"suffix": -start} if start < 0 else {"offset": start}} if start else None
-        found = _call(lambda: _read(obstore.get(self.client, key, options=options)))
+        found = self._call(lambda client: _read(obstore.get(client, key, options=options)))
         if found is None:
             return None
         whole, etag = found
@@ -102,43 +100,43 @@ class ObstoreStore:
         del sync
         mode: Any = "create" if if_absent else "overwrite"
         try:
-            reply = obstore.put(self.client, key, data, mode=mode, use_multipart=False)
+            reply = self._call(lambda client: obstore.put(client, key, data, mode=mode, use_multipart=False))
         except AlreadyExistsError:
             return False
-        except Exception as error:
-            raise _storage_error(error) from error
-        if self._etag_is_md5:
+        if reply and self._etag_is_md5:
             check_etag(data, reply.get("e_tag") or "", "arrived")
         return True
 
     def size(self, key: str) -> int | None:
         """Bytes of an object."""
-        found = _call(lambda: obstore.head(self.client, key))
+        found = self._call(lambda client: obstore.head(client, key))
         return None if found is None else int(found["size"])
 
     def delete(self, key: str) -> None:
         """Remove an object if it is there."""
-        _call(lambda: obstore.delete(self.client, key))
+        self._call(lambda client: obstore.delete(client, key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below a folder."""
-        batches = _call(lambda: iter(obstore.list(self.client, prefix=prefix or None)))
-        while batches is not None and (batch := _call(lambda: next(batches, None))):
+        batches = self._call(lambda client: iter(obstore.list(client, prefix=prefix or None)))
+        while batches is not None and (batch := self._call(lambda _: next(batches, None))):
             yield from (ObjectInfo(row["path"], int(row["size"])) for row in batch)
+
+    def _call[T](self, request: Callable[[Any], T]) -> T | None:
+        """Send a request; None if the object does not exist."""
+        refuse_fork(self.root, self._process)
+        try:
+            return request(self._client)
+        except FileNotFoundError:
+            return None
+        except AlreadyExistsError:
+            raise
+        except Exception as error:
+            raise _storage_error(error) from error
 
 
 def _read(reply: Any) -> tuple[bytes, str]:
     return bytes(reply.bytes()), reply.meta.get("e_tag") or ""
-
-
-def _call[T](request: Callable[[], T]) -> T | None:
-    """Send a request; None if the object does not exist."""
-    try:
-        return request()
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        raise _storage_error(error) from error
 
 
 def _storage_error(error: Exception) -> StorageError:
