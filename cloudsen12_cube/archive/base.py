@@ -51,8 +51,9 @@ def list_files(root: Any) -> tuple[ObjectStore, Iterator[ObjectInfo]]:
         If there is no such place.
     """
     store = open_store(root)
-    if store.root.endswith(".taco") and not (isinstance(store, LocalStore) and os.path.isdir(store.root)):
-        store, name = parent_store(store)
+    above = parent_store(store) if store.root.endswith(".taco") else None
+    if above and not (isinstance(store, LocalStore) and os.path.isdir(store.root)):
+        store, name = above
         size = store.size(name)
         if size is None:
             raise ArchiveError(f"{root} does not exist: give the folder of the .taco files, or one of them")

@@ -48,7 +48,16 @@ from cloudsen12_cube.format import (
 )
 from cloudsen12_cube.inspection import Status, look, read_choices
 from cloudsen12_cube.schema import Selection
-from cloudsen12_cube.storage import ObjectStore, clean, is_url, open_store, s3_options, storage_config, write_lock
+from cloudsen12_cube.storage import (
+    NOTHING,
+    LocalStore,
+    ObjectStore,
+    is_url,
+    open_store,
+    root_of,
+    s3_options,
+    write_lock,
+)
 
 
 def plan(
@@ -220,20 +229,20 @@ def check_disjoint(cube: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     if here == there:
         relation = "is the cube itself, and cannot be made from itself"
     elif there.startswith(here + "/"):
-        relation = f"lies inside the cube {clean(cube)}"
+        relation = f"lies inside the cube {root_of(cube)}"
     elif here.startswith(there.rstrip("/") + "/"):
         relation = "holds the cube itself"
     else:
         return
-    raise DestinationError(f"{clean(out)} {relation}: give a place of its own")
+    raise DestinationError(f"{root_of(out)} {relation}: give a place of its own")
 
 
 def _location(place: str | os.PathLike[str]) -> str:
     """Write where a place lies, so that equal places have equal texts: buckets of two servers may have one name."""
-    text = clean(place)
-    if not is_url(text):
-        return os.path.realpath(text)
-    return f"{s3_options(storage_config(place)).get('endpoint_url', '')} {text}"
+    store = open_store(place)
+    if isinstance(store, LocalStore):
+        return os.path.realpath(store.root)
+    return f"{s3_options(getattr(store, 'config', NOTHING)).get('endpoint_url', '')} {store.root}"
 
 
 @dataclass(frozen=True)

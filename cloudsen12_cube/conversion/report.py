@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cloudsen12_cube.conversion.options import Part
 from cloudsen12_cube.format import Fault
-from cloudsen12_cube.storage import Url, clean, is_url, open_store
+from cloudsen12_cube.storage import LocalStore, open_store, parent_store, root_of
 
 REPORT_VERSION = 1
 
@@ -90,17 +90,19 @@ def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> str
     part : Part, optional
     """
     share = f".part-{part.number}-of-{part.count}" if part else ""
-    return clean(cube).rstrip("/") + f"{share}.failures.json"
+    return root_of(cube).rstrip("/") + f"{share}.failures.json"
 
 
 def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: Part | None = None) -> None:
     """Write the list of failures beside a cube; remove an old one if there are none."""
     document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)
-    if is_url(place):
-        beside, _, name = place.rpartition("/")
-        store = open_store(replace(cube, url=beside) if isinstance(cube, Url) else beside)
-        store.put(name, data) if faults else store.delete(name)
+    store = open_store(cube)
+    if not isinstance(store, LocalStore):
+        above = parent_store(store)
+        if above:  # an opened store has nothing beside it; its records and the report name the failures
+            name = place.rpartition("/")[2]
+            above[0].put(name, data) if faults else above[0].delete(name)
         return
     path = Path(place)
     if not faults:

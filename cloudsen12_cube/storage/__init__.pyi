@@ -14,11 +14,12 @@ from .local import LocalStore as LocalStore
 from .local import absolute as absolute
 from .lock import write_lock as write_lock
 from .open import open_store as open_store
+from .open import parent_store as parent_store
+from .open import root_of as root_of
 from .store import ObjectInfo as ObjectInfo
 from .store import ObjectStore as ObjectStore
 from .store import each as each
 from .store import is_empty as is_empty
 from .store import list_names as list_names
 from .store import list_once as list_once
-from .store import parent_store as parent_store
 from .zarr_store import zarr_view as zarr_view

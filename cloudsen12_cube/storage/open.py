@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +73,22 @@ def _open_client(url: str, config: StorageConfig, process: int, keys: tuple[tupl
 
         return RetryingStore(open_obstore(url, config))
     return RetryingStore(open_fsspec(url, config))
+
+
+def parent_store(store: ObjectStore) -> tuple[ObjectStore, str] | None:
+    """Give the store of the folder in which the root of a path or a URL lies, and the name of the root in it.
+
+    None for a store that was opened elsewhere: it does not know what lies above its root.
+    """
+    if not isinstance(store, LocalStore | UrlStore):
+        return None
+    above, _, name = store.root.replace(os.sep, "/").rstrip("/").rpartition("/")
+    return replace(store, root=above or ("/" if store.root.startswith("/") else ".")), name
+
+
+def root_of(place: Any) -> str:
+    """Write a location as text: an absolute or relative path, or a URL without its options."""
+    return open_store(place).root
 
 
 def open_store(place: Any) -> ObjectStore:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
 from cloudsen12_cube.errors import DestinationError
@@ -249,12 +249,6 @@ def refuse_fork(root: str, process: int) -> None:
             f"{root} was opened before this process was forked, and its connections do not survive that: "
             "start worker processes with multiprocessing_context='spawn', or use no workers"
         )
-
-
-def parent_store(store: Any) -> tuple[ObjectStore, str]:
-    """Give the store of the folder in which the root of a path or a URL lies, and the name of the root in it."""
-    above, _, name = store.root.replace(os.sep, "/").rstrip("/").rpartition("/")
-    return replace(store, root=above or ("/" if store.root.startswith("/") else ".")), name
 
 
 def folder(prefix: str) -> str:

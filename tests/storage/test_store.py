@@ -31,9 +31,9 @@ from cloudsen12_cube.storage import LocalStore, ObjectStore, is_empty, list_name
 from cloudsen12_cube.storage import retry as retrying
 from cloudsen12_cube.storage.checksum import ChecksumStore
 from cloudsen12_cube.storage.obstore_store import ObstoreStore
-from cloudsen12_cube.storage.open import UrlStore
+from cloudsen12_cube.storage.open import UrlStore, parent_store
 from cloudsen12_cube.storage.retry import RetryingStore
-from cloudsen12_cube.storage.store import StorageError, StoreWrapper, parent_store, storage_error
+from cloudsen12_cube.storage.store import StorageError, StoreWrapper, storage_error
 from cloudsen12_cube.storage.zarr_store import ZarrBackedStore
 
 WRITABLE = (
@@ -242,6 +242,7 @@ def test_the_folder_above() -> None:
     assert parent_store(LocalStore("/b.zarr")) == (LocalStore("/"), "b.zarr")
     assert parent_store(LocalStore("b.zarr")) == (LocalStore("."), "b.zarr")
     assert parent_store(UrlStore("s3://b/c")) == (UrlStore("s3://b"), "c")
+    assert parent_store(open_store(zarr.storage.MemoryStore())) is None
 
 
 # ---- stores that are read
@@ -283,6 +284,8 @@ def test_other_zarr_stores_are_read(kind: str, tmp_path: Path) -> None:
 def test_a_cube_in_a_zarr_store_is_converted_and_opened(archive: Path, cube: Path) -> None:
     memory = zarr.storage.MemoryStore()
     assert c12.convert(archive, memory, ["s1"], options=c12.Options(workers=0)).exit_code == 0
+    again = c12.convert(archive, memory, ["s1"], options=c12.Options(workers=0))
+    assert (again.written, again.skipped) == (0, 4)
     pixels = zarr.open_group(memory, mode="r")["s1/s1"][...]
     np.testing.assert_array_equal(pixels, c12.open_cube(cube)["s1"]["s1"].values)
 
