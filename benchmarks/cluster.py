@@ -138,7 +138,7 @@ def _as_listed(plan: Any) -> Any:
         )
         for roi, image in plan.catalogue.keys
     }
-    archive = replace(plan.archive, form=replace(plan.archive.form, patches=patches))
+    archive = replace(plan.archive, patches=patches)
     return replace(plan, archive=archive)
 
 

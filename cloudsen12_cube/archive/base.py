@@ -1,9 +1,7 @@
-"""What lies under a folder or a URL: one listing, and the bytes of what is listed.
+"""What every published format of the dataset is to the rest of the package: patches, their metadata, and a decoder.
 
-What every published form of the dataset is to the rest of the package: patches, their metadata, and a decoder.
-
-A format is one module with a `FormatDetector`: it is shown the files that were listed and returns an `ArchiveFormat` or
-None. The table of formats in `archive.open` names it; nothing else of the package knows how the files look.
+A format is one module with an `Archive`, a `Decoder` and a `FormatDetector`, which is shown the files that were listed.
+The table of formats in `archive.open` names the detector; no other module knows the layout of the files.
 """
 
 from __future__ import annotations
@@ -11,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,12 @@ import pandas as pd
 
 from cloudsen12_cube.archive.tiff import Header, directory_inside, read_header
 from cloudsen12_cube.errors import ArchiveError, PatchError, ReadError
+from cloudsen12_cube.schema import TestMeaning
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore, open_store, parent_store
 
 SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco")
-"""What any published form is made of; other files are nobody's business."""
-_DEPTH = 7  # one level on top, label folder, ROI, patch, labels: deeper lies nothing of ours
+"""Endings of the files of all formats; other files are ignored."""
+_DEPTH = 7  # one level on top, label folder, ROI, patch, labels; no file of a format is deeper
 
 
 def read_range(store: ObjectStore, path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -68,13 +68,10 @@ Pixels = npt.NDArray[Any]
 
 _HEAD = 32 * 1024
 _MOST = 2**28  # larger than any patch; of what is larger still, the header is not looked for
-_UNTOLD = 2**62  # bytes of a file whose server does not tell its length
+_UNSTATED = 2**62  # bytes of a file whose server does not state its length
 
 PatchKey = tuple[str, str]
 """(roi_id, s2_id_gee): the image id alone repeats across ROIs."""
-
-Meaning = Literal["v1.0", "v1.1"] | None
-"""What the codes of ``test`` mean, where a form tells."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,11 @@ class PatchFiles:
     folder: str
     """Path of the patch inside the archive, ``high/ROI_0001/...``, or of the folder of files that hold many patches."""
     label_type: str
-    """What the archive says of it."""
+    """As the archive states it."""
     names: dict[str, str] = field(default_factory=dict)
     """Asset file (``labels/fmask``) -> name inside the folder (``labels/fmask.tif``), as the decoder reads it."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Asset file -> bytes; -1 where a server does not tell."""
+    """Asset file -> bytes; -1 where a server does not state them."""
     outside: frozenset[str] = frozenset()
     """Asset files that are links out of the archive: known, never followed."""
     starts: dict[str, int] = field(default_factory=dict)
@@ -117,8 +114,8 @@ class Decoder(Protocol):
     def path(self, files: PatchFiles, name: str) -> str:
         """Name an asset of a patch in a message and in the record of a shard."""
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
-        """Say which bytes make an asset, in order.
+    def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
+        """List the bytes that make an asset, in order.
 
         Raises
         ------
@@ -130,7 +127,7 @@ class Decoder(Protocol):
         """Read what an asset says of itself, or None if it is damaged."""
 
     def decode(self, data: bytes, files: PatchFiles, name: str, limit: int) -> tuple[Header, Pixels]:
-        """Turn the bytes of all pieces into pixels of shape (count, height, width).
+        """Turn the bytes of all ranges into pixels of shape (count, height, width).
 
         Raises
         ------
@@ -138,7 +135,7 @@ class Decoder(Protocol):
             If they are damaged, or would take more than ``limit`` bytes.
         """
 
-    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
+    def decode_independently(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read an asset by other libraries than `decode` does: what a verification compares with."""
 
 
@@ -152,44 +149,85 @@ class ReferencePixels:
     nodata: float | None = None
 
 
-class ArchiveFormat(Protocol):
-    """An archive as one of the forms."""
+class Archive:
+    """A listed archive in one of the published formats: nothing is opened but its metadata. Made by `open_archive`."""
 
-    @property
+    store: ObjectStore
+    decoder: Decoder
+
+    @cached_property
     def patches(self) -> dict[PatchKey, PatchFiles]:
-        """What lies where."""
+        """Where the assets of each patch lie."""
+        raise NotImplementedError
 
-    @property
-    def decoder(self) -> Decoder:
-        """How to read it."""
+    @cached_property
+    def test_meaning(self) -> TestMeaning | None:
+        """What the codes of ``test`` mean, where the archive states it."""
+        return None
 
-    @property
-    def meaning(self) -> Meaning:
-        """What the codes of ``test`` mean, where the form tells."""
-
-    @property
+    @cached_property
     def ignored(self) -> tuple[str, ...]:
         """Names of layers that it has and a cube has no place for."""
+        return ()
+
+    @property
+    def root(self) -> str:
+        """Folder or URL."""
+        return self.store.root
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return not isinstance(self.store, LocalStore)
 
     def table(self) -> tuple[str, pd.DataFrame]:
-        """Give where the metadata come from, and them as texts, one row a patch, named as in ``properties``."""
+        """Read the metadata.
 
-    def again(self) -> Iterator[dict[str, Any]]:
-        """Yield the metadata of each patch as they stand in the files, read apart from `table`."""
+        Returns
+        -------
+        source : {"csv", "stac", "folders", "taco"}
+            Where they come from.
+        table : pandas.DataFrame
+            Texts, one row a patch, columns named as in ``PROPERTIES``.
+        """
+        raise NotImplementedError
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the metadata of each patch as the files state them, read independently of `table`."""
+        raise NotImplementedError
+
+    def read(self, files: PatchFiles, name: str) -> bytes:
+        """Read the bytes of one asset.
+
+        Parameters
+        ----------
+        files : PatchFiles
+            Files of the patch.
+        name : str
+            Asset file, ``labels/fmask``.
+
+        Raises
+        ------
+        ReadError, RemoteError
+            If they cannot be read.
+        PatchError
+            If some of them are not there.
+        """
+        return b"".join(read_range(self.store, *part) for part in self.decoder.byte_ranges(files, name))
 
 
 class FormatDetector(Protocol):
-    """Recognise a form, from one entry of the listing after another: a full archive has 1.2 million of them."""
+    """Recognise a format from one entry of the listing after another: a full archive has 1.2 million of them."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files that it wants to see, ``.tif``."""
+        """Endings of the files that it is shown, ``.tif``."""
 
     def add(self, entry: ObjectInfo) -> None:
         """Take a file into account."""
 
-    def found(self, store: ObjectStore) -> ArchiveFormat | None:
-        """Give the archive as this form, or None if it is none."""
+    def detect(self, store: ObjectStore) -> Archive | None:
+        """Return the archive, or None if its files have another format."""
 
 
 def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Header | None:
@@ -202,7 +240,7 @@ def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Heade
     path : str
         For messages.
     size : int
-        Bytes of the file; -1 where a server does not tell.
+        Bytes of the file; -1 where a server does not state them.
 
     Returns
     -------
@@ -213,7 +251,7 @@ def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Heade
         try:
             data = read(length)
             if length == _MOST or len(data) < length or directory_inside(data):
-                return read_header(data, path, size if size >= 0 else _UNTOLD)
+                return read_header(data, path, size if size >= 0 else _UNSTATED)
         except PatchError:
             continue
         except ReadError:
@@ -221,7 +259,7 @@ def header_in_front(read: Callable[[int], bytes], path: str, size: int) -> Heade
     return None
 
 
-def cropped(pixels: Pixels, files: PatchFiles) -> Pixels:
+def crop(pixels: Pixels, files: PatchFiles) -> Pixels:
     """Cut a patch out of a padded image, (count, height, width)."""
     (row, column), rows = files.corner, files.rows
     return np.ascontiguousarray(pixels[:, row : row + rows, column : column + rows])

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, get_args
 
 import pandas as pd
@@ -24,8 +25,8 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
+    Archive,
     ByteRange,
-    Meaning,
     PatchFiles,
     PatchKey,
     Pixels,
@@ -41,8 +42,8 @@ from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 NOTE_NAME = "cloudsen12_export.json"
 
 
-def told_meaning(store: ObjectStore, table: str, documents: Sequence[str]) -> TestMeaning | None:
-    """Find out what an exported folder says of its codes of ``test``; None for any other archive.
+def exported_test_meaning(store: ObjectStore, table: str, documents: Sequence[str]) -> TestMeaning | None:
+    """Read what the codes of ``test`` mean in an exported folder; None for any other archive.
 
     Raises
     ------
@@ -79,7 +80,7 @@ class GeotiffDecoder:
         """Name the file."""
         return f"{files.folder}/{files.names[name]}"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
+    def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give the whole file."""
         return (ByteRange(self.path(files, name)),)
 
@@ -92,11 +93,11 @@ class GeotiffDecoder:
         """Decode the file."""
         return read(data, self.path(files, name), limit)
 
-    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
+    def decode_independently(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the file by GDAL."""
         path = self.path(files, name)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where it lies is not asked here
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the catalogue states where it lies
             source = store.path(path) if isinstance(store, LocalStore) else io.BytesIO(read_range(store, path))
             with rasterio.open(source) as file:
                 return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
@@ -106,22 +107,21 @@ TIFS = GeotiffDecoder()
 
 
 @dataclass(frozen=True)
-class GeotiffFormat:
+class GeotiffArchive(Archive):
     """A listed archive of tifs."""
 
     store: ObjectStore
-    patches: dict[PatchKey, PatchFiles]
+    patches: dict[PatchKey, PatchFiles] = field()  # known from the listing
     tables: tuple[str, ...]
     """CSV files with metadata, the shallowest first."""
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
     decoder: GeotiffDecoder = TIFS
-    ignored: tuple[str, ...] = field(default=())
 
-    @property
-    def meaning(self) -> Meaning:
-        """What an exported folder says of itself."""
-        return told_meaning(self.store, self.tables[0], self.documents) if self.tables else None
+    @cached_property
+    def test_meaning(self) -> TestMeaning | None:
+        """As an exported folder states it."""
+        return exported_test_meaning(self.store, self.tables[0], self.documents) if self.tables else None
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata: from the CSV, else from STAC items, else from the folders."""
@@ -136,7 +136,7 @@ class GeotiffFormat:
             raise ArchiveError(f"{self.store.root} is no CloudSEN12 archive: its JSON files are no items of it")
         return "folders", metadata.from_folders(keys)
 
-    def again(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv and json modules alone."""
         if self.tables:
             yield from csv.DictReader(
@@ -164,7 +164,7 @@ def _text(store: ObjectStore, path: str) -> str:
 class GeotiffDetector:
     """Tells patches from metadata."""
 
-    suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two say that metadata may be another form's
+    suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two: metadata may be of another format
 
     def __init__(self) -> None:
         self.patches: dict[PatchKey, PatchFiles] = {}
@@ -173,7 +173,7 @@ class GeotiffDetector:
         self.others = False
 
     def add(self, entry: ObjectInfo) -> None:
-        """Sort a file in."""
+        """Take a file into account."""
         match = _PATCH.fullmatch(entry.key)
         stem = SPELLINGS.get(match[4], match[4]) if match else ""
         if match and stem in _STEMS:
@@ -196,11 +196,11 @@ class GeotiffDetector:
         if entry.outside:
             self.patches[roi, image] = replace(files, outside=files.outside | {stem})
 
-    def found(self, store: ObjectStore) -> GeotiffFormat | None:
-        """Give the archive; metadata alone are one, too, unless they belong to another form."""
+    def detect(self, store: ObjectStore) -> GeotiffArchive | None:
+        """Return the archive; metadata alone are one, too, unless they belong to another format."""
         if not self.patches and (self.others or not (self.tables or self.documents)):
             return None
         if not self.patches and "zarr.json" in self.documents:
             raise ArchiveError(f"{store.root} is a Zarr store, and an archive is asked for here")
         by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
-        return GeotiffFormat(store, self.patches, tuple(by_depth), tuple(sorted(self.documents)))
+        return GeotiffArchive(store, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

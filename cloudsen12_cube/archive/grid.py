@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cloudsen12_cube.archive.base import PatchFiles
-from cloudsen12_cube.archive.open import Archive
+from cloudsen12_cube.archive.base import Archive, PatchFiles
 from cloudsen12_cube.archive.tiff import Header
 from cloudsen12_cube.schema import Grid, to_degrees, transform_text
 

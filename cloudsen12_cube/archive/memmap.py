@@ -11,7 +11,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,19 +20,19 @@ import pandas as pd
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
+    Archive,
     ByteRange,
-    Meaning,
     PatchFiles,
     PatchKey,
     Pixels,
     ReferencePixels,
-    cropped,
+    crop,
     padding_pixels,
     read_range,
 )
 from cloudsen12_cube.archive.tiff import Header
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, files_of
+from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, SPELLINGS, TestMeaning, files_of
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 _SIDE, _ROWS, _CORNER = 512, 509, (1, 1)
@@ -42,13 +42,13 @@ _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "t
 _TABLE = "metadata.csv"
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     """``cd_fcnn_rgbi_swir`` and ``CD-FCNN-RGBISWIR`` alike."""
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-_BANDS = {_plain(f"{_PREFIXES[a.product]}_{a.band}"): (a.file, a.band) for a in ASSETS}
-_BANDS |= {_plain(f"EXTRA_{old}"): ("extra/" + new, new) for old, new in SPELLINGS.items() if "/" not in old}
+_BANDS = {_normalize(f"{_PREFIXES[a.product]}_{a.band}"): (a.file, a.band) for a in ASSETS}
+_BANDS |= {_normalize(f"EXTRA_{old}"): ("extra/" + new, new) for old, new in SPELLINGS.items() if "/" not in old}
 """Name of a memory map -> asset file and band."""
 _WANTED = {file: (product, bands) for product in _PREFIXES for file, bands in files_of(product).items()}
 
@@ -63,7 +63,7 @@ class MemmapDecoder:
         short = stems[0] if len(_WANTED[name][1]) == 1 else f"{_PREFIXES[_WANTED[name][0]]}_*.dat"
         return f"{_below(files.folder, short)}[{files.number}]"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
+    def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give a plane of each file."""
         stems = files.names[name].split("|")
         for band, stem in zip(_WANTED[name][1], stems, strict=True):
@@ -88,13 +88,13 @@ class MemmapDecoder:
         if padding_pixels(planes, files).any():
             raise PatchError(path, "pixels that are not 0 around the patch", "zeros outside [1:510, 1:510]")
         header = Header(len(bands), _ROWS, _ROWS, dtype, None, None, None, bands)
-        return header, cropped(planes, files).astype(dtype, copy=False)
+        return header, crop(planes, files).astype(dtype, copy=False)
 
-    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
+    def decode_independently(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the files by numpy's memory map, whole ones; a remote one plane by plane."""
         dtype = _dtype(files, name).newbyteorder("<")
         planes = []
-        for piece in self.pieces(files, name):
+        for piece in self.byte_ranges(files, name):
             if isinstance(store, LocalStore):
                 whole = np.memmap(store.path(piece.path), dtype, mode="r")
                 plane = whole.reshape(-1, _SIDE, _SIDE)[files.number]
@@ -117,14 +117,14 @@ def _below(folder: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class MemmapFormat:
+class MemmapArchive(Archive):
     """A listed archive of memory maps."""
 
     store: ObjectStore
     folders: dict[str, dict[str, ObjectInfo]]
     """Folder -> name -> file: memory maps and the metadata.csv."""
     decoder: MemmapDecoder = MemmapDecoder()
-    ignored: tuple[str, ...] = field(default=())
+    ignored: tuple[str, ...] = ()
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -139,10 +139,10 @@ class MemmapFormat:
             texts = metadata.from_csv(read_range(self.store, path).decode("utf-8"), path)
         except UnicodeDecodeError as error:
             raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
-        return self._told(folder, texts)
+        return self._with_folder_names(folder, texts)
 
-    def _told(self, folder: str, texts: pd.DataFrame) -> pd.DataFrame:
-        """Add what the folders' names tell."""
+    def _with_folder_names(self, folder: str, texts: pd.DataFrame) -> pd.DataFrame:
+        """Add the split and the label type that the names of the folders state."""
         kind = next((LABEL_FOLDERS[part] for part in folder.split("/") if part in LABEL_FOLDERS), "")
         split = self._split(folder)
         if split:
@@ -152,13 +152,13 @@ class MemmapFormat:
         return texts
 
     def _split(self, folder: str) -> str:
-        """Say which split a folder is, by its name; the source itself may be that folder."""
+        """Split that the name of a folder states; the root itself may be that folder."""
         whole = os.path.abspath(self.store.root) if isinstance(self.store, LocalStore) else self.store.root
         return _SPLITS.get(os.path.basename(folder or whole.rstrip("/")), "")
 
-    @property
-    def meaning(self) -> Meaning:
-        """Validation patches are there in v1.1 alone."""
+    @cached_property
+    def test_meaning(self) -> TestMeaning | None:
+        """Only v1.1 has validation patches."""
         return "v1.1" if any(self._split(f) == "validation" for f in self.folders) else None
 
     @cached_property
@@ -187,7 +187,7 @@ class MemmapFormat:
         """Read the metadata of all folders."""
         return "csv", pd.concat(self.tables.values(), ignore_index=True).fillna("")
 
-    def again(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv module alone."""
         for folder in self.folders:
             text = read_range(self.store, _below(folder, _TABLE)).decode("utf-8-sig")
@@ -198,7 +198,7 @@ class MemmapFormat:
 
 def _assets(root: str, folder: str, files: dict[str, ObjectInfo], count: int) -> tuple[dict[str, str], dict[str, int]]:
     """Sort the memory maps of a folder by asset: their names in the order of its bands, and bytes a patch."""
-    maps = {_BANDS[key]: e for name, e in files.items() if (key := _plain(name.removesuffix(".dat"))) in _BANDS}
+    maps = {_BANDS[key]: e for name, e in files.items() if (key := _normalize(name.removesuffix(".dat"))) in _BANDS}
     names, sizes = {}, {}
     for file, (product, bands) in _WANTED.items():
         there = [maps.get((file, band)) for band in bands]
@@ -233,14 +233,14 @@ class MemmapDetector:
         self.folders: dict[str, dict[str, ObjectInfo]] = {}
 
     def add(self, entry: ObjectInfo) -> None:
-        """Sort a file in."""
+        """Take a file into account."""
         folder, _, name = entry.key.rpartition("/")
         if not entry.outside and (name == _TABLE or name.endswith(".dat")):
             self.folders.setdefault(folder, {})[name] = entry
 
-    def found(self, store: ObjectStore) -> MemmapFormat | None:
-        """Give the folders that hold memory maps."""
+    def detect(self, store: ObjectStore) -> MemmapArchive | None:
+        """Return the folders that hold memory maps as one archive."""
         folders = {f: files for f, files in sorted(self.folders.items()) if any(n.endswith(".dat") for n in files)}
         names = {name.removesuffix(".dat") for files in folders.values() for name in files if name.endswith(".dat")}
-        unknown = tuple(sorted(name for name in names if _plain(name) not in _BANDS))
-        return MemmapFormat(store, folders, ignored=unknown) if folders else None
+        unknown = tuple(sorted(name for name in names if _normalize(name) not in _BANDS))
+        return MemmapArchive(store, folders, ignored=unknown) if folders else None

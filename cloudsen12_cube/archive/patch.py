@@ -116,18 +116,18 @@ def read_file(task: ArchiveRoi, patch: PatchTask, name: str) -> bytes:
     path = task.decoder.path(files, name)
     if name in files.outside:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
-    limit, size, pieces = most_bytes(task.layout, name), files.sizes[name], task.decoder.pieces(files, name)
-    if isinstance(task.store, LocalStore) and pieces[0].length is None:
-        size = task.store.size(pieces[0].path) or 0  # a local file may have been replaced since it was listed
+    limit, size, ranges = most_bytes(task.layout, name), files.sizes[name], task.decoder.byte_ranges(files, name)
+    if isinstance(task.store, LocalStore) and ranges[0].length is None:
+        size = task.store.size(ranges[0].path) or 0  # a local file may have been replaced since it was listed
     if size > limit:
         raise PatchError(path, f"a file of {size} bytes", f"at most {limit} bytes")
-    return b"".join(_read_piece(task.store, piece, size, path) for piece in pieces)
+    return b"".join(_read_range(task.store, part, size, path) for part in ranges)
 
 
-def _read_piece(store: ObjectStore, piece: ByteRange, size: int, path: str) -> bytes:
-    expected = size if piece.length is None else piece.length
+def _read_range(store: ObjectStore, part: ByteRange, size: int, path: str) -> bytes:
+    expected = size if part.length is None else part.length
     try:
-        data = store.get(piece.path, piece.start, piece.length)
+        data = store.get(part.path, part.start, part.length)
     except ReadError as error:
         raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
     if data is None:

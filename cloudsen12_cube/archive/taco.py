@@ -21,7 +21,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
@@ -36,20 +36,20 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from cloudsen12_cube.archive.base import (
+    Archive,
     ByteRange,
-    Meaning,
     PatchFiles,
     PatchKey,
     Pixels,
     ReferencePixels,
-    cropped,
+    crop,
     header_in_front,
     padding_pixels,
     read_range,
 )
 from cloudsen12_cube.archive.tiff import Header, read
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, number_text
+from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, TestMeaning, number_text
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 _SAMPLED = 8
@@ -107,12 +107,12 @@ def _span(seen: npt.NDArray[np.bool_], size: int) -> tuple[int, int]:
     return max(0, int(there[-1]) - size + 1), min(last, int(there[0]))
 
 
-def corners(rooms: Sequence[Callable[[], OffsetBounds | None]], pad: int) -> list[tuple[int, int] | None]:
+def corners(bounds: Sequence[Callable[[], OffsetBounds | None]], pad: int) -> list[tuple[int, int] | None]:
     """Find the corner of each of some patches that belong together: as a rule it is the same.
 
     Parameters
     ----------
-    rooms : sequence of callables
+    bounds : sequence of callables
         Each reads one image; None where it is damaged.
     pad : int
         Rows (and columns) that an image has more than its patch.
@@ -123,34 +123,34 @@ def corners(rooms: Sequence[Callable[[], OffsetBounds | None]], pad: int) -> lis
         None where the pixels do not tell, and the documented side, left and bottom, does not fit either. Only some
         images are read if they agree: what contradicts them later is seen when its padding is cut off.
     """
-    spread = sorted(set(np.linspace(0, len(rooms) - 1, min(_SAMPLED, len(rooms))).astype(int).tolist()))
-    rest = [i for i in range(len(rooms)) if i not in set(spread)]
+    spread = sorted(set(np.linspace(0, len(bounds) - 1, min(_SAMPLED, len(bounds))).astype(int).tolist()))
+    rest = [i for i in range(len(bounds)) if i not in set(spread)]
     known: dict[int, OffsetBounds] = {}
     common = OffsetBounds((0, pad), (0, pad))
     for index in (*spread, *rest):
         if index not in spread and common.corner and not common.empty:
             break  # the sample agrees, and leaves one place
-        room = rooms[index]()
-        if room is not None and not room.empty:
-            known[index] = room
-            common &= room
+        bound = bounds[index]()
+        if bound is not None and not bound.empty:
+            known[index] = bound
+            common &= bound
     if not common.empty:
-        return [_chosen(common, pad)] * len(rooms)
-    return _each(known, len(rooms), pad)
+        return [_chosen(common, pad)] * len(bounds)
+    return _each(known, len(bounds), pad)
 
 
-def _chosen(room: OffsetBounds, pad: int) -> tuple[int, int] | None:
+def _chosen(bound: OffsetBounds, pad: int) -> tuple[int, int] | None:
     card = (0, pad)
-    return room.corner or (card if room.holds(card) else None)
+    return bound.corner or (card if bound.holds(card) else None)
 
 
 def _each(known: dict[int, OffsetBounds], count: int, pad: int) -> list[tuple[int, int] | None]:
     """Give each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
-    certain = [room.corner for room in known.values() if room.corner]
+    certain = [bound.corner for bound in known.values() if bound.corner]
     frequent: Iterable[tuple[int, int]] = sorted(set(certain), key=lambda c: (-certain.count(c), c))
     return [
-        room.corner or next((c for c in frequent if room.holds(c)), _chosen(room, pad))
-        if (room := known.get(index))
+        bound.corner or next((c for c in frequent if bound.holds(c)), _chosen(bound, pad))
+        if (bound := known.get(index))
         else None
         for index in range(count)
     ]
@@ -251,15 +251,15 @@ class TacoDecoder:
         """Name the bytes: ``cloudsen12-l1c.0000.part.taco[400+1248599]``."""
         return f"{files.names[name]}[{files.starts[name]}+{files.sizes[name]}]"
 
-    def pieces(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
+    def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
         """Give the bytes of the raster."""
         return (ByteRange(files.names[name], files.starts[name], files.sizes[name]),)
 
     def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
         """Read the header, and give that of the patch in the image."""
-        (piece,), size = self.pieces(files, name), files.sizes[name]
+        (part,), size = self.byte_ranges(files, name), files.sizes[name]
         found = header_in_front(
-            lambda length: read_range(store, piece.path, piece.start, min(length, size)),
+            lambda length: read_range(store, part.path, part.start, min(length, size)),
             self.path(files, name),
             size,
         )
@@ -280,26 +280,26 @@ class TacoDecoder:
             row, column = files.corner
             found = f"pixels outside rows {row}:{row + files.rows} and columns {column}:{column + files.rows}"
             raise PatchError(path, found, "padding alone, as around the other patches")
-        return _patch_of(header, files), cropped(pixels, files)
+        return _patch_of(header, files), crop(pixels, files)
 
-    def again(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
+    def decode_independently(self, store: ObjectStore, files: PatchFiles, name: str) -> ReferencePixels:
         """Read the raster by GDAL, out of the middle of the file."""
-        (piece,) = self.pieces(files, name)
+        (part,) = self.byte_ranges(files, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             if isinstance(store, LocalStore):
-                place = os.path.abspath(store.path(piece.path))
-                with rasterio.open(f"/vsisubfile/{piece.start}_{piece.length},{place}") as file:
-                    return _seen(file, files)
-            with MemoryFile(read_range(store, *piece)) as memory, memory.open() as file:
-                return _seen(file, files)
+                place = os.path.abspath(store.path(part.path))
+                with rasterio.open(f"/vsisubfile/{part.start}_{part.length},{place}") as file:
+                    return _read_window(file, files)
+            with MemoryFile(read_range(store, *part)) as memory, memory.open() as file:
+                return _read_window(file, files)
 
 
 UNKNOWN = (-1, -1)
-"""Corner of a patch whose pixels do not tell where it begins."""
+"""Corner of a patch whose pixels leave open where it begins."""
 
 
-def _seen(file: Any, files: PatchFiles) -> ReferencePixels:
+def _read_window(file: Any, files: PatchFiles) -> ReferencePixels:
     (row, column), rows = files.corner, files.rows
     window = rasterio.windows.Window(column, row, rows, rows)
     return ReferencePixels(file.read(window=window), [text or "" for text in file.descriptions], file.nodata)
@@ -308,33 +308,33 @@ def _seen(file: Any, files: PatchFiles) -> ReferencePixels:
 def _patch_of(header: Header, files: PatchFiles) -> Header:
     """Move the header of an image to the patch in it."""
     known = header.transform is not None and files.corner != UNKNOWN
-    moved = _moved(header.transform, files.corner) if known else None
+    moved = _shift(header.transform, files.corner) if known else None
     return replace(header, height=files.rows, width=files.rows, transform=moved)
 
 
-def _moved(transform: Any, corner: tuple[int, int]) -> Any:
+def _shift(transform: Any, corner: tuple[int, int]) -> Any:
     a, b, c, d, e, f = transform
     row, column = corner
     return a, b, c + column * a + row * b, d, e, f + column * d + row * e
 
 
 @dataclass(frozen=True)
-class TacoFormat:
+class TacoArchive(Archive):
     """A listed archive of TACO files."""
 
     store: ObjectStore
     parts: tuple[ObjectInfo, ...]
     """In the order of their names."""
     decoder: TacoDecoder = TacoDecoder()
-    meaning: Meaning = field(default="v1.1")
+    test_meaning: TestMeaning | None = "v1.1"
 
     @cached_property
-    def rows(self) -> dict[PatchKey, tuple[str, Row]]:
+    def _samples(self) -> dict[PatchKey, tuple[str, Row]]:
         """Patch -> the first file that has it, and its row there."""
         found: dict[PatchKey, tuple[str, Row]] = {}
         for part, table in self._tables.items():
             for row in table:
-                found.setdefault(_key(row, part), (part, row))
+                found.setdefault(_patch_key(row, part), (part, row))
         return found
 
     @cached_property
@@ -349,7 +349,7 @@ class TacoFormat:
             seen = pool.map(lambda pair: leaves(self.store, *pair), asked)
             return [(part, row, found) for (part, row), found in zip(asked, seen, strict=True)]
 
-    @property
+    @cached_property
     def ignored(self) -> tuple[str, ...]:
         """Rasters that no asset of a cube is made of."""
         names = {leaf.name for _, row, found in self._leaves for leaf in found or () if not _asset(leaf.name, row)}
@@ -367,8 +367,8 @@ class TacoFormat:
         usual = sorted({leaf.name for _, _, found in self._leaves for leaf in found or ()})
         made: dict[PatchKey, PatchFiles] = {}
         for part, row, found in self._leaves:
-            files = made.setdefault(_key(row, part), PatchFiles("", _label_type(row), rows=_rows_of(row)))
-            # A sample that cannot be looked into has what the others have; its bytes will tell that they are none.
+            files = made.setdefault(_patch_key(row, part), PatchFiles("", _label_type(row), rows=_rows_of(row)))
+            # A sample that cannot be looked into has what the others have; decoding its bytes will fail.
             for leaf in found or [
                 Leaf(name, row["tortilla:offset"], row["tortilla:length"], "GTiff") for name in usual
             ]:
@@ -378,37 +378,37 @@ class TacoFormat:
     def _corners(self, made: dict[PatchKey, PatchFiles]) -> dict[PatchKey, tuple[int, int]]:
         """Find where each patch begins in its padding, for the patches of one file and size together."""
         groups: dict[tuple[str, int, int], list[PatchKey]] = defaultdict(list)
-        for key, (part, row) in self.rows.items():
+        for key, (part, row) in self._samples.items():
             groups[part, _rows_of(row), _side(row)].append(key)
         found: dict[PatchKey, tuple[int, int]] = {}
         for (_, rows, side), keys in groups.items():
-            rooms: list[Callable[[], OffsetBounds | None]] = [partial(self._room, made[key]) for key in keys]
-            told = corners(rooms, side - rows) if side > rows else [(0, 0)] * len(keys)
-            found |= {key: corner or UNKNOWN for key, corner in zip(keys, told, strict=True)}
+            bounds: list[Callable[[], OffsetBounds | None]] = [partial(self._bounds, made[key]) for key in keys]
+            offsets = corners(bounds, side - rows) if side > rows else [(0, 0)] * len(keys)
+            found |= {key: corner or UNKNOWN for key, corner in zip(keys, offsets, strict=True)}
         return {key: found[key] for key in made}
 
-    def _room(self, files: PatchFiles) -> OffsetBounds | None:
-        """Look at the image of a patch: in a label, zero is a class."""
+    def _bounds(self, files: PatchFiles) -> OffsetBounds | None:
+        """Read the image of a patch, not its labels: there zero is a class."""
         name = next((n for n in sorted(files.names, reverse=True) if not n.startswith("labels/")), None)
         if name is None:
             return None
         try:
-            (piece,) = self.decoder.pieces(files, name)
-            pixels = read(read_range(self.store, *piece), self.decoder.path(files, name), _MOST)[1]
+            (part,) = self.decoder.byte_ranges(files, name)
+            pixels = read(read_range(self.store, *part), self.decoder.path(files, name), _MOST)[1]
         except (PatchError, OSError):
             return None
         return offset_bounds(pixels, files.rows) if min(pixels.shape[1:]) >= files.rows else None
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata of all files."""
-        texts = [self._texts(key, row) for key, (_, row) in self.rows.items()]
+        texts = [self._texts(key, row) for key, (_, row) in self._samples.items()]
         return "taco", pd.DataFrame(texts, dtype=object).fillna("")
 
     def _texts(self, key: PatchKey, row: Row) -> dict[str, str]:
         texts = {name: _text(row.get(name)) for name in _AS_THEY_ARE}
         c, a, b, f, d, e = row["stac:geotransform"]  # in GDAL's order
         corner = self.patches[key].corner
-        moved = _moved((a, b, c, d, e, f), corner) if corner != UNKNOWN else ()
+        moved = _shift((a, b, c, d, e, f), corner) if corner != UNKNOWN else ()
         return texts | {
             "s2_id_gee": key[1],
             "label_type": _label_type(row),
@@ -420,9 +420,9 @@ class TacoFormat:
             "proj_transform": ", ".join(number_text(float(v)) for v in moved),
         }
 
-    def again(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Give the rows of the Parquet tables: what they name as the cube does, and what only wants another name."""
-        for key, (_, row) in self.rows.items():
+        for key, (_, row) in self._samples.items():
             same = {name: row[name] for name in _AS_THEY_ARE if row.get(name) is not None}
             yield same | {
                 "s2_id_gee": key[1],
@@ -435,7 +435,7 @@ class TacoFormat:
             }
 
 
-def _key(row: Row, part: str) -> PatchKey:
+def _patch_key(row: Row, part: str) -> PatchKey:
     """``ROI_00827__20190123T095319_...`` holds both ids."""
     for name in _NEEDED:
         if row.get(name) is None:
@@ -461,7 +461,7 @@ def _side(row: Row) -> int:
 
 
 def _asset(name: str, row: Row) -> str | None:
-    """Asset that a raster of a sample is: ``target`` is what somebody has drawn."""
+    """Asset that a raster of a sample is: ``target`` is the manual annotation."""
     return _TARGETS.get(_label_type(row)) if name == "target" else _FILES.get(name.casefold())
 
 
@@ -476,7 +476,7 @@ def _add(files: PatchFiles, leaf: Leaf, part: str, row: Row) -> None:
 
 
 class TacoDetector:
-    """Gathers part files."""
+    """Collects part files."""
 
     suffixes = (".taco",)
 
@@ -488,6 +488,6 @@ class TacoDetector:
         if not entry.outside:
             self.parts.append(entry)
 
-    def found(self, store: ObjectStore) -> TacoFormat | None:
-        """Give the files as one archive."""
-        return TacoFormat(store, tuple(sorted(self.parts, key=lambda e: e.key))) if self.parts else None
+    def detect(self, store: ObjectStore) -> TacoArchive | None:
+        """Return the files as one archive."""
+        return TacoArchive(store, tuple(sorted(self.parts, key=lambda e: e.key))) if self.parts else None

@@ -284,7 +284,7 @@ class ArchivePlan(Plan):
     @property
     def ignored(self) -> tuple[str, ...]:
         """Names of layers that the archive has and a cube has no place for."""
-        return self.archive.form.ignored
+        return self.archive.ignored
 
     @cached_property
     def _rows(self) -> dict[str, pd.DataFrame]:
@@ -413,7 +413,7 @@ def plan_archive(
         )
     archive = open_archive(source)
     metadata, texts = archive.table()
-    whole = build(texts, options.test_meaning or archive.meaning)
+    whole = build(texts, options.test_meaning or archive.test_meaning)
     selection = Selection(tuple(where), options.bbox, options.rois)
     chosen = select(whole, selection)
     if not len(chosen.table):

@@ -49,7 +49,7 @@ from cloudsen12_cube.format import (
     objects,
 )
 from cloudsen12_cube.schema import files_of
-from cloudsen12_cube.storage import Arena, Url, open_store
+from cloudsen12_cube.storage import NOTHING, Arena, Url, open_store
 
 _ASKING = 16
 """Files of a bucket that a process asks for at a time."""
@@ -302,7 +302,7 @@ def open_virtual(
     tree = _with_pixels(tree_of(memory_store(objects(_contents(made, arrays, scale))), made.archive.root), arrays)
     whole_files = chunks if chunks is None or isinstance(chunks, str) else {"band": -1, **chunks}
     tree = prepare_tree(tree, None, whole_files, made.archive.root)
-    access = made.archive.access
+    access = getattr(made.archive.store, "config", NOTHING)
     tree.encoding = {
         "source": made.archive.root,
         "storage_options": access.options or None,

@@ -376,7 +376,7 @@ def _patch(
 def _read(
     archive: Archive, files: PatchFiles, file: str, wanted: tuple[str, ...], fill: float
 ) -> list[npt.NDArray[Any]]:
-    seen = archive.decoder.again(archive.store, files, file)
+    seen = archive.decoder.decode_independently(archive.store, files, file)
     pixels, names, nodata = seen.pixels, [band_name(text) for text in seen.descriptions], seen.nodata
     if len(wanted) > 1 and set(names) & set(wanted):
         pixels = np.stack([pixels[names.index(band)] for band in wanted])
