@@ -1,12 +1,7 @@
-"""The bytes of the files of a patch: from a disk when they are wanted, from afar before they are.
+"""One product of one patch of an archive: its files read, checked, cast, and encoded into inner chunks.
 
-One request a file, several under way: while one patch is decoded, the files of the next one travel.
-
-One product of one patch: its files read, checked and encoded into inner chunks.
-
-The bands of one file of a patch as a cube would hold them: read, checked and cast, or refused as a conversion would.
-
-For those who look at an archive in place: nothing is compressed again, and nothing is written.
+A local file is read when it is decoded. From a bucket the files of the next patch are requested while one is decoded:
+one request a file, several under way. An archive that is opened in place uses the same steps but the encoding.
 """
 
 from __future__ import annotations
@@ -79,20 +74,20 @@ def with_files(task: ArchiveRoi) -> Iterator[tuple[PatchTask, Fetch]]:
     if task.store.concurrency == 1:
         yield from ((patch, partial(read_file, task, patch)) for patch in task.patches)
         return
-    coming = [_sent_for(task, patch) for patch in task.patches[:1]]
+    requested = [_request(task, patch) for patch in task.patches[:1]]
     for index, patch in enumerate(task.patches):
-        files = coming.pop()
-        coming += [_sent_for(task, later) for later in task.patches[index + 1 : index + 2]]
-        yield patch, partial(_taken, files)
+        files = requested.pop()
+        requested += [_request(task, later) for later in task.patches[index + 1 : index + 2]]
+        yield patch, partial(_wait, files)
 
 
-def _sent_for(task: ArchiveRoi, patch: PatchTask) -> dict[str, Future[bytes]]:
+def _request(task: ArchiveRoi, patch: PatchTask) -> dict[str, Future[bytes]]:
     there = patch.files.names if patch.files else {}
     wanted = [name for name in files_of(task.layout.product) if name in there]
     return {name: _pool(os.getpid()).submit(read_file, task, patch, name) for name in wanted}
 
 
-def _taken(files: dict[str, Future[bytes]], name: str) -> bytes:
+def _wait(files: dict[str, Future[bytes]], name: str) -> bytes:
     return files.pop(name).result()
 
 
@@ -170,8 +165,18 @@ def encode_patch(task: ArchiveRoi, patch: PatchTask, fetch: Fetch | None = None)
     maxima: dict[str, int] = {}
     fetch = fetch or partial(read_file, task, patch)
     for name in files_of(task.layout.product):
+        if name not in patch.files.names:
+            if name in task.required:
+                missing = PatchError(f"{patch.files.folder}/{name}.tif", "no such file", "a file in every patch")
+                faults.append(_fault(task, patch, name, missing))
+            continue
         try:
-            for band, stored in _planes(task, patch, name, fetch, sources):
+            data = fetch(name)
+            planes = _decode(task, patch, name, data)
+            digest = hashlib.sha256(data).hexdigest()
+            sources.append(Source(task.decoder.path(patch.files, name), len(data), digest))
+            del data  # a large file is not held while its bands are encoded
+            for band, stored in planes:
                 chunks[band] = encode_chunk(stored, task.layout)
                 if task.layout.product == "labels" and layer(band).probability:
                     maxima[band] = _maximum(stored)
@@ -190,31 +195,26 @@ def _absent(task: ArchiveRoi, patch: PatchTask) -> EncodedPatch:
 
 
 def _fault(task: ArchiveRoi, patch: PatchTask, asset: str, error: PatchError) -> Fault:
-    told = (without_secrets(text) for text in (error.path, error.found, error.expected))
-    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *told)
+    texts = (without_secrets(text) for text in (error.path, error.found, error.expected))
+    return Fault(task.roi_id, patch.s2_id_gee, task.layout.product, asset, *texts)
 
 
-def _planes(
-    task: ArchiveRoi, patch: PatchTask, name: str, fetch: Fetch, sources: list[Source]
-) -> Iterator[tuple[str, Planes]]:
-    """Yield band and checked pixels of one file; nothing where the archive rightly has none."""
-    files = patch.files or PatchFiles("", "")
-    if name not in files.names:
-        if name in task.required:
-            raise PatchError(f"{files.folder}/{name}.tif", "no such file", "a file in every patch")
-        return
+def _decode(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes) -> Iterator[tuple[str, Planes]]:
+    """Decode and check one file of a patch; its bands are cast one at a time, to hold one copy of one of them."""
+    files, layout = patch.files or PatchFiles("", ""), task.layout
     path = task.decoder.path(files, name)
-    data = fetch(name)
-    header, pixels = task.decoder.decode(data, files, name, most_bytes(task.layout, name))
-    check(header, pixels, task.layout, patch, path)
-    sources.append(Source(path, len(data), hashlib.sha256(data).hexdigest()))
-    del data
-    wanted = files_of(task.layout.product)[name]
-    for band, position in zip(wanted, positions(header, wanted, path), strict=True):
-        stored = cast(pixels[position], task.layout, header.nodata, path)
-        if task.layout.product == "labels":
-            check_label(stored, band, path)
-        yield band, stored
+    header, pixels = task.decoder.decode(data, files, name, most_bytes(layout, name))
+    check(header, pixels, layout, patch, path)
+    wanted = files_of(layout.product)[name]
+    order = zip(wanted, positions(header, wanted, path), strict=True)
+    return ((band, _stored(pixels[position], header, layout, band, path)) for band, position in order)
+
+
+def _stored(plane: Planes, header: Header, layout: ProductLayout, band: str, path: str) -> Planes:
+    stored = cast(plane, layout, header.nodata, path)
+    if layout.product == "labels":
+        check_label(stored, band, path)
+    return stored
 
 
 def _maximum(stored: Planes) -> int:
@@ -315,8 +315,8 @@ def check_label(plane: Planes, band: str, path: str) -> None:
     legal = table[values]
     if not legal.all():
         value = plane[~legal].flat[0]
-        told = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"
-        raise PatchError(path, f"the value {value}", f"one of {told}")
+        allowed = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"
+        raise PatchError(path, f"the value {value}", f"one of {allowed}")
 
 
 def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None = None) -> dict[str, Planes]:
@@ -343,18 +343,7 @@ def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None 
     RemoteError
         If a bucket does not give it: that says nothing of the file.
     """
-    files, layout = patch.files or PatchFiles("", ""), task.layout
-    path = task.decoder.path(files, name)
-    data = read_file(task, patch, name) if data is None else data
-    header, pixels = task.decoder.decode(data, files, name, most_bytes(layout, name))
-    check(header, pixels, layout, patch, path)
-    wanted = files_of(layout.product)[name]
-    found: dict[str, Planes] = {}
-    for band, position in zip(wanted, positions(header, wanted, path), strict=True):
-        found[band] = cast(pixels[position], layout, header.nodata, path)
-        if layout.product == "labels":
-            check_label(found[band], band, path)
-    return found
+    return dict(_decode(task, patch, name, read_file(task, patch, name) if data is None else data))
 
 
 def listed_status(task: ArchiveRoi, patch: PatchTask) -> int:
