@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -28,7 +27,7 @@ from cloudsen12_cube.storage.store import ObjectInfo, ObjectStore, ReadOnlyStore
 
 _THREADS = 16
 _INDEXES = 20_000
-"""Shard indexes that a view keeps: about a kilobyte each."""
+"""Shard indexes that a view keeps, about a kilobyte each; the oldest is dropped where there are more."""
 
 
 def zarr_view(store: ObjectStore) -> Any:
@@ -42,31 +41,6 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="cube")
 
 
-class IndexCache:
-    """The newest shard indexes, by key."""
-
-    def __init__(self) -> None:
-        self._indexes: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> bytes | None:
-        """Return an index that was kept."""
-        with self._lock:
-            return self._indexes.get(key)
-
-    def keep(self, key: str, data: bytes) -> None:
-        """Keep an index; the oldest is dropped where there are too many."""
-        with self._lock:
-            self._indexes[key] = data
-            if len(self._indexes) > _INDEXES:
-                self._indexes.popitem(last=False)
-
-    def drop(self, key: str) -> None:
-        """Forget an index that does not fit its shard any more."""
-        with self._lock:
-            self._indexes.pop(key, None)
-
-
 class ZarrView(Store):
     """A cube as zarr sees it: read only, each range checked by its crc32c, each index fetched once."""
 
@@ -77,7 +51,7 @@ class ZarrView(Store):
     def __init__(self, store: ObjectStore) -> None:
         super().__init__(read_only=True)
         self.store = store
-        self._indexes = IndexCache()
+        self._indexes: dict[str, bytes] = {}  # zarr calls `get` from one event loop: no lock is needed
 
     def __reduce__(self) -> tuple[type[ZarrView], tuple[ObjectStore]]:
         """Leave the indexes behind."""
@@ -104,7 +78,9 @@ class ZarrView(Store):
         if data is None:
             data = await self._read(key, byte_range)
             if data is not None and is_index:
-                self._indexes.keep(key, data)
+                self._indexes[key] = data
+                if len(self._indexes) > _INDEXES:
+                    del self._indexes[next(iter(self._indexes))]
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_ranges(
@@ -134,7 +110,7 @@ class ZarrView(Store):
         try:
             return await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
         except CubeError:
-            self._indexes.drop(key)  # the shard may have been written again since its index was read
+            self._indexes.pop(key, None)  # the shard may have been written again since its index was read
             raise
 
     async def get_partial_values(
