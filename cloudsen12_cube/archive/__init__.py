@@ -1,4 +1,4 @@
-"""The published forms of CloudSEN12: from files to catalogue, patches and pixels."""
+"""The published formats of CloudSEN12: from files to catalogue, patches and pixels."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""catalogue."""
+"""From the texts of an archive's metadata to a typed, ordered and checked catalogue."""
 
 from __future__ import annotations
 
@@ -93,9 +93,11 @@ def _derive(table: pd.DataFrame, meaning: TestMeaning) -> None:
     """Fill the columns that follow from others."""
     unknown = set(table["test"]) - set(_SPLITS[meaning]) - {-1}
     if unknown:
-        raise ArchiveError(f"column test holds {sorted(unknown)[0]}; {meaning} knows {sorted(_SPLITS[meaning])}")
-    told = table["test"].map(_SPLITS[meaning]).fillna("")
-    table["split"] = table["split"].where(table["split"] != "", told).astype(object)  # where the archive says it itself
+        raise ArchiveError(f"column test holds {sorted(unknown)[0]}; {meaning} has {sorted(_SPLITS[meaning])}")
+    split = table["test"].map(_SPLITS[meaning]).fillna("")
+    table["split"] = (
+        table["split"].where(table["split"] != "", split).astype(object)
+    )  # where the archive states it itself
     strange = set(table["split"]) - {*_SPLITS["v1.1"].values(), ""}
     if strange:
         raise ArchiveError(f"column split holds {sorted(strange)[0]!r}; a split is train, validation or test")

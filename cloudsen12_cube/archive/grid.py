@@ -32,7 +32,20 @@ def difference(header: Header, grid: Grid) -> tuple[str, str] | None:
 
 
 def complete(table: pd.DataFrame, archive: Archive) -> pd.DataFrame:
-    """Fill in from the files what the metadata does not say: reference system, transform, size and centre."""
+    """Fill in from the files what the metadata does not state: reference system, transform, size and centre.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row a patch, typed as in a catalogue.
+    archive : Archive
+        Where the files are; one header is read for each patch whose row is incomplete.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy; the same table where nothing is missing.
+    """
     lacking = (table["proj_epsg"] == 0) | (table["proj_transform"] == "")
     if not lacking.any():
         return table
@@ -50,7 +63,21 @@ def _first_header(archive: Archive, files: PatchFiles) -> Header | None:
 
 
 def header_of(archive: Archive, files: PatchFiles, name: str) -> Header | None:
-    """Read the header of one file of a patch, or None if it is not there, leads outside or is damaged."""
+    """Read the header of one file of a patch.
+
+    Parameters
+    ----------
+    archive : Archive
+    files : PatchFiles
+        Files of the patch.
+    name : str
+        Asset file, ``labels/fmask``.
+
+    Returns
+    -------
+    Header or None
+        None if it is missing, a link out of the archive, or damaged.
+    """
     if name not in files.names or name in files.outside:
         return None
     return archive.decoder.header(archive.store, files, name)

@@ -74,7 +74,7 @@ class MemmapDecoder:
         return tuple(ByteRange(_below(files.folder, stem), files.number * size, size) for stem in stems)
 
     def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
-        """Derive it: there is none in the files."""
+        """Derive it: the files have none."""
         del store
         bands = _WANTED[name][1]
         return Header(len(bands), _ROWS, _ROWS, _dtype(files, name), None, None, None, bands)
@@ -94,12 +94,12 @@ class MemmapDecoder:
         """Read the files by numpy's memory map, whole ones; a remote one plane by plane."""
         dtype = _dtype(files, name).newbyteorder("<")
         planes = []
-        for piece in self.byte_ranges(files, name):
+        for part in self.byte_ranges(files, name):
             if isinstance(store, LocalStore):
-                whole = np.memmap(store.path(piece.path), dtype, mode="r")
+                whole = np.memmap(store.path(part.path), dtype, mode="r")
                 plane = whole.reshape(-1, _SIDE, _SIDE)[files.number]
             else:
-                plane = np.frombuffer(read_range(store, *piece), dtype).reshape(_SIDE, _SIDE)
+                plane = np.frombuffer(read_range(store, *part), dtype).reshape(_SIDE, _SIDE)
             planes.append(np.array(plane[1:510, 1:510]))
         return ReferencePixels(np.stack(planes), _WANTED[name][1])
 

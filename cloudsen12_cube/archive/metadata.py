@@ -173,9 +173,9 @@ def to_csv(table: pd.DataFrame) -> bytes:
 
 
 def _more(table: pd.DataFrame) -> list[str]:
-    """Name columns that the published table has not: what CloudSEN12+ adds, and a split that `test` does not tell."""
-    untold = (table["split"] != "") & (table["test"] == BY_NAME["test"].missing)
-    return [*(row.name for row in PLUS if row.name in table), *(["split"] if untold.any() else [])]
+    """Name columns that the published table has not: what CloudSEN12+ adds, and a split that `test` does not state."""
+    unstated = (table["split"] != "") & (table["test"] == BY_NAME["test"].missing)
+    return [*(row.name for row in PLUS if row.name in table), *(["split"] if unstated.any() else [])]
 
 
 def _text(name: str, value: Any) -> str:

@@ -70,7 +70,19 @@ def most_bytes(layout: ProductLayout, name: str) -> int:
 
 
 def with_files(task: ArchiveRoi) -> Iterator[tuple[PatchTask, Fetch]]:
-    """Yield the patches of a shard, each with what gives the bytes of its files."""
+    """Yield the patches of an ROI, each with a function that returns the bytes of its files.
+
+    Parameters
+    ----------
+    task : ArchiveRoi
+        From a bucket, the files of one patch are requested while the one before is in use.
+
+    Yields
+    ------
+    patch : PatchTask
+    fetch : callable
+        Asset file -> bytes; each file once. Raises as `read_file`.
+    """
     if task.store.concurrency == 1:
         yield from ((patch, partial(read_file, task, patch)) for patch in task.patches)
         return
@@ -100,12 +112,21 @@ def _pool(process: int) -> ThreadPoolExecutor:
 def read_file(task: ArchiveRoi, patch: PatchTask, name: str) -> bytes:
     """Read the bytes of one asset of a patch.
 
+    Parameters
+    ----------
+    task : ArchiveRoi
+        One product of the ROI.
+    patch : PatchTask
+        One of its patches.
+    name : str
+        Asset file, ``labels/fmask``.
+
     Raises
     ------
     PatchError
-        If a file is not there, is none, is too large, or leads out of the archive.
+        If a file is missing, not regular, too large, or a link out of the archive.
     RemoteError
-        If a bucket does not give it: that says nothing of the file.
+        If a bucket does not answer: the file itself may be right.
     """
     files = patch.files or PatchFiles("", "")
     path = task.decoder.path(files, name)
@@ -146,16 +167,23 @@ class EncodedPatch:
 
 
 def encode_patch(task: ArchiveRoi, patch: PatchTask, fetch: Fetch | None = None) -> EncodedPatch:
-    """Read, check and encode one patch of a shard.
+    """Read, check and encode one patch of an ROI.
+
+    Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
 
     Parameters
     ----------
     task : ArchiveRoi
+        One product of the ROI.
     patch : PatchTask
+        One of its patches.
     fetch : callable, optional
-        Gives the bytes of a file by its name; by default it is read when it is asked for.
+        Returns the bytes of a file by its name; by default a file is read when it is decoded.
 
-    Nothing of a patch is stored unless all of it is right: a mask without the pixels it belongs to misleads.
+    Returns
+    -------
+    EncodedPatch
+        Its record holds a fault for each file that cannot be used; none is raised.
     """
     if patch.files is None:
         return _absent(task, patch)
@@ -320,16 +348,18 @@ def check_label(plane: Planes, band: str, path: str) -> None:
 
 
 def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None = None) -> dict[str, Planes]:
-    """Read one file of a patch.
+    """Read one file of a patch as a cube would hold it.
 
     Parameters
     ----------
     task : ArchiveRoi
+        One product of the ROI.
     patch : PatchTask
+        One of its patches.
     name : str
         An asset file that the patch has, ``labels/fmask``.
     data : bytes, optional
-        Its bytes, where they are there already.
+        Its bytes, if they have been read.
 
     Returns
     -------
@@ -341,7 +371,7 @@ def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None 
     PatchError
         If the file cannot go into a cube.
     RemoteError
-        If a bucket does not give it: that says nothing of the file.
+        If a bucket does not answer: the file itself may be right.
     """
     return dict(_decode(task, patch, name, read_file(task, patch, name) if data is None else data))
 
@@ -349,7 +379,19 @@ def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None 
 def listed_status(task: ArchiveRoi, patch: PatchTask) -> int:
     """Tell from the listing alone whether a patch is there: absent, failed where a conversion is sure to refuse it.
 
-    A file that is damaged inside is not seen so: reading it raises.
+    A damaged file is not noticed: reading it raises.
+
+    Parameters
+    ----------
+    task : ArchiveRoi
+        One product of the ROI.
+    patch : PatchTask
+        One of its patches.
+
+    Returns
+    -------
+    {0, 1, 2}
+        `ABSENT`, `DONE` or `FAILED`.
     """
     if patch.files is None:
         return ABSENT

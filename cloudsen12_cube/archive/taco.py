@@ -1,16 +1,13 @@
-"""On which side of a larger image a patch lies: found from the pixels, which are zero around it.
+"""CloudSEN12+ as TACO v1 files: an image and its label a sample, padded to 512 or 2048 pixels, in several part files.
 
-Nothing in CloudSEN12+ says it for certain: its card names the left and the bottom, its readers differ.
+The bytes of a file are a header, samples one after another, and a table of them in Parquet at the end. The header is
+little-endian: two bytes of magic (``#y`` tortilla, ``WX`` taco), then the table's first byte and length. A sample is a
+file of its own, or a tortilla: the same header again, with offsets that count from its own first byte. Source: version
+1 as the CloudSEN12+ files have it (Aybar et al. 2024, doi:10.1016/j.dib.2024.110852). No reader of TACO is used: a
+raster in the middle of a file is a tif like any other.
 
-The bytes of a TACO v1 file: a header, samples one after another, and a table of them in Parquet at the end.
-
-Little-endian header: two bytes of magic (``#y`` tortilla, ``WX`` taco), then the table's first byte and length. A
-sample is a file of its own, or a tortilla: the same header again, with offsets that count from its own first byte.
-Source: version 1 as the CloudSEN12+ files have it (Aybar et al. 2024, doi:10.1016/j.dib.2024.110852).
-
-CloudSEN12+ as TACO v1 files: an image and its label a sample, padded to 512 or 2048 pixels, in several part files.
-
-No reader of TACO is used: `taco` reads the bytes, and a raster in the middle of a file is a tif like any other.
+On which side of its padding a patch lies follows from the pixels, which are zero around it: the card of the data set
+names the left and the bottom, and its readers differ.
 """
 
 from __future__ import annotations
@@ -421,7 +418,7 @@ class TacoArchive(Archive):
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Give the rows of the Parquet tables: what they name as the cube does, and what only wants another name."""
+        """Give the rows of the Parquet tables: columns that the cube has, too, some of them by another name."""
         for key, (_, row) in self._samples.items():
             same = {name: row[name] for name in _AS_THEY_ARE if row.get(name) is not None}
             yield same | {

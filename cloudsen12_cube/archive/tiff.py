@@ -1,6 +1,4 @@
-"""The header of a tif: size, data type, grid, nodata and the bands' descriptions, from the tags of its first image.
-
-One tif: its header, and its pixels as (band, y, x).
+"""One tif: its header (size, data type, grid, nodata, descriptions of the bands), and its pixels as (band, y, x).
 
 The layouts that the archive is known to use are decoded here, segment by segment, because that is the only way to see
 that a segment holds exactly the bytes it must: a truncated LZW stream otherwise ends in silence. Everything else
@@ -170,9 +168,22 @@ def read_header(data: bytes, path: str, size: int | None = None) -> Header:
 
 
 def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
-    """Read a tif (its bytes, and its name for messages): header, and pixels of shape (count, height, width).
+    """Decode a tif.
 
-    Pixels are in C order and native byte order. More than ``limit`` bytes of them are refused before any is allocated.
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    path : str
+        Its name, for messages.
+    limit : int
+        Bytes of pixels; more are refused before any is allocated.
+
+    Returns
+    -------
+    header : Header
+    pixels : numpy.ndarray, shape (count, height, width)
+        In C order and native byte order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Memory that one thread uses again for each read: fresh memory for each costs a twentieth more."""
+"""Memory that one thread reuses for each read: to allocate it for each costs a twentieth more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ class Arena:
         self._memory, self._used = memoryview(bytearray()), 0
 
     def take(self, length: int) -> memoryview:
-        """Give memory that is given to no other caller until `reset`."""
+        """Return memory that no other caller gets until `reset`.
+
+        Parameters
+        ----------
+        length : int
+            Bytes.
+        """
         if self._used + length > len(self._memory):
             self._memory, self._used = memoryview(bytearray(2 * (len(self._memory) + length))), 0
         self._used += length
         return self._memory[self._used - length : self._used]
 
     def reset(self) -> None:
-        """Allow all that was given to be given again."""
+        """Make all memory available again."""
         self._used = 0

@@ -1,4 +1,4 @@
-"""How to get to what does not lie on a disk: a URL, the options that go with it, and the client that is used.
+"""How a URL is reached: its options, and the client that is used.
 
 Small and picklable: a worker anywhere opens its own client from it. Options are those of fsspec, for every client.
 """
@@ -34,13 +34,13 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Url(os.PathLike[str]):
-    """A place with what is needed to get there; it may stand wherever a path may."""
+    """A URL with its options; it may stand wherever a path may."""
 
     url: str
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     """fsspec's options for it: ``key``, ``secret``, ``token``, ``profile``, ``anon``, ``endpoint_url`` ..."""
     client: ClientName = "auto"
-    """``auto`` takes obstore where it is installed and can serve the place, else fsspec."""
+    """``auto`` takes obstore where it is installed and can serve the URL, else fsspec."""
 
     def __fspath__(self) -> str:
         """Give the URL alone."""
@@ -49,12 +49,12 @@ class Url(os.PathLike[str]):
 
 @dataclass(frozen=True)
 class StorageConfig:
-    """The options of one place and the client for it."""
+    """The options of one URL and the client for it."""
 
     text: str = field(default="{}", repr=False)
     """The options as JSON: they can be compared, and they hold keys, so they are never shown."""
     client: ClientName = "auto"
-    """``auto`` takes obstore where it is installed and can serve the place, else fsspec."""
+    """``auto`` takes obstore where it is installed and can serve the URL, else fsspec."""
 
     def __post_init__(self) -> None:
         if self.client not in get_args(ClientName):
@@ -72,7 +72,7 @@ class StorageConfig:
         try:
             return cls(json.dumps(dict(options or {}), sort_keys=True), client)
         except TypeError as error:
-            raise CubeError(f"a storage option is no text, number or mapping of them ({error})") from None
+            raise CubeError(f"a storage option must be a text, a number or a mapping of them ({error})") from None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,22 +88,33 @@ class StorageConfig:
 
 
 NOTHING = StorageConfig()
-"""What a disk needs."""
+"""No options, as for a disk."""
 
 
 def storage_config(place: str | os.PathLike[str]) -> StorageConfig:
-    """Give what goes with a place: nothing, unless it is a `Url`."""
+    """Return the options of a location: none, unless it is a `Url`."""
     return StorageConfig.of(place.storage_options, place.client) if isinstance(place, Url) else NOTHING
 
 
 def is_url(place: str) -> bool:
-    """Tell a URL from a path on a disk."""
+    """Tell whether a location is a URL, and no path on a disk.
+
+    Parameters
+    ----------
+    place : str
+        ``file://`` counts as a path.
+    """
     match = _URL.match(place)
     return bool(match) and place[: len("file://")].lower() != "file://"
 
 
 def clean(place: str | os.PathLike[str]) -> str:
-    """Write a place in one way: a path without ``file://`` and ``~``, a URL without a slash at its end."""
+    """Normalise a location: a path without ``file://`` and ``~``, a URL without a slash at its end.
+
+    Parameters
+    ----------
+    place : str, os.PathLike or Url
+    """
     text = os.fspath(place)
     if is_url(text):
         return text.rstrip("/")
@@ -120,7 +131,7 @@ def uses_obstore(url: str, access: StorageConfig) -> bool:
     """Decide between the two clients.
 
     obstore was measured faster, and finds keys in options and environment; profiles, files with keys and roles are
-    left to s3fs, which asks botocore. So is every option that obstore has no word for.
+    left to s3fs, which asks botocore. So is every option that obstore does not have.
 
     Raises
     ------
@@ -181,7 +192,9 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, found, value = pair.partition("=")
         if not found or not key:
-            raise CubeError(f"the storage option {key!r} is none: write it like anon=true or endpoint_url=http://...")
+            raise CubeError(
+                f"the storage option {key!r} has no value: write it like anon=true or endpoint_url=http://..."
+            )
         *outer, last = key.split(".")
         inner = options
         for name in outer:

@@ -129,7 +129,13 @@ class LocalStore:
 
 
 def absolute(store: ObjectStore) -> ObjectStore:
-    """Give a local store by its absolute path, for use after the working directory has changed."""
+    """Return a local store by its absolute path, for use after the working directory has changed.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Any other kind is returned as it is.
+    """
     return LocalStore(os.path.abspath(store.root)) if isinstance(store, LocalStore) else store
 
 

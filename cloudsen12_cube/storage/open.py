@@ -76,9 +76,17 @@ def _open_client(url: str, config: StorageConfig, process: int, keys: tuple[tupl
 
 
 def parent_store(store: ObjectStore) -> tuple[ObjectStore, str] | None:
-    """Give the store of the folder in which the root of a path or a URL lies, and the name of the root in it.
+    """Return the store of the folder in which the root of a store lies, and the name of the root in it.
 
-    None for a store that was opened elsewhere: it does not know what lies above its root.
+    Parameters
+    ----------
+    store : ObjectStore
+        Of a path or a URL.
+
+    Returns
+    -------
+    (ObjectStore, str) or None
+        None for a store that the caller opened: what is above its root cannot be reached.
     """
     if not isinstance(store, LocalStore | UrlStore):
         return None
@@ -87,7 +95,13 @@ def parent_store(store: ObjectStore) -> tuple[ObjectStore, str] | None:
 
 
 def root_of(place: Any) -> str:
-    """Write a location as text: an absolute or relative path, or a URL without its options."""
+    """Write a location as text: a path, or a URL without its options.
+
+    Parameters
+    ----------
+    place : object
+        Any location that `open_store` takes.
+    """
     return open_store(place).root
 
 

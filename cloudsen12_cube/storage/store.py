@@ -112,7 +112,7 @@ class StorageError(Exception):
 
 
 class DeniedError(StorageError):
-    """The store answered that the caller lacks the right."""
+    """The store answered that the caller has no right to this."""
 
     denied = True
 
@@ -205,21 +205,39 @@ def _itself(store: ObjectStore) -> ObjectStore:
 
 
 def list_once(store: ObjectStore) -> ObjectStore:
-    """Replace many requests for objects that may not exist by one listing; a local disk needs none."""
+    """List a store once, so that objects that do not exist cost no request; a local disk is returned as it is.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        What is written to it later is not seen in the listing.
+    """
     if store.concurrency == 1:
         return store
     return ListedStore(store, {info.key: info.size for info in store.list()})
 
 
 def list_names(store: ObjectStore, prefix: str) -> list[str]:
-    """Sort the names of the objects directly in a folder."""
+    """Return the names of the objects directly in a folder, sorted.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    prefix : str
+        Folder, with or without a slash at its end.
+    """
     start = folder(prefix)
     below = (info.key[len(start) :] for info in store.list(start))
     return sorted(name for name in below if "/" not in name)
 
 
 def is_empty(store: ObjectStore) -> bool:
-    """Tell whether there is no object but those of interrupted writers."""
+    """Tell whether there is no object but those of interrupted writers.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    """
     return all(info.key.startswith(INTERNAL) for info in store.list())
 
 
@@ -229,8 +247,11 @@ def each[A, B](store: ObjectStore, function: Callable[[A], B], items: Iterable[A
     Parameters
     ----------
     store : ObjectStore
+        Its concurrency is the number of threads.
     function : callable
+        Takes one item; must be safe to call from several threads.
     items : iterable
+        Arguments of the calls.
     least : int
         Threads, if more than the store's concurrency.
     """

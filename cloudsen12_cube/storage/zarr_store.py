@@ -31,7 +31,12 @@ _INDEXES = 20_000
 
 
 def zarr_view(store: ObjectStore) -> Any:
-    """Give what zarr and xarray open: the path of a local folder, which zarr reads well itself, or a `ZarrView`."""
+    """Return what zarr and xarray open: the path of a local folder, which zarr reads well itself, or a `ZarrView`.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    """
     return store.root if isinstance(store, LocalStore) else ZarrView(store)
 
 
@@ -206,9 +211,9 @@ class ZarrBackedStore:
         self.concurrency = 1 if self.atomic_create else 16
 
     def __reduce__(self) -> tuple[type[ZarrBackedStore], tuple[Store]]:
-        """Refuse to copy memory: a worker would write to its copy, and nobody would read that."""
+        """Refuse to copy memory: what a worker writes to its copy would be lost."""
         if self.atomic_create:
-            raise CubeError(f"{self.root} lives in the memory of one process: use threads (workers=0), or give a path")
+            raise CubeError(f"{self.root} is in the memory of one process: use threads (workers=0), or give a path")
         return type(self), (self.store,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ZarrBackedStore:

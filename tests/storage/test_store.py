@@ -177,7 +177,7 @@ def test_the_lock_of_writers(store: ObjectStore) -> None:
 
 def test_what_travels_is_a_description(kind: str, store: ObjectStore) -> None:
     if kind == "zarr MemoryStore":
-        with pytest.raises(CubeError, match="lives in the memory of one process"):
+        with pytest.raises(CubeError, match="is in the memory of one process"):
             pickle.dumps(store)
         return
     if kind in ("obstore memory", "zarr ObjectStore"):
