@@ -74,7 +74,7 @@ def _legal_rows(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:
 def _typed(row: Property, column: pd.Series[Any]) -> Any:
     column = column.reset_index(drop=True)
     if row.kind == "text":
-        return column.astype(object)
+        return column.mask(column.isin(UNKNOWN), "").astype(object)
     column = column.mask(column.isin(UNKNOWN), None)
     try:
         if row.kind == "time":

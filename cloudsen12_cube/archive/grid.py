@@ -92,7 +92,7 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
         "proj_epsg": header.epsg,
         "proj_transform": transform_text(header.transform or (math.nan,) * 6),
         "proj_shape": header.height,
-        "proj_geometry": "POLYGON ((" + ", ".join(f"{x:.15g} {y:.15g}" for x, y in ring) + "))",
+        "proj_geometry": "POLYGON ((" + ", ".join(f"{number_text(x)} {number_text(y)}" for x, y in ring) + "))",
         "proj_centroid": f"POINT ({longitude:.5f} {latitude:.5f})",
         "longitude": round(longitude, 5),
         "latitude": round(latitude, 5),

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from cloudsen12_cube.errors import ArchiveError
-from cloudsen12_cube.schema import BY_NAME, PLUS, canonical, number_text
+from cloudsen12_cube.schema import BY_NAME, PLUS, canonical, number_text, transform_text
 
 
 def from_csv(text: str, path: str) -> pd.DataFrame:
@@ -93,12 +93,12 @@ def _decoded(name: str, value: Any) -> str:
     if name == "proj_centroid" and isinstance(value, dict):
         return f"POINT ({value['lon']} {value['lat']})"
     if name == "proj_geometry" and isinstance(value, dict):
-        ring = ", ".join(f"{x:.15g} {y:.15g}" for x, y in value["coordinates"][0])
+        ring = ", ".join(f"{number_text(float(x))} {number_text(float(y))}" for x, y in value["coordinates"][0])
         return f"POLYGON (({ring}))"
     if name == "proj_shape" and isinstance(value, list):
         return str(value[0])
     if isinstance(value, list):
-        return ", ".join(f"{v:.15g}" for v in value)
+        return transform_text(value)
     return str(value)
 
 

@@ -46,7 +46,7 @@ from cloudsen12_cube.archive.base import (
 )
 from cloudsen12_cube.archive.tiff import Header, read
 from cloudsen12_cube.errors import ArchiveError, PatchError
-from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, TestMeaning, number_text
+from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, TestMeaning, transform_text
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
 _SAMPLED = 8
@@ -414,7 +414,7 @@ class TacoArchive(Archive):
             "proj_epsg": _text(row["stac:crs"]).removeprefix("EPSG:"),
             "proj_shape": str(_rows_of(row)),
             "proj_centroid": _text(row["stac:centroid"]),
-            "proj_transform": ", ".join(number_text(float(v)) for v in moved),
+            "proj_transform": transform_text(moved),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:

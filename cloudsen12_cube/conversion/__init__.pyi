@@ -25,4 +25,3 @@ from .report import SubsetReport as SubsetReport
 from .report import failures_path as failures_path
 from .runner import open_runner as open_runner
 from .runner import worker_count as worker_count
-from .writer import attributes_of as attributes_of

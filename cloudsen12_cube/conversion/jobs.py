@@ -34,17 +34,15 @@ from cloudsen12_cube.format import (
     DONE,
     FAILED,
     ROOT_KEY,
-    Contents,
     Fault,
-    Frame,
     ShardRecord,
     StatusGrid,
-    StoredCube,
+    contents_of,
     faults_of,
     is_cube,
     open_stored_cube,
     statistics_key,
-    told,
+    write_metadata,
 )
 from cloudsen12_cube.inspection import Status, look, read_choices
 from cloudsen12_cube.schema import Selection
@@ -420,23 +418,9 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
     store = open_store(cube)
     with write_lock(store):
         stored = open_stored_cube(cube, "creating")
-        root = store.get(ROOT_KEY)
-        if root is None or not stored.order:
+        if not stored.order:
             raise StoreError(f"the creation of {store.root} was cut short: run any of its parts again")
         found = look(stored)
-        for key, data in told(root, _contents(stored, "converting" if found.missing else "final")).items():
-            if store.get(key) != data:
-                store.put(key, data)
+        write_metadata(store, contents_of(stored, "converting" if found.missing else "final"))
     write_failures(found.failures, cube)
     return look(open_stored_cube(cube))
-
-
-def _contents(cube: StoredCube, state: str) -> Contents:
-    layouts = tuple(cube.layouts.values())
-    grid = StatusGrid.empty(layouts, len(cube.order), cube.settings.get("full_scale"))
-    for layout in layouts:
-        for _, record in cube.records(layout.product):
-            if record is not None:
-                grid.add(record)
-    frame = Frame(cube.order, layouts[0].times, cube.table)
-    return Contents(frame, layouts, grid.status, cube.settings | {"state": state}, scale=grid.scale)

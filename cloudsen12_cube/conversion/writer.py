@@ -22,7 +22,6 @@ from cloudsen12_cube.conversion.planning import Plan
 from cloudsen12_cube.conversion.readers import CubeReader, RoiContent, ShardRoi, ShardTask
 from cloudsen12_cube.errors import DestinationError, PatchError, StoreError, without_secrets
 from cloudsen12_cube.format import (
-    ABOUT,
     KEY,
     ROOT_KEY,
     Chunk,
@@ -35,10 +34,10 @@ from cloudsen12_cube.format import (
     StoredCube,
     assemble,
     find_stored_cube,
-    objects,
     record_key,
     records_path,
-    restated,
+    root_attributes,
+    write_metadata,
 )
 from cloudsen12_cube.format import record as records
 from cloudsen12_cube.inspection import FailureKey, as_setting, decide, in_settings
@@ -195,19 +194,8 @@ class CubeWriter:
         """
         settings = self.settings | {"state": state}
         frame = Frame(self.plan.order, self.plan.layouts[0].times, self.table)
-        contents = Contents(frame, self.plan.layouts, grid.status, settings, attributes_of(settings), grid.scale)
-        made = restated(self.published, contents) if self.published else objects(contents)
-        # Of a new cube hardly an object is there: one listing is cheaper than asking for each.
-        there = list_once(self.store) if self.is_new else self.store
-
-        def write(item: tuple[str, bytes]) -> None:
-            key, data = item
-            if self.published.get(key) != data and there.get(key) != data:
-                self.store.put(key, data, sync=key == ROOT_KEY)
-
-        *others, root = made.items()
-        list(each(self.store, write, others))
-        write(root)
+        contents = Contents(frame, self.plan.layouts, grid.status, settings, root_attributes(settings), grid.scale)
+        made = write_metadata(self.store, contents, self.published, self.is_new)
         return replace(self, published=made, is_new=False)
 
     def finish(self, grid: StatusGrid, results: Iterable[ShardResult]) -> None:
@@ -225,20 +213,6 @@ class CubeWriter:
                 grid.add(record)
             is_lost |= bool(result.lost)
         self.publish("converting" if is_lost else "final", grid)
-
-
-def attributes_of(settings: dict[str, Any]) -> dict[str, str]:
-    """Describe in the root's attributes what a cube is, and by which steps it came about."""
-    steps, before = settings.get("subsets", []), settings.get("resharded_from")
-    line = f"{settings['created']}: converted by {settings['tool']}"
-    if before:
-        line = f"{before['history']}\n{settings['created']}: re-sharded from {before['cube']} by {settings['tool']}"
-    lines = [line, *(f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps)]
-    return ABOUT | {
-        "source": settings["source"],
-        "history": "\n".join(lines).strip(),
-        "date_created": steps[-1]["created"] if steps else settings["created"],
-    }
 
 
 def write_shard(task: ShardTask, store: ObjectStore) -> ShardResult:

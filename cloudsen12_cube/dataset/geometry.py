@@ -17,7 +17,7 @@ import shapely.geometry
 import xarray as xr
 
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.schema import PLUS, PROPERTIES, to_degrees
+from cloudsen12_cube.schema import PLUS, PROPERTIES, to_degrees, transform_text
 
 WGS84 = "EPSG:4326"
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
@@ -71,7 +71,7 @@ def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _told(transforms: npt.NDArray[np.float64]) -> list[str]:
     """Six numbers as the published tables write them; empty where they are unknown."""
     known = np.isfinite(transforms).all(axis=1)
-    return [", ".join(f"{v:.15g}" for v in six) if k else "" for six, k in zip(transforms, known, strict=True)]
+    return [transform_text(six) if k else "" for six, k in zip(transforms, known, strict=True)]
 
 
 def _size(cube: xr.DataTree) -> tuple[int, int]:

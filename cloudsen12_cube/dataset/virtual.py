@@ -46,7 +46,7 @@ from cloudsen12_cube.format import (
     Index,
     ProductLayout,
     memory_store,
-    objects,
+    metadata_objects,
 )
 from cloudsen12_cube.schema import files_of
 from cloudsen12_cube.storage import NOTHING, Arena, Url, open_store
@@ -299,7 +299,9 @@ def open_virtual(
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     _warn(made)
     arrays = _arrays(made)
-    tree = _with_pixels(tree_of(memory_store(objects(_contents(made, arrays, scale))), made.archive.root), arrays)
+    tree = _with_pixels(
+        tree_of(memory_store(metadata_objects(_contents(made, arrays, scale))), made.archive.root), arrays
+    )
     whole_files = chunks if chunks is None or isinstance(chunks, str) else {"band": -1, **chunks}
     tree = prepare_tree(tree, None, whole_files, made.archive.root)
     access = getattr(made.archive.store, "config", NOTHING)

@@ -112,13 +112,16 @@ from .metadata import (
     Frame as Frame,
 )
 from .metadata import (
+    contents_of as contents_of,
+)
+from .metadata import (
     damaged_tables as damaged_tables,
 )
 from .metadata import (
     memory_store as memory_store,
 )
 from .metadata import (
-    objects as objects,
+    metadata_objects as metadata_objects,
 )
 from .metadata import (
     prediction_encoding as prediction_encoding,
@@ -136,10 +139,13 @@ from .metadata import (
     read_table as read_table,
 )
 from .metadata import (
-    restated as restated,
+    rebuild_metadata as rebuild_metadata,
 )
 from .metadata import (
-    told as told,
+    root_attributes as root_attributes,
+)
+from .metadata import (
+    write_metadata as write_metadata,
 )
 from .record import (
     ABSENT as ABSENT,

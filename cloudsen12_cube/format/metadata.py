@@ -1,12 +1,10 @@
-"""The metadata arrays of a cube as plain numpy: which there are, their values, dims and attributes.
+"""The metadata of a cube: a pure function of its catalogue, records and settings, and back.
 
-One list feeds the store, and nothing here knows how it is stored. The full table stands at the root; every product's
-group repeats the columns that a reader needs with its pixels, since Zarr readers of a group see nothing of the root.
+First as plain numpy columns, then as the objects of a Zarr v3 store. The full table stands at the root; the group of
+every product repeats the columns that are needed beside its pixels, since Zarr readers of a group see nothing of the
+root. A cube that was interrupted and continued ends with the same bytes, since nothing but the contents decides them.
 
-The metadata of a cube as Zarr v3: a pure function from contents to objects, and back.
-
-The only file that imports zarr. Pixels never pass here: their shards are made in ``shard``. What is made here is small
-and depends on nothing but its input, so a cube that was interrupted and continued ends with the same bytes.
+Pixels do not pass here: `shard` encodes them. This is the only module of the room that imports zarr.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube.errors import RemoteError, StoreError
+from cloudsen12_cube.format.cube import State, StoredCube
 from cloudsen12_cube.format.layout import (
     BLOCKS,
     DEFAULT,
@@ -36,9 +35,19 @@ from cloudsen12_cube.format.layout import (
     array_path,
     roi_chunk,
 )
-from cloudsen12_cube.format.record import STATUS
-from cloudsen12_cube.schema import LAYERS, PLUS, PROPERTIES, ROI_WIDE, Property, assets_of, number_text, parse_transform
-from cloudsen12_cube.storage import ObjectStore, zarr_view
+from cloudsen12_cube.format.record import STATUS, StatusGrid
+from cloudsen12_cube.schema import (
+    LAYERS,
+    PLUS,
+    PROPERTIES,
+    ROI_WIDE,
+    UNKNOWN,
+    Property,
+    assets_of,
+    parse_transform,
+    transform_text,
+)
+from cloudsen12_cube.storage import ObjectStore, each, list_once, zarr_view
 
 CORE = (
     "s2_id_gee",
@@ -79,10 +88,10 @@ class Frame:
     table: pd.DataFrame
     """Rows in any order, with ``roi_id`` and ``time``."""
 
-    def place(self, values: Any, fill: Any, dtype: Any) -> npt.NDArray[Any]:
-        """Scatter one value a row to (roi, time); what no row names is the fill."""
+    def scatter(self, values: Any, fill: Any, dtype: Any, more: tuple[int, ...] = ()) -> npt.NDArray[Any]:
+        """Scatter the values of rows to (roi, time, ...); the fill stands where there is no row."""
         position = {roi: index for index, roi in enumerate(self.order)}
-        grid = np.full((len(self.order), self.times), fill, dtype=dtype)
+        grid = np.full((len(self.order), self.times, *more), fill, dtype=dtype)
         grid[self.table["roi_id"].map(position).to_numpy(), self.table["time"].to_numpy()] = values
         return grid
 
@@ -97,40 +106,34 @@ def dimensions(frame: Frame) -> Iterator[Column]:
 def properties(frame: Frame) -> Iterator[Column]:
     """Yield the columns of the catalogue."""
     for row in (*PROPERTIES, *(row for row in PLUS if row.name in frame.table)):
-        yield _transform(frame, row) if row.name == "proj_transform" else _property(frame, row)
-
-
-def _property(frame: Frame, row: Property) -> Column:
-    attributes: dict[str, Any] = {"long_name": row.description}
-    if row.units:
-        attributes["units"] = row.units
-    values, fill = _column_values(frame, row)
-    if row.kind == "time":
-        attributes |= {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian", "_FillValue": NAT}
-    if row.name in ROI_WIDE:
-        return Column(row.name, ("roi",), values[:, 0], fill, attributes)
-    return Column(row.name, ("roi", "time"), values, fill, attributes)
+        attributes: dict[str, Any] = {"long_name": row.description} | ({"units": row.units} if row.units else {})
+        values, fill = _column_values(frame, row)
+        dims: tuple[str, ...] = ("roi", "time")
+        if row.kind == "time":
+            attributes |= {
+                "units": "microseconds since 1970-01-01",
+                "calendar": "proleptic_gregorian",
+                "_FillValue": NAT,
+            }
+        if row.name == "proj_transform":
+            dims = ("roi", "time", "affine")
+        elif row.name in ROI_WIDE:
+            values, dims = values[:, 0], ("roi",)
+        yield Column(row.name, dims, values, fill, attributes)
 
 
 def _column_values(frame: Frame, row: Property) -> tuple[npt.NDArray[Any], Any]:
     column = frame.table[row.name]
+    if row.name == "proj_transform":
+        six = [parse_transform(text) or (np.nan,) * 6 for text in column]
+        return frame.scatter(np.array(six).reshape(-1, 6), np.nan, "float64", (6,)), float("nan")
     if row.kind == "text":
-        return frame.place(column.to_numpy(dtype=object), "", object), ""
+        return frame.scatter(column.to_numpy(dtype=object), "", object), ""
     if row.kind == "time":
-        micro = column.to_numpy(dtype="datetime64[us]").astype("int64")
-        return frame.place(micro, NAT, "int64"), NAT
+        return frame.scatter(column.to_numpy(dtype="datetime64[us]").astype("int64"), NAT, "int64"), NAT
     if row.kind == "float":
-        return frame.place(column.to_numpy(), np.nan, "float64"), float("nan")
-    return frame.place(column.to_numpy(), row.missing, "int32"), row.missing
-
-
-def _transform(frame: Frame, row: Property) -> Column:
-    grid = np.full((len(frame.order), frame.times, 6), np.nan)
-    position = {roi: index for index, roi in enumerate(frame.order)}
-    for roi, time, text in zip(*(frame.table[c] for c in ("roi_id", "time", "proj_transform")), strict=True):
-        grid[position[roi], time] = parse_transform(text) or np.nan
-    attributes = {"long_name": row.description, "units": row.units}
-    return Column(row.name, ("roi", "time", "affine"), grid, float("nan"), attributes)
+        return frame.scatter(column.to_numpy(), np.nan, "float64"), float("nan")
+    return frame.scatter(column.to_numpy(), row.missing, "int32"), row.missing
 
 
 def bands(product: str) -> Iterator[Column]:
@@ -192,6 +195,15 @@ def label_flags(scale: int | None) -> dict[str, Any]:
     return flags
 
 
+ABOUT = {
+    "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
+    "references": "https://doi.org/10.1038/s41597-022-01878-2",
+    "citation": "Aybar, C. et al. CloudSEN12, a global dataset for semantic understanding of cloud and cloud shadow in "
+    "Sentinel-2. Scientific Data 9, 782 (2022).",
+    "institution": "contains modified Copernicus Sentinel data",
+}
+"""Root attributes of every cube."""
+
 _LICENSE: Any = zarr_cm.license.create_convention_attrs(spdx="CC-BY-4.0")
 
 
@@ -211,8 +223,12 @@ class Contents:
     """Full scale of CD-FCNN's probability; None where it is not known."""
 
 
-def objects(contents: Contents) -> dict[str, bytes]:
+def metadata_objects(contents: Contents) -> dict[str, bytes]:
     """Make every metadata object of a cube.
+
+    Parameters
+    ----------
+    contents : Contents
 
     Returns
     -------
@@ -223,66 +239,114 @@ def objects(contents: Contents) -> dict[str, bytes]:
     root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
     _write(root, [*dimensions(contents.frame), *properties(contents.frame)])
     for layout in contents.layouts:
-        _product(root, layout, contents)
+        group = root.create_group(layout.product, attributes=_LICENSE)
+        _write(group, bands(layout.product))
+        _write_mutable(group, layout, contents)
     made = {key: value.to_bytes() for key, value in memory.items()}
     for layout in contents.layouts:
         made |= _copied(made, layout.product)
     return _with_root(made, contents)
 
 
-def restated(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
-    """Make the objects that change when nothing but the status and the settings do.
+def rebuild_metadata(made: Mapping[str, bytes], contents: Contents) -> dict[str, bytes]:
+    """Make the metadata objects again after a change of nothing but the status and the settings.
 
     Parameters
     ----------
-    made : dict of str to bytes
-        What `objects` gave for the same frame and layouts.
+    made : mapping of str to bytes
+        What `metadata_objects` gave for the same frame and layouts.
     contents : Contents
 
     Returns
     -------
     dict of str to bytes
-        Equal to ``objects(contents)``, in a tenth of the time.
+        Equal to ``metadata_objects(contents)``, in a tenth of the time.
     """
-    return _with_root(made | _learnt(contents), contents)
-
-
-def told(root_object: bytes, contents: Contents) -> dict[str, bytes]:
-    """Make the objects that say what is there, of a cube whose other metadata stay as they are.
-
-    Parameters
-    ----------
-    root_object : bytes
-        The root as it is.
-    contents : Contents
-        Of its settings, the state alone is new.
-
-    Returns
-    -------
-    dict of str to bytes
-        The root is the last.
-    """
-    made, document = _learnt(contents), json.loads(root_object)
-    document["attributes"][KEY]["state"] = contents.settings["state"]
-    nodes = document["consolidated_metadata"]["metadata"]
-    nodes |= {key.removesuffix("/zarr.json"): json.loads(made[key]) for key in made if key.endswith("/zarr.json")}
-    return made | {ROOT_KEY: json.dumps(document).encode()}
-
-
-def _learnt(contents: Contents) -> dict[str, bytes]:
-    """Make the objects of what a run learns."""
     memory: dict[str, Any] = {}
     root = zarr.create_group(store=zarr.storage.MemoryStore(memory), zarr_format=3)
     for layout in contents.layouts:
-        group = root.create_group(layout.product)
-        _write(group, [status(contents.status[layout.product])])
-        _pixels(group, layout, contents)
-    changing = {key for layout in contents.layouts for key in _changing(layout.product)}
-    return {key: value.to_bytes() for key, value in memory.items() if key.startswith(tuple(changing))}
+        _write_mutable(root.create_group(layout.product), layout, contents)
+    mutable = tuple(key for layout in contents.layouts for key in _mutable_prefixes(layout.product))
+    fresh = {key: value.to_bytes() for key, value in memory.items() if key.startswith(mutable)}
+    return _with_root({**made, **fresh}, contents)
 
 
-def _changing(product: str) -> tuple[str, str]:
-    """Begin the keys of what a run learns: which patches are there, and what the pixels' array says of itself."""
+def write_metadata(
+    store: ObjectStore, contents: Contents, before: Mapping[str, bytes] | None = None, is_new: bool = False
+) -> dict[str, bytes]:
+    """Write the metadata objects of a cube that changed, the root's last.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    contents : Contents
+    before : mapping of str to bytes, optional
+        What this function returned before, for the same frame and layouts: then only what can have changed is made.
+    is_new : bool
+        Whether hardly an object is there yet: one listing is cheaper then than asking for each.
+
+    Returns
+    -------
+    dict of str to bytes
+        All metadata objects.
+    """
+    before = before or {}
+    made = rebuild_metadata(before, contents) if before else metadata_objects(contents)
+    there = list_once(store) if is_new else store
+
+    def write(item: tuple[str, bytes]) -> None:
+        key, data = item
+        if before.get(key) != data and there.get(key) != data:
+            store.put(key, data, sync=key == ROOT_KEY)
+
+    *others, root = made.items()
+    list(each(store, write, others))
+    write(root)
+    return made
+
+
+def contents_of(cube: StoredCube, state: State) -> Contents:
+    """Derive the contents of a cube from its catalogue and records alone, as its conversion does.
+
+    Parameters
+    ----------
+    cube : StoredCube
+    state : {"converting", "final"}
+        What its settings are to state.
+    """
+    layouts = tuple(cube.layouts.values())
+    grid = StatusGrid.empty(layouts, len(cube.order), cube.stated.full_scale)
+    for layout in layouts:
+        for _, record in cube.records(layout.product):
+            if record is not None:
+                grid.add(record)
+    settings = cube.settings | {"state": state}
+    frame = Frame(cube.order, layouts[0].times, cube.table)
+    return Contents(frame, layouts, grid.status, settings, root_attributes(settings), grid.scale)
+
+
+def root_attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe what a cube is, and by which steps it was made.
+
+    Parameters
+    ----------
+    settings : mapping
+        The root attribute ``cloudsen12``.
+    """
+    steps, before = settings.get("subsets", []), settings.get("resharded_from")
+    line = f"{settings['created']}: converted by {settings['tool']}"
+    if before:
+        line = f"{before['history']}\n{settings['created']}: re-sharded from {before['cube']} by {settings['tool']}"
+    lines = [line, *(f"{step['created']}: subset of {step['cube']} by {step['tool']}" for step in steps)]
+    return ABOUT | {
+        "source": settings["source"],
+        "history": "\n".join(lines).strip(),
+        "date_created": steps[-1]["created"] if steps else settings["created"],
+    }
+
+
+def _mutable_prefixes(product: str) -> tuple[str, str]:
+    """Give the beginnings of the keys that change with the records: the status, and the attributes of the pixels."""
     return f"{product}/status/", f"{array_path(product)}/zarr.json"
 
 
@@ -327,14 +391,9 @@ def bounding_box(table: pd.DataFrame) -> list[float] | None:
     return [float(low["longitude"]), float(low["latitude"]), float(high["longitude"]), float(high["latitude"])]
 
 
-def _product(root: Any, layout: ProductLayout, contents: Contents) -> None:
-    group = root.create_group(layout.product, attributes=_LICENSE)
-    _write(group, [*bands(layout.product), status(contents.status[layout.product])])
-    _pixels(group, layout, contents)
-
-
-def _pixels(group: Any, layout: ProductLayout, contents: Contents) -> None:
-    """Describe the array of the pixels; its shards are made elsewhere."""
+def _write_mutable(group: Any, layout: ProductLayout, contents: Contents) -> None:
+    """Write what depends on the records: the status, and the description of the array of the pixels."""
+    _write(group, [status(contents.status[layout.product])])
     beside = [column.name for column in bands(layout.product) if column.name != "band"]
     names = " ".join([*beside, "status", *CORE])
     attributes: dict[str, Any] = {"long_name": f"CloudSEN12 {layout.product}", "coordinates": names}
@@ -471,10 +530,12 @@ def damaged_tables(store: ObjectStore) -> list[str]:
 
 def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     if name == "proj_transform":
-        return ["" if np.isnan(v[0]) else ", ".join(number_text(float(n)) for n in v) for v in values]
+        return ["" if np.isnan(six[0]) else transform_text(six) for six in values]
     if kind == "time":
         return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
-    return values.astype(object) if kind == "text" else values
+    if kind == "text":  # cubes of before this release may hold another notation of an unknown text
+        return np.array(["" if text in UNKNOWN else text for text in values.astype(object)], dtype=object)
+    return values
 
 
 def read_shard(store: ObjectStore, product: str, index: int) -> npt.NDArray[Any]:
@@ -486,13 +547,3 @@ def read_shard(store: ObjectStore, product: str, index: int) -> npt.NDArray[Any]
     """
     array = zarr.open_array(zarr_view(store), path=array_path(product), mode="r")
     return np.asarray(array[index])
-
-
-ABOUT = {
-    "title": "CloudSEN12: Sentinel-2 image patches with cloud and cloud-shadow labels",
-    "references": "https://doi.org/10.1038/s41597-022-01878-2",
-    "citation": "Aybar, C. et al. CloudSEN12, a global dataset for semantic understanding of cloud and cloud shadow in "
-    "Sentinel-2. Scientific Data 9, 782 (2022).",
-    "institution": "contains modified Copernicus Sentinel data",
-}
-"""Root attributes of every cube."""

@@ -159,6 +159,10 @@ def compare_metadata(archive: Archive, table: pd.DataFrame, settings: dict[str, 
     return compared, differences
 
 
+_DERIVED = ("proj_transform", "proj_geometry", "proj_centroid", "label_type", "split")
+"""Texts that the cube may know from files or folders where the metadata do not state them."""
+
+
 def _rows(archive: Archive) -> dict[tuple[str, str], Row]:
     rows: dict[tuple[str, str], Row] = {}
     for row in archive.rows():
@@ -170,7 +174,9 @@ def _pairs(row: Row, stored: Row, meaning: str) -> Iterator[tuple[str, Any, Any]
     """Yield name, stored value and the source's, for all that the source states."""
     for spelling, text in row.items():
         name = canonical(spelling)
-        if name is None or text is None or text == "" or (BY_NAME[name].kind != "text" and text in UNKNOWN):
+        if name is None or text is None or text == "":
+            continue
+        if isinstance(text, str) and text in UNKNOWN and (BY_NAME[name].kind != "text" or name in _DERIVED):
             continue
         yield name, stored[name], text
         if name == "test" and not row.get("split"):
@@ -206,7 +212,7 @@ def _same(name: str, stored: Any, expected: Any) -> bool:
     if kind == "time":
         return _moment(stored) == _moment(expected)
     if kind == "text":
-        return bool(stored == str(expected))
+        return bool(stored == ("" if expected in UNKNOWN else str(expected)))
     if name == "proj_shape" and isinstance(expected, list):
         expected = expected[0]
     return math.isclose(float(stored), float(expected), rel_tol=0, abs_tol=0) or float(expected) != float(expected)

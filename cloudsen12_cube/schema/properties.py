@@ -89,7 +89,7 @@ PLUS: tuple[Property, ...] = (
 BY_NAME: dict[str, Property] = {p.name: p for p in (*PROPERTIES, *PLUS)}
 
 UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
-"""Texts for an unknown number or time; R writes NA."""
+"""Texts that stand for an unknown value; R writes NA. A cube has the empty text for an unknown text, others a fill."""
 
 ROI_WIDE = ("label_type", "split")
 """Properties with one value for each ROI; otherwise patches of one ROI could be in several splits."""
