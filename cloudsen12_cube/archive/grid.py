@@ -9,7 +9,7 @@ import pandas as pd
 
 from cloudsen12_cube.archive.base import Archive, PatchFiles
 from cloudsen12_cube.archive.tiff import Header
-from cloudsen12_cube.schema import Grid, to_degrees, transform_text
+from cloudsen12_cube.schema import Grid, number_text, to_degrees, transform_text
 
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 

@@ -15,6 +15,7 @@ from cloudsen12_cube.format.cube import CubeSettings, open_stored_cube
 from cloudsen12_cube.format.document import load_json, parse
 from cloudsen12_cube.format.record import PatchRecord, ShardRecord
 from cloudsen12_cube.format.statistics import BandStatistics, read_bands, read_counts
+from cloudsen12_cube.inspection.summary import info
 from cloudsen12_cube.schema import Selection
 from cloudsen12_cube.storage import open_store
 
@@ -108,7 +109,7 @@ def _change_settings(cube: Path, **change: object) -> None:
 )
 def test_damaged_settings_are_one_line(copy: Path, change: dict[str, Any], message: str) -> None:
     _change_settings(copy, **change)
-    for look in (c12.info, c12.status, c12.verify):
+    for look in (info, c12.status, c12.verify):
         with pytest.raises(StoreError, match=message) as caught:
             look(copy)
         assert "\n" not in str(caught.value)
