@@ -26,7 +26,7 @@ ONLY_IN = {
     "zarr": {"format/metadata", "storage/zarr_store"},
     "fsspec": {"storage/fsspec_store"},
     "obstore": {"storage/obstore_store"},
-    "distributed": {"conversion/executor"},
+    "distributed": {"conversion/runner"},
     "tifffile": {"archive/tiff"},
     "imagecodecs": {"archive/tiff"},
     "rasterio": {
