@@ -1,29 +1,22 @@
-"""The pictures of a cube, ``.cloudsen12.plot``: each is a line over the file that draws it.
+"""The accessor ``.cloudsen12`` of a cube, of a product's Dataset, of one patch, and of an array of labels or pixels.
 
-matplotlib takes longer to import than a cube takes to open, so it is imported when a picture is asked for.
-
-The accessor ``.cloudsen12``: what a cube, a product's Dataset or a label array can be asked, in one line each.
-
-Every method is a few lines over a file that does the work. Nothing is read before values are asked for, and no object
-is changed: an accessor keeps nothing but the object that it stands on. What takes longer to import than a cube takes to
-open (matplotlib, geopandas) is imported when it is asked for.
-
-The accessor ``.cloudsen12`` of a product's Dataset, of one patch, and of an array of labels or pixels.
+Every method calls one function of a room. The rooms are lazy packages: what takes longer to import than a cube takes to
+open (zarr, dask, matplotlib, geopandas) is imported by the first method that needs it. An accessor holds its object and
+nothing else, changes nothing, and reads no pixel before values are needed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import xarray as xr
 
 from cloudsen12_cube import dataset as data
 from cloudsen12_cube import evaluation, exporters, plotting, training
-from cloudsen12_cube.schema import PRODUCTS
 
 if TYPE_CHECKING:
     import geopandas
@@ -32,268 +25,426 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cloudsen12_cube.dataset import Wanted
+    from cloudsen12_cube.dataset import QueryColumns
     from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source
     from cloudsen12_cube.plotting import ImageProduct
     from cloudsen12_cube.schema import ClassName, Scheme, Superclass, Threshold
     from cloudsen12_cube.training import Inputs, Stream, StreamOptions, TorchStream
 
 
-@dataclass(frozen=True)
-class Plot:
-    """Pictures of a cube; each returns matplotlib axes and reads only what it draws."""
+class Accessor:
+    """Views of labels and pixels, the same for a cube, a product's Dataset, a patch and an array."""
 
-    cube: xr.DataTree
+    def __init__(self, part: Any) -> None:
+        self._object = part
 
-    def rgb(
-        self,
-        roi: str,
-        time: int,
-        ax: Axes | None = None,
-        product: ImageProduct | None = None,
-        bands: Sequence[str] = ("B4", "B3", "B2"),
-    ) -> Axes:
-        """Draw one patch in true colour; see `cloudsen12_cube.plot.rgb`."""
-        return plotting.rgb(self.cube, roi, time, ax, product, bands)
+    def _labels(self, of: str | None) -> xr.DataArray:
+        """Find the array that holds a label layer."""
+        raise NotImplementedError
 
-    def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
-        """Draw one label layer of one patch; see `cloudsen12_cube.plot.labels`."""
-        return plotting.labels(self.cube, roi, time, of, ax, legend)
+    def _pixels(self, product: str | None) -> xr.DataArray:
+        """Find the array of a Sentinel-2 product."""
+        raise NotImplementedError
 
-    def overview(
-        self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None
-    ) -> npt.NDArray[Any]:
-        """Draw the dates of an ROI as columns; see `cloudsen12_cube.plot.overview`."""
-        return plotting.overview(self.cube, roi, of, product)
-
-    def confusion(self, counts: xr.Dataset) -> Figure:
-        """Draw a confusion matrix, the paper's figure 7; see `cloudsen12_cube.plot_evaluation.confusion_figure`."""
-        return plotting.confusion_figure(counts)
-
-    def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
-        """Draw how accuracies spread, the paper's figure 9; see `cloudsen12_cube.plot_evaluation.accuracy_figure`."""
-        return plotting.accuracy_figure(per_patch, scheme)
-
-
-@xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
-class CubeAccessor:
-    """What an open cube can be asked."""
-
-    def __init__(self, cube: xr.DataTree) -> None:
-        self._object = cube
-
-    @property
-    def _cube(self) -> xr.DataTree:
-        """The cube, if it is one."""
-        cube = self._object
-        if "s2_id_gee" not in cube.dataset.variables or not set(cube.children) & set(PRODUCTS):
-            found = ", ".join(cube.children) or "none"
-            raise ValueError(
-                f"this DataTree is no CloudSEN12 cube (groups: {found}): open one with cloudsen12_cube.open_cube, "
-                "and ask its root"
-            )
-        return cube
-
-    @property
-    def _labels(self) -> xr.DataArray:
-        if "labels" not in self._cube.children:
-            raise KeyError(f"the cube has no labels, so nothing here is clear: it has {', '.join(self._cube.children)}")
-        return self._cube["labels"].dataset["labels"]
-
-    def _layers(self, name: str) -> xr.DataArray:
-        """Find the array that a layer is in: the predicted one of that name, else the stored labels."""
-        found = data.find_layer(self._cube, name)
-        return self._labels if found is None else found
-
-    def query(
-        self,
-        *,
-        bbox: tuple[float, float, float, float] | None = None,
-        geometry: Any = None,
-        roi: Wanted = None,
-        s2_id_gee: Wanted = None,
-        s2_id: Wanted = None,
-        datetime: Wanted = None,
-        label_type: Wanted = None,
-        cloud_coverage: Wanted = None,
-        difficulty: Wanted = None,
-        annotator_name: Wanted = None,
-        land_cover: Wanted = None,
-        split: Wanted = None,
-        test: Wanted = None,
-        test_sr: Wanted = None,
-        s2_sen2cor_version: Wanted = None,
-        s2_fmask_version: Wanted = None,
-        s2_cloudless_version: Wanted = None,
-        s2_reflectance_conversion_correction: Wanted = None,
-        s2_aot_retrieval_accuracy: Wanted = None,
-        s2_water_vapour_retrieval_accuracy: Wanted = None,
-        s2_view_off_nadir: Wanted = None,
-        s2_view_sun_azimuth: Wanted = None,
-        s2_view_sun_elevation: Wanted = None,
-        s1_id: Wanted = None,
-        s1_datetime: Wanted = None,
-        s1_grd_post_processing_software_name: Wanted = None,
-        s1_grd_post_processing_software_version: Wanted = None,
-        s1_slc_processing_facility_name: Wanted = None,
-        s1_slc_processing_software_version: Wanted = None,
-        s1_radar_coverage: Wanted = None,
-        proj_epsg: Wanted = None,
-        proj_geometry: Wanted = None,
-        proj_shape: Wanted = None,
-        proj_centroid: Wanted = None,
-        longitude: Wanted = None,
-        latitude: Wanted = None,
-        old_roi_id: Wanted = None,
-        equi_id: Wanted = None,
-        equi_zone: Wanted = None,
-        clear_percentage: Wanted = None,
-        thick_percentage: Wanted = None,
-        thin_percentage: Wanted = None,
-        cloud_shadow_percentage: Wanted = None,
-    ) -> xr.DataTree:
-        """Choose patches; all wishes must be fulfilled.
+    def classes(
+        self, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """View a label layer as the four classes.
 
         Parameters
         ----------
-        bbox : (float, float, float, float), optional
-            West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
-        geometry : shapely geometry, optional
-            In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
-        roi, s2_id_gee, ..., cloud_shadow_percentage : optional
-            Every property of the catalogue (the last seven: of CloudSEN12+): a value; a list of values, any of which
-            will do; for numbers and times a tuple (low, high), both ends in, None for an open end; a text with ``*``
-            behind it for all that begin so.
-
-        Returns
-        -------
-        xarray.DataTree
-            A cube of the same kind. ROIs and dates with nothing left are dropped; any other patch that is not chosen
-            has ``status`` 0 (absent), blank properties and pixels that hold the fill. It is empty if nothing fits.
-
-        Raises
-        ------
-        SelectionError
-            If a wish does not suit the type of its property. Texts are compared, never evaluated.
-        """
-        given = locals()
-        root = self._cube.to_dataset()
-        keep = data.query.matching(root, {name: given[name] for name in data.query.NAMES})
-        if bbox is not None:
-            keep &= data.query.inside_box(root, bbox)
-        if geometry is not None:
-            keep &= data.geometry.inside(self._cube, geometry)
-        return data.query.selected_tree(self._cube, keep)
-
-    def footprints(self) -> geopandas.GeoDataFrame:
-        """Give every patch as a polygon in longitude and latitude, with all its properties; ``.explore()`` maps it.
-
-        Returns
-        -------
-        geopandas.GeoDataFrame
-            One row a patch, EPSG:4326.
-        """
-        return data.footprints(self._cube)
-
-    def classes(self, layer: str, threshold: Threshold | None = None, scale: int | None = None) -> xr.DataArray:
-        """See a label layer as the four classes; see `cloudsen12_cube.dataset.class_views.classes`.
-
-        Parameters
-        ----------
-        layer : str
-            Such as ``sen2cor``.
+        of : str, optional
+            Label layer, such as ``sen2cor``, or the name of a predicted one. An array of one layer needs none.
         threshold : Threshold, optional
-            How a probability becomes cloud; by default as the paper's benchmark did it.
-        scale : int, optional
-            Full scale of CD-FCNN's probability, where the cube could not tell it.
+            How a layer of probabilities becomes cloud; by default as in the paper's benchmark.
+        scale : {1, 100, 10000}, optional
+            Stored value of probability 1 of a CD-FCNN layer; by default what the conversion found in the whole cube.
 
         Returns
         -------
         xarray.DataArray of uint8, (roi, time, y, x)
-            0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flags.
+            0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flag attributes. A dimension
+            that a selection has taken away is not there.
+
+        Raises
+        ------
+        KeyError
+            If there are no labels, or no such layer; the message lists those that exist.
+        ValueError
+            If the object is no CloudSEN12 cube, a threshold is given for a layer of codes, or a full scale is unknown.
         """
-        return data.classes(self._layers(layer), layer, threshold, scale)
+        return data.classes(self._labels(of), of, threshold, scale)
 
     def superclass(
-        self, scheme: Superclass, of: str, threshold: Threshold | None = None, scale: int | None = None
+        self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """See a label layer as ``cloud`` (0 non_cloud, 1 cloud) or ``valid`` (0 valid, 1 invalid); 255 is unlabelled.
-
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.superclass`.
-        """
-        return data.superclass(self._layers(of), scheme, of, threshold, scale)
-
-    def mask(
-        self, *names: ClassName, of: str, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """Mask the pixels of some classes; see `cloudsen12_cube.dataset.class_views.mask`.
+        """View a label layer as one of the paper's superclasses.
 
         Parameters
         ----------
-        *names : str
-            Any of ``clear``, ``thick_cloud``, ``thin_cloud``, ``cloud_shadow``.
-        of : str
-            Label layer.
-        threshold, scale
-            As in `classes`.
+        scheme : {"cloud", "valid"}
+            ``cloud``: 0 non_cloud, 1 cloud. ``valid``: 0 valid, 1 invalid.
+        of : str, optional
+            Label layer, such as ``sen2cor``, or the name of a predicted one. An array of one layer needs none.
+        threshold : Threshold, optional
+            How a layer of probabilities becomes cloud; by default as in the paper's benchmark.
+        scale : {1, 100, 10000}, optional
+            Stored value of probability 1 of a CD-FCNN layer; by default what the conversion found in the whole cube.
+
+        Returns
+        -------
+        xarray.DataArray of uint8, (roi, time, y, x)
+            0 or 1, and 255 where unlabelled, with CF flag attributes.
+
+        Raises
+        ------
+        KeyError
+            If there are no labels, or no such layer; the message lists those that exist.
+        ValueError
+            If there is no such superclass, or the layer does not distinguish it; the message lists the layers that do.
+        """
+        return data.superclass(self._labels(of), scheme, of, threshold, scale)
+
+    def mask(
+        self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
+    ) -> xr.DataArray:
+        """Mask the pixels of some classes.
+
+        Parameters
+        ----------
+        *names : {"clear", "thick_cloud", "thin_cloud", "cloud_shadow"}
+            One or more classes.
+        of : str, optional
+            Label layer, such as ``sen2cor``, or the name of a predicted one. An array of one layer needs none.
+        threshold : Threshold, optional
+            How a layer of probabilities becomes cloud; by default as in the paper's benchmark.
+        scale : {1, 100, 10000}, optional
+            Stored value of probability 1 of a CD-FCNN layer; by default what the conversion found in the whole cube.
 
         Returns
         -------
         xarray.DataArray of bool, (roi, time, y, x)
-            Its coordinate ``labelled`` tells where the layer has a label. An unlabelled pixel is not in the mask, nor
-            in the complement, which is ``~mask & mask.labelled``.
+            Its coordinate ``labelled`` is False where the layer has no label. Such a pixel is not in the mask, nor in
+            the complement, which is ``~mask & mask.labelled``.
+
+        Raises
+        ------
+        KeyError
+            If there are no labels, or no such layer; the message lists those that exist.
+        ValueError
+            If no class is given, one is unknown, or the layer does not distinguish it; the message lists those that do.
         """
-        return data.mask(self._layers(of), names, of, threshold, scale)
+        return data.mask(self._labels(of), names, of, threshold, scale)
 
     def priority_merge(
         self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
     ) -> xr.DataArray:
-        """Merge label layers: thick cloud before cloud shadow before thin cloud before clear (the paper's table 3).
+        """Merge label layers by the priorities of the paper's table 3.
 
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.priority_merge`.
+        Parameters
+        ----------
+        layers : sequence of str
+            Stored label layers, in any order.
+        threshold : Threshold, optional
+            For all layers of probabilities among them; by default each one's own.
+        scale : {1, 100, 10000}, optional
+            Stored value of probability 1 of a CD-FCNN layer; by default what the conversion found in the whole cube.
+
+        Returns
+        -------
+        xarray.DataArray of uint8, (roi, time, y, x)
+            Class codes: thick cloud before cloud shadow before thin cloud before clear; 255 where no layer has a label.
+
+        Raises
+        ------
+        KeyError
+            If there are no labels, no layer is given, or there is no such layer; the message lists those that exist.
+        ValueError
+            If the object is no CloudSEN12 cube, or the full scale of a layer is unknown.
         """
-        return data.priority_merge(self._labels, layers, threshold, scale)
+        return data.priority_merge(self._labels(None), layers, threshold, scale)
 
     def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
-        """Give Sentinel-2 pixels in physical units, float32; see `cloudsen12_cube.reflectance.reflectance`.
+        """Convert the stored integers of a Sentinel-2 product to physical units.
 
         Parameters
         ----------
         bands : str or sequence of str, optional
             Names such as ``B4``, ``B04`` or ``red``; by default all. One name gives an array without ``band``.
         product : {"s2l1c", "s2l2a"}, optional
-            By default the first of them that the cube has.
+            By default the first of them that is there.
+
+        Returns
+        -------
+        xarray.DataArray of float32, (roi, time, band, y, x)
+            Reflectance without unit; of ``s2l2a`` also AOT without unit, WVP in cm and TCI in counts, as the coordinate
+            ``units`` says. NaN where there is no pixel.
+
+        Raises
+        ------
+        KeyError
+            If there is no such product or band; the message lists those that exist.
+        ValueError
+            If the array is none of a Sentinel-2 product, or has lost its coordinates ``scale`` and ``offset``.
         """
-        chosen = product or next((p for p in data.OPTICAL if p in self._cube.children), data.OPTICAL[0])
-        if chosen not in self._cube.children:
-            raise KeyError(f"the cube has no {chosen}: it has {', '.join(self._cube.children)}")
-        return data.reflectance(self._cube[chosen].dataset[chosen], bands)
+        return data.reflectance(self._pixels(product), bands)
+
+    def __repr__(self) -> str:
+        return plotting.accessor_text(self._object)
+
+    def _repr_html_(self) -> str:
+        return plotting.accessor_html(self._object)
+
+
+@xr.register_dataarray_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class ArrayAccessor(Accessor):
+    """Methods of an array of labels, or of Sentinel-2 pixels: ``cube["labels"]["labels"].cloudsen12``."""
+
+    _object: xr.DataArray
+
+    def _labels(self, of: str | None) -> xr.DataArray:
+        del of  # an array is asked for by its bands, which are checked when one is chosen
+        return self._object
+
+    def _pixels(self, product: str | None) -> xr.DataArray:
+        if product not in (None, self._object.name):
+            raise KeyError(f"no {product} here: the array is {self._object.name}")
+        return self._object
+
+
+@xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class DatasetAccessor(Accessor):
+    """Methods of a product's Dataset, of the flat view, and of one patch."""
+
+    _object: xr.Dataset
+
+    def _labels(self, of: str | None) -> xr.DataArray:
+        return data.find_product(self._object, of if of and of in self._object.data_vars else "labels")
+
+    def _pixels(self, product: str | None) -> xr.DataArray:
+        return data.find_product(self._object, *([product] if product else data.OPTICAL))
+
+    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+        """Select one patch, placed on the map.
+
+        Parameters
+        ----------
+        name : str
+            ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
+        time : int, optional
+            Label of the dimension ``time``. An ROI with one patch needs none.
+        roi : str, optional
+            ROI id, for an image id that several ROIs share.
+
+        Returns
+        -------
+        xarray.Dataset
+            The product's variable, (band, y, x), or those of the flat view, (band_<product>, y, x); ``x`` and ``y`` in
+            metres at the centres of the pixels, and ``spatial_ref``: ready for ``.rio``.
+
+        Raises
+        ------
+        KeyError
+            If there is no such ROI, time or image id; the message says what exists.
+        ValueError
+            If more than one patch fits, or the object is no part of a cube, or has lost ``roi`` or ``time``.
+        SelectionError
+            If no pixels of the patch are there, or its location is unknown.
+        """
+        return data.select_patch(data.check_cube(self._object, "roi", "time"), name, time, roi)
+
+    def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write one patch as the files of the archive: ``S2L1C.tif``, ``labels/fmask.tif`` and so on.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the patch; it is created if it is not there.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files: tiled, LZW, with band descriptions, in the published data type where every value fits it.
+
+        Raises
+        ------
+        DestinationError
+            If one of the files exists; then none is written.
+        SelectionError
+            If the Dataset is not one patch, or has only some of the bands that a file holds.
+        """
+        return exporters.write_cogs(self._object, path)
+
+
+@xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class CubeAccessor(Accessor):
+    """Methods of an open cube, and of a query on it: ``open_cube(...).cloudsen12``."""
+
+    _object: xr.DataTree
+
+    @property
+    def _cube(self) -> xr.DataTree:
+        """The cube, with both dimensions of its catalogue."""
+        return data.check_cube(self._object, "roi", "time")
+
+    def _labels(self, of: str | None) -> xr.DataArray:
+        return data.find_labels(data.check_cube(self._object), of)
+
+    def _pixels(self, product: str | None) -> xr.DataArray:
+        return data.find_pixels(data.check_cube(self._object), product)
+
+    def query(
+        self,
+        where: str | Sequence[str] | None = None,
+        *,
+        bbox: tuple[float, float, float, float] | None = None,
+        geometry: Any = None,
+        **columns: Unpack[QueryColumns],
+    ) -> xr.DataTree:
+        """Select patches by the catalogue; all conditions must hold.
+
+        Parameters
+        ----------
+        where : str or sequence of str, optional
+            Conditions as of ``convert --where``: ``"difficulty<=3"``, ``"cloud_coverage=cloudy|mid-cloudy"``, with one
+            of ``= != < <= > >=``. They reach every column of the cube's root, also one that only this cube has.
+        bbox : (float, float, float, float), optional
+            West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
+        geometry : shapely geometry, optional
+            In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
+        **columns : optional
+            ``roi`` or a property of the catalogue, such as ``label_type="high"``: a value; a list of values, any of
+            which fits; for numbers and times a tuple (low, high), both ends included, None for an open end; a text with
+            a trailing ``*`` for all that begin so; None for no condition. `QueryColumns` lists them.
+
+        Returns
+        -------
+        xarray.DataTree
+            A cube of the same kind. ROIs and dates with nothing left are dropped; any other patch that is not selected
+            has ``status`` 0 (absent), blank properties and pixels that hold the fill. It is empty if no patch fits.
+
+        Raises
+        ------
+        SelectionError
+            If a name is no property, no patch has a value, or a value does not suit the type of its property; the
+            message lists names or values that exist. Texts are compared, never evaluated.
+        ValueError
+            If the object is no cube.
+        """
+        return data.query(self._cube, where, bbox=bbox, geometry=geometry, **columns)
+
+    def footprints(self) -> geopandas.GeoDataFrame:
+        """Make a table of the patches with their footprints; ``.explore()`` maps it.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            One row per patch: ``roi_id``, ``time``, all properties, and the polygon in EPSG:4326.
+
+        Raises
+        ------
+        SelectionError
+            If the cube was opened without products, so the size of a patch is unknown.
+        ValueError
+            If the object is no cube, or has lost ``roi`` or ``time``.
+        """
+        return data.footprints(self._cube)
 
     def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
         """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
 
+        Parameters
+        ----------
+        name : str
+            ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
+        time : int, optional
+            Label of the dimension ``time``. An ROI with one patch needs none.
+        roi : str, optional
+            ROI id, for an image id that several ROIs share.
+
         Returns
         -------
         xarray.Dataset
-            A variable a product, (band_<product>, y, x), with x and y in metres and ``spatial_ref``, ready for
-            ``.rio``. Parameters and errors are those of `cloudsen12_cube.dataset.patch.select_patch`.
+            One variable per product, (band_<product>, y, x), lazy; ``x`` and ``y`` in metres at the centres of the
+            pixels, and ``spatial_ref``: ready for ``.rio``. The attribute ``missing_products`` names those without
+            pixels.
+
+        Raises
+        ------
+        KeyError
+            If there is no such ROI, time or image id; the message says what exists.
+        ValueError
+            If more than one patch fits, or the object is no cube, or has lost ``roi`` or ``time``.
+        SelectionError
+            If no pixels of the patch are there, or its location is unknown.
         """
         return data.select_patch(self._cube, name, time, roi)
 
-    def confusion(self, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four") -> xr.Dataset:
-        """Count pixels of each patch by reference class and predicted class; see `cloudsen12_cube.confusion.confusion`.
+    def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
+        """Lay the tree out as one flat Dataset.
 
         Parameters
         ----------
-        predicted, reference : str, xarray.DataArray or Path
-            A label layer, class codes (roi, time, y, x), or a folder of tifs of these.
-        scheme : {"four", "cloud", "shadow", "valid"}
-            Which classes are told apart.
+        products : sequence of str, optional
+            Any of ``s2l1c``, ``s2l2a``, ``s1``, ``extra``, ``labels``; by default all that are there.
 
         Returns
         -------
         xarray.Dataset
-            ``counts`` (roi, time, reference, predicted), int64, lazy.
+            One variable per product, (roi, time, band_<product>, y, x), lazy; the catalogue as coordinates.
+
+        Raises
+        ------
+        KeyError
+            If a product is not in the cube; the message lists those that are.
+        """
+        return data.flatten(data.check_cube(self._object), products)
+
+    def with_layer(self, path: str) -> xr.DataTree:
+        """Open a predicted layer beside the cube.
+
+        Parameters
+        ----------
+        path : path or URL
+            Store that `write_layer` has written.
+
+        Returns
+        -------
+        xarray.DataTree
+            The cube with the layer in its group ``predictions``; ``of=`` and ``predicted=`` take its name.
+
+        Raises
+        ------
+        StoreError
+            If there is no layer, or it does not have the cube's patches.
+        """
+        return data.with_layer(self._cube, path)
+
+    def confusion(self, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four") -> xr.Dataset:
+        """Count the pixels of each patch by reference class and predicted class.
+
+        Parameters
+        ----------
+        predicted : str, xarray.DataArray or Path
+            A label layer or a predicted one; class codes (roi, time, y, x) uint8; or a folder of tifs of these,
+            ``ROI_0827/<s2_id_gee>.tif``.
+        reference : str, xarray.DataArray or Path
+            What is taken as the truth, given like ``predicted``.
+        scheme : {"four", "cloud", "shadow", "valid"}
+            Classes that are distinguished.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``counts`` (roi, time, reference, predicted) int64, lazy. A pixel that one of both leaves unlabelled is not
+            counted.
+
+        Raises
+        ------
+        KeyError
+            If the cube has no labels, or no such layer.
+        ValueError
+            If a layer does not distinguish the classes of the scheme, or an array does not fit the cube.
         """
         return evaluation.confusion(self._cube, predicted, reference, scheme)
 
@@ -304,12 +455,33 @@ class CubeAccessor:
         predicted: Predictions = None,
         by: str | Sequence[str] | None = None,
     ) -> AccuracyTable:
-        """Make the paper's table 6; parameters and errors are those of `cloudsen12_cube.accuracy.evaluate`.
+        """Compute the paper's table 6: how well algorithms detect cloud, shadow, and either of them.
+
+        Parameters
+        ----------
+        reference : str, xarray.DataArray or Path
+            What is taken as the truth: a label layer, class codes (roi, time, y, x), or a folder of tifs of these.
+        split : {"test", "train", "validation"} or None
+            Split whose patches are evaluated; None takes all patches.
+        predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
+            Label layers, class codes (roi, time, y, x), a folder of tifs of these, or a mapping of names to such; by
+            default all algorithms of the archive and all predicted layers.
+        by : str or sequence of str, optional
+            Columns of the catalogue, or ``hexagon``: a table for each of their values.
 
         Returns
         -------
         pandas.DataFrame
-            In full precision; it prints like the paper's table.
+            In per cent, in full precision, index scheme and layer; it prints like the paper's table.
+
+        Raises
+        ------
+        SelectionError
+            If no patch is in the split and has a label of the reference.
+        KeyError
+            If a layer or a column is unknown.
+        ValueError
+            If an array does not fit the cube.
         """
         return evaluation.evaluate(self._cube, reference, split, predicted, by)
 
@@ -320,7 +492,35 @@ class CubeAccessor:
         predicted: Predictions = None,
         columns: Sequence[str] = (),
     ) -> pd.DataFrame:
-        """Make the table behind table 6, a row a patch, scheme and layer; as `cloudsen12_cube.accuracy.per_patch`."""
+        """Compute the accuracies behind table 6, one row per patch, scheme and layer.
+
+        Parameters
+        ----------
+        reference : str, xarray.DataArray or Path
+            What is taken as the truth: a label layer, class codes (roi, time, y, x), or a folder of tifs of these.
+        split : {"test", "train", "validation"} or None
+            Split whose patches are evaluated; None takes all patches.
+        predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
+            Label layers, class codes (roi, time, y, x), a folder of tifs of these, or a mapping of names to such; by
+            default all algorithms of the archive and all predicted layers.
+        columns : sequence of str
+            Further columns of the catalogue.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``roi_id``, ``time``, ``s2_id_gee``, the further columns, ``scheme``, ``layer``, the shares ``pa``, ``ua``,
+            ``boa``, and the pixels ``tp``, ``fn``, ``fp``, ``tn``, ``unlabelled``.
+
+        Raises
+        ------
+        SelectionError
+            If no patch is in the split and has a label of the reference.
+        KeyError
+            If a layer or a column is unknown.
+        ValueError
+            If an array does not fit the cube.
+        """
         return evaluation.per_patch(self._cube, reference, split, predicted, columns)
 
     def stream(
@@ -332,24 +532,36 @@ class CubeAccessor:
         seed: int = 0,
         options: StreamOptions | None = None,
     ) -> Stream:
-        """Stream batches for training; see `cloudsen12_cube.stream.make_stream`.
+        """Stream batches for training.
 
         Parameters
         ----------
         inputs : mapping of str to sequence of str or None
-            Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``.
+            Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``; the channels, in this order.
         target : str, optional
-            Label layer.
+            Label layer; by default the batches have no target.
         split : {"train", "validation", "test"}, optional
-            None takes all patches.
-        batch_size, seed : int
+            Published split; by default all patches.
+        batch_size : int
+            Patches per batch.
+        seed : int
+            Seed of order, crops and augmentation; equal seeds give equal batches.
         options : StreamOptions, optional
-            Crops, padding, turns, scaling, order, ranks and memory.
+            Crops, padding, augmentation, scaling, order, ranks and memory.
 
         Returns
         -------
         Stream
-            An iterable of dicts: ``pixels`` (batch, band, y, x), ``target`` (batch, y, x), ``roi`` and ``time``.
+            Iterable of dicts: ``pixels`` (batch, channel, y, x), ``target`` (batch, y, x), ``roi`` and ``time``.
+
+        Raises
+        ------
+        KeyError
+            If there is no such product, band or layer; the message lists those that exist.
+        SelectionError
+            If no patch is left, or the split is not a published one.
+        StoreError
+            If the tree does not know the store that it was opened from.
         """
         return training.make_stream(self._cube, inputs, target, split, batch_size, seed, options)
 
@@ -362,147 +574,181 @@ class CubeAccessor:
         seed: int = 0,
         options: StreamOptions | None = None,
     ) -> TorchStream:
-        """Make a PyTorch ``IterableDataset`` of batches; parameters and errors are those of `stream`."""
-        return training.TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
-
-    def with_layer(self, path: str) -> xr.DataTree:
-        """Open a predicted layer beside the cube; see `cloudsen12_cube.data.predictions.with_layer`."""
-        return data.with_layer(self._cube, path)
-
-    def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
-        """Lay the tree out as one Dataset, whose products have dims ``band_<product>``.
+        """Stream batches as a PyTorch ``IterableDataset``.
 
         Parameters
         ----------
-        products : sequence of str, optional
-            By default all that are there.
-        """
-        return data.flatten(self._cube, products)
-
-    @property
-    def plot(self) -> Plot:
-        """Pictures: ``plot.rgb``, ``plot.labels`` and ``plot.overview``."""
-        return Plot(self._cube)
-
-    def __repr__(self) -> str:
-        return plotting.cube_text(self._cube)
-
-    def _repr_html_(self) -> str:
-        return plotting.cube_html(self._cube)
-
-
-@xr.register_dataarray_accessor("cloudsen12")  # type: ignore[no-untyped-call]
-class ArrayAccessor:
-    """What an array of labels, or of Sentinel-2 pixels, can be asked."""
-
-    def __init__(self, array: xr.DataArray) -> None:
-        self._array = array
-
-    def classes(
-        self, layer: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """See labels as the four classes; ``layer`` may be left out where the array is one band.
-
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.classes`.
-        """
-        return data.classes(self._array, layer, threshold, scale)
-
-    def superclass(
-        self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """See labels as ``cloud`` or ``valid``.
-
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.superclass`.
-        """
-        return data.superclass(self._array, scheme, of, threshold, scale)
-
-    def mask(
-        self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """Mask the pixels of some classes; the coordinate ``labelled`` tells where there is a label.
-
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.mask`.
-        """
-        return data.mask(self._array, names, of, threshold, scale)
-
-    def priority_merge(
-        self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """Merge label layers by the priorities of the paper's table 3.
-
-        Parameters and errors are those of `cloudsen12_cube.dataset.class_views.priority_merge`.
-        """
-        return data.priority_merge(self._array, layers, threshold, scale)
-
-    def reflectance(self, bands: str | Sequence[str] | None = None) -> xr.DataArray:
-        """Give the pixels of ``s2l1c`` or ``s2l2a`` in physical units.
-
-        Parameters and errors are those of `cloudsen12_cube.reflectance.reflectance`.
-        """
-        return data.reflectance(self._array, bands)
-
-
-@xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
-class DatasetAccessor:
-    """What a product's Dataset, the flat view or one patch can be asked."""
-
-    def __init__(self, dataset: xr.Dataset) -> None:
-        self._dataset = dataset
-
-    def _product(self, *names: str) -> xr.DataArray:
-        """Find a product, with its bands on ``band``."""
-        for name in names:
-            if name in self._dataset.data_vars:
-                flat = {
-                    f"{n}_{name}": n for n in ("band", "scale", "offset") if f"{n}_{name}" in self._dataset.variables
-                }
-                return self._dataset[name].rename(flat)
-        there = ", ".join(map(str, self._dataset.data_vars)) or "nothing"
-        raise KeyError(f"no {' or '.join(names)} in this Dataset: it has {there}")
-
-    def classes(
-        self, layer: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """See a label layer as the four classes; as `cloudsen12_cube.dataset.class_views.classes`."""
-        return data.classes(self._product("labels"), layer, threshold, scale)
-
-    def superclass(
-        self, scheme: Superclass, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """See a label layer as ``cloud`` or ``valid``; as `cloudsen12_cube.dataset.class_views.superclass`."""
-        return data.superclass(self._product("labels"), scheme, of, threshold, scale)
-
-    def mask(
-        self, *names: ClassName, of: str | None = None, threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """Mask the pixels of some classes; as `cloudsen12_cube.dataset.class_views.mask`."""
-        return data.mask(self._product("labels"), names, of, threshold, scale)
-
-    def priority_merge(
-        self, layers: Sequence[str], threshold: Threshold | None = None, scale: int | None = None
-    ) -> xr.DataArray:
-        """Merge label layers; as `cloudsen12_cube.dataset.class_views.priority_merge`."""
-        return data.priority_merge(self._product("labels"), layers, threshold, scale)
-
-    def reflectance(self, bands: str | Sequence[str] | None = None, product: str | None = None) -> xr.DataArray:
-        """Give Sentinel-2 pixels in physical units; as `cloudsen12_cube.reflectance.reflectance`."""
-        return data.reflectance(self._product(*([product] if product else data.OPTICAL)), bands)
-
-    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
-        """Select one patch, placed on the map; as `cloudsen12_cube.dataset.patch.select_patch_of`."""
-        return data.select_patch_of(self._dataset, name, time, roi)
-
-    def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
-        """Write one patch back as the archive's files; as `cloudsen12_cube.cog.write_cogs`.
-
-        Parameters
-        ----------
-        path : path
-            Folder of the patch, which is made.
+        inputs : mapping of str to sequence of str or None
+            Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``; the channels, in this order.
+        target : str, optional
+            Label layer; by default the batches have no target.
+        split : {"train", "validation", "test"}, optional
+            Published split; by default all patches.
+        batch_size : int
+            Patches per batch.
+        seed : int
+            Seed of order, crops and augmentation; equal seeds give equal batches.
+        options : StreamOptions, optional
+            Crops, padding, augmentation, scaling, order, ranks and memory.
 
         Returns
         -------
-        list of pathlib.Path
-            The files.
+        TorchStream
+            Batches of tensors; give it to a ``DataLoader`` with ``batch_size=None``, or to `training.loader`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such product, band or layer; the message lists those that exist.
+        SelectionError
+            If no patch is left, or the split is not a published one.
+        StoreError
+            If the tree does not know the store that it was opened from.
         """
-        return exporters.write_cogs(self._dataset, path)
+        return training.TorchStream(self.stream(inputs, target, split, batch_size, seed, options))
+
+    @property
+    def plot(self) -> Plot:
+        """Pictures of the cube: ``plot.rgb``, ``plot.labels``, ``plot.overview``; figures of an evaluation."""
+        return Plot(self._cube)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Pictures of a cube; each reads only what it draws."""
+
+    cube: xr.DataTree = field(repr=False)
+
+    def rgb(
+        self,
+        roi: str,
+        time: int,
+        ax: Axes | None = None,
+        product: ImageProduct | None = None,
+        bands: Sequence[str] = ("B4", "B3", "B2"),
+    ) -> Axes:
+        """Draw one patch in true colour, or in three other bands.
+
+        Parameters
+        ----------
+        roi : str
+            ROI id.
+        time : int
+            Label of the dimension ``time``.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw into; by default those of a new figure.
+        product : {"s2l1c", "s2l2a"}, optional
+            Product to draw; by default the first that the cube has.
+        bands : sequence of str
+            Three spectral bands, shown as red, green and blue.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Pixels without data, and a patch that is absent or failed, are grey.
+
+        Raises
+        ------
+        KeyError
+            If the cube has no such product, ROI, time or band.
+        ValueError
+            If the number of bands is not three.
+        """
+        return plotting.rgb(self.cube, roi, time, ax, product, bands)
+
+    def labels(self, roi: str, time: int, of: str = "manual_hq", ax: Axes | None = None, legend: bool = True) -> Axes:
+        """Draw one label layer of one patch in the four classes.
+
+        Parameters
+        ----------
+        roi : str
+            ROI id.
+        time : int
+            Label of the dimension ``time``.
+        of : str
+            Label layer, or the name of a predicted one.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw into; by default those of a new figure.
+        legend : bool
+            Add a legend of the classes, right of the axes.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Unlabelled pixels, and a patch that is absent or failed, are grey.
+
+        Raises
+        ------
+        KeyError
+            If the cube has no labels, or no such ROI, time or layer.
+        ValueError
+            If the full scale of a CD-FCNN layer is unknown.
+        """
+        return plotting.labels(self.cube, roi, time, of, ax, legend)
+
+    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None) -> npt.NDArray[Any]:
+        """Draw the dates of an ROI as columns: true colour in the first row, then one row per label layer.
+
+        Parameters
+        ----------
+        roi : str
+            ROI id.
+        of : sequence of str
+            Label layers, or names of predicted ones; empty for the images alone.
+        product : {"s2l1c", "s2l2a"}, optional
+            Product to draw; by default the first that the cube has.
+
+        Returns
+        -------
+        numpy.ndarray of matplotlib.axes.Axes, shape (1 + layers, dates)
+
+        Raises
+        ------
+        KeyError
+            If the cube has no such product, ROI or layer, or no patch of the ROI.
+        ValueError
+            If the full scale of a CD-FCNN layer is unknown.
+        """
+        return plotting.overview(self.cube, roi, of, product)
+
+    def confusion(self, counts: xr.Dataset) -> Figure:
+        """Draw a confusion matrix, the paper's figure 7.
+
+        Parameters
+        ----------
+        counts : xarray.Dataset
+            As the accessor's ``confusion`` gives it; what is left of roi and time is summed.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Reference down, prediction across, in per cent; the title gives the overall agreement.
+
+        Raises
+        ------
+        ValueError
+            If no pixel was counted.
+        """
+        return plotting.confusion_figure(counts)
+
+    def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
+        """Draw how the accuracies of the patches are spread, the paper's figure 9.
+
+        Parameters
+        ----------
+        per_patch : pandas.DataFrame
+            As the accessor's ``per_patch`` gives it.
+        scheme : {"cloud", "shadow", "valid"}
+            Classes that are distinguished.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Above, the density of BOA for each layer; below, lines of PA and UA, the darker, the more patches.
+
+        Raises
+        ------
+        ValueError
+            If no row is of the scheme.
+        """
+        return plotting.accuracy_figure(per_patch, scheme)

@@ -190,13 +190,80 @@ def test_objects_that_are_no_cube() -> None:
     with pytest.raises(ValueError, match=r"no CloudSEN12 cube \(groups: none\): open one with"):
         xr.DataTree().cloudsen12.query()
     other = xr.DataTree.from_dict({"/a": xr.Dataset({"v": ("x", [1])})})
-    for ask in (lambda c: c.classes("fmask"), lambda c: c.patch("ROI_0001"), repr, lambda c: c.plot.rgb("a", 0)):
+    for ask in (lambda c: c.classes("fmask"), lambda c: c.patch("ROI_0001"), lambda c: c.plot.rgb("a", 0)):
         with pytest.raises(ValueError, match=r"no CloudSEN12 cube \(groups: a\)"):
             ask(other.cloudsen12)
     with pytest.raises(KeyError, match="no labels in this Dataset: it has v"):
         other["a"].to_dataset().cloudsen12.classes("fmask")
     with pytest.raises(ValueError, match="v holds no reflectance"):
         xr.DataArray([1], name="v").cloudsen12.reflectance()
+    with pytest.raises(ValueError, match=r"this Dataset is no CloudSEN12 cube \(variables: v\)"):
+        other["a"].to_dataset().cloudsen12.patch("ROI_0001")
+
+
+def test_a_dimension_that_a_selection_took_away(cube: Path) -> None:
+    tree = c12.open_cube(cube)
+    whole = tree.cloudsen12.classes("sen2cor")
+    one, image = tree.isel(roi=1), tree.sel(roi="ROI_0012", time=2)
+    np.testing.assert_array_equal(one.cloudsen12.classes("sen2cor"), whole.isel(roi=1))
+    np.testing.assert_array_equal(image.cloudsen12.classes(of="sen2cor"), whole.sel(roi="ROI_0012", time=2))
+    assert image.cloudsen12.reflectance("red").dims == ("y", "x")
+    for ask in (
+        lambda c: c.query(label_type="high"),
+        lambda c: c.footprints(),
+        lambda c: c.patch("ROI_0012", 0),
+        lambda c: c.stream(inputs={"s2l1c": None}),
+        lambda c: c.per_patch(),
+        lambda c: c.plot.rgb("ROI_0012", 0),
+    ):
+        with pytest.raises(ValueError, match=r"lost its dimension roi: select with lists, as in isel\(roi=\[0\]"):
+            ask(one.cloudsen12)
+        with pytest.raises(ValueError, match="lost its dimension roi and time"):
+            ask(image.cloudsen12)
+    with pytest.raises(ValueError, match="lost its dimension time"):
+        tree["s1"].to_dataset().isel(time=0).cloudsen12.patch("ROI_0012", 0)
+    assert "1 ROI (ROI_0012), 1 patch" in repr(image.cloudsen12)
+    assert "1 ROI" in repr(one.cloudsen12)
+
+
+def test_a_description_never_raises(cube: Path) -> None:
+    tree = c12.open_cube(cube)
+    damaged = tree.copy()
+    damaged["s1"] = damaged["s1"].to_dataset().drop_vars("status")
+    hostile = xr.DataTree.from_dict({"/<script>": xr.Dataset({"v": ("x", [1])})})
+    for part in (
+        *(tree, tree.isel(roi=0), damaged, damaged["s1"], xr.DataTree(), hostile),
+        *(tree["s1"].to_dataset(), tree["s1"]["s1"], xr.Dataset(), xr.DataArray(1), tree.cloudsen12.to_dataset()),
+    ):
+        text, html = repr(part.cloudsen12), part.cloudsen12._repr_html_()
+        assert 0 < len(text) < 2500
+        assert html.startswith("<div")
+        assert "<script" not in html
+    assert "no CloudSEN12 cube (groups: <script>)" in repr(hostile.cloudsen12)
+    assert repr(tree["s1"]["s1"].cloudsen12).startswith(
+        "cloudsen12 accessor of a DataArray: s1 (roi 4, time 5, band 3,"
+    )
+    assert repr(tree.cloudsen12.plot) == "Plot()"
+
+
+def test_the_same_names_on_every_object(cube: Path) -> None:
+    tree = c12.open_cube(cube)
+    parts = (tree, tree["labels"].to_dataset(), tree["labels"]["labels"])
+    for ask in (
+        lambda c: c.classes(of="fmask"),
+        lambda c: c.superclass("cloud", of="fmask"),
+        lambda c: c.mask("thick_cloud", of="fmask"),
+        lambda c: c.priority_merge(layers=["fmask", "manual_hq"]),
+    ):
+        views = [ask(part.cloudsen12) for part in parts]
+        for view in views[1:]:
+            np.testing.assert_array_equal(view, views[0])
+    pixels = (tree, tree["s2l2a"].to_dataset(), tree["s2l2a"]["s2l2a"])
+    views = [part.cloudsen12.reflectance(bands="red", product="s2l2a") for part in pixels]
+    np.testing.assert_array_equal(views[1], views[0])
+    np.testing.assert_array_equal(views[2], views[0])
+    with pytest.raises(KeyError, match="no s2l1c here: the array is s2l2a"):
+        pixels[2].cloudsen12.reflectance(product="s2l1c")
 
 
 def test_a_cube_without_labels_has_no_masks(cube: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cloudsen12_cube.dataset.lazy import Kernel, mapped
+from cloudsen12_cube.dataset.lazy import Kernel, lazy_apply
 from cloudsen12_cube.schema import (
     CLASSES,
     LAYERS,
@@ -69,7 +69,7 @@ def classes(
     full = full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
     function = partial(label_values.to_classes, name=row.band, scale=full, threshold=threshold)
     core = _PLANE if row.probability else ()
-    made = mapped(Kernel(function, _UINT8, core, core), plane)
+    made = lazy_apply(Kernel(function, _UINT8, core, core), plane)
     return _described(made, row.band, f"classes of {row.band}", [c.name for c in CLASSES])
 
 
@@ -174,7 +174,7 @@ def superclass(
     codes = classes(labels, name, threshold, scale)
     row = _row(codes.attrs["layer"])
     check_resolves(row, scheme)
-    made = mapped(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
+    made = lazy_apply(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
     return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
 
 
@@ -223,8 +223,8 @@ def mask(
     wanted = _codes_of(names)
     codes = classes(labels, name, threshold, scale)
     _resolved(wanted, codes.attrs["layer"])
-    made = mapped(Kernel(partial(label_values.in_classes, wanted=wanted), _BOOL), codes)
-    labelled = mapped(Kernel(label_values.is_labelled, _BOOL), codes)
+    made = lazy_apply(Kernel(partial(label_values.in_classes, wanted=wanted), _BOOL), codes)
+    labelled = lazy_apply(Kernel(label_values.is_labelled, _BOOL), codes)
     made.attrs = {"long_name": f"{' or '.join(names)} of {codes.attrs['layer']}", "layer": codes.attrs["layer"]}
     labelled.attrs = {"long_name": f"whether {codes.attrs['layer']} has a label"}
     return made.assign_coords(labelled=labelled.variable)
@@ -277,7 +277,7 @@ def priority_merge(
     if not names:
         raise KeyError("no layer is named: give at least one, such as manual_hq")
     views = [classes(labels, name, threshold if layer(name).probability else None, scale) for name in names]
-    made = mapped(Kernel(_merged, _UINT8), *views)
+    made = lazy_apply(Kernel(_merged, _UINT8), *views)
     return _described(made, "+".join(names), f"classes of {', '.join(names)} by priority", [c.name for c in CLASSES])
 
 

@@ -1,13 +1,12 @@
-"""A function of arrays that is computed when somebody asks for values: now, by dask, or on reading.
+"""Functions of arrays whose values are computed when they are needed: at once, by dask, or on reading.
 
-What is in memory is computed at once, as with numpy; dask arrays give dask arrays; and what an opened cube has not read
-yet stays unread: only the part that is selected later is read, and then computed. So a class view of a terabyte is made
-in a moment, with and without dask.
+`lazy_apply` keeps the shape of the leading dims. What is in memory is computed at once, as with numpy; dask arrays give
+dask arrays; and what an opened cube has not read yet stays unread: only the part that is selected later is read and
+computed. So a class view of a terabyte takes a moment, with and without dask.
 
-One pass over arrays that are larger than memory: a small result of each ROI, made once, when it is asked for.
-
-Where the arrays are dask arrays, the pass is a dask graph, a task a ROI, for a laptop or a cluster. Where they are read
-without dask, threads share the ROIs, each with one of them in memory, and the result is remembered.
+`reduce_per_roi` makes one pass over arrays that are larger than memory, with a small result for each ROI. With dask
+arrays the pass is a graph with a task per ROI, for a laptop or a cluster. Without dask, threads share the ROIs, each
+with one of them in memory, and the result is cached.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is computed, and on which dims it needs whole."""
+    """A function of arrays, and the dims that it needs whole."""
 
     function: Callable[..., Values]
     """Of numpy arrays, with the core dims last; picklable."""
@@ -40,7 +39,7 @@ class Kernel:
     """Core dims that the result still has."""
 
 
-def mapped(kernel: Kernel, array: xr.DataArray, *others: xr.DataArray) -> xr.DataArray:
+def lazy_apply(kernel: Kernel, array: xr.DataArray, *others: xr.DataArray) -> xr.DataArray:
     """Apply a kernel.
 
     Parameters
@@ -57,7 +56,7 @@ def mapped(kernel: Kernel, array: xr.DataArray, *others: xr.DataArray) -> xr.Dat
         Without attributes; lazy where ``array`` is. Coordinates are those of ``array`` that still fit.
     """
     if _is_unread(array):
-        return _unread(kernel, array, others)
+        return _apply_on_reading(kernel, array, others)
     beside = [_cut(other.variable, array) for other in others]  # without coordinates, which would be read to compare
     result: xr.DataArray = xr.apply_ufunc(
         kernel.function,
@@ -81,21 +80,21 @@ def _cut(other: xr.Variable, array: xr.DataArray) -> xr.Variable:
 
 
 def _is_unread(array: xr.DataArray) -> bool:
-    """Whether the values still lie in a store; xarray has no public word for it."""
+    """Whether the values still lie in a store; xarray has no public attribute for it."""
     return array.chunks is None and not array.variable._in_memory
 
 
-def _unread(kernel: Kernel, array: xr.DataArray, others: Sequence[xr.DataArray]) -> xr.DataArray:
+def _apply_on_reading(kernel: Kernel, array: xr.DataArray, others: Sequence[xr.DataArray]) -> xr.DataArray:
     lead = array.dims[: array.ndim - len(kernel.core)]
     if array.dims != (*lead, *kernel.core):
-        return mapped(kernel, array.transpose(..., *kernel.core).load(), *others)
-    later = _Later(kernel, array.variable, tuple(other.variable for other in others))
-    variable = xr.Variable(later.dims, indexing.LazilyIndexedArray(later))
-    kept = {name: c for name, c in array.coords.items() if set(c.dims) <= set(later.dims)}
+        return lazy_apply(kernel, array.transpose(..., *kernel.core).load(), *others)
+    result = _LazyResult(kernel, array.variable, tuple(other.variable for other in others))
+    variable = xr.Variable(result.dims, indexing.LazilyIndexedArray(result))
+    kept = {name: c for name, c in array.coords.items() if set(c.dims) <= set(result.dims)}
     return xr.DataArray(variable, coords=kept, name=array.name)
 
 
-class _Later(BackendArray):
+class _LazyResult(BackendArray):
     """An array whose values are computed when xarray asks for them, of the part that it asks for."""
 
     def __init__(self, kernel: Kernel, source: xr.Variable, others: tuple[xr.Variable, ...]) -> None:
@@ -126,21 +125,18 @@ class _Later(BackendArray):
         return values.reshape([part.sizes.get(dim, 1) for dim in lead])
 
 
-RowValues = npt.NDArray[Any]
-
-
 @dataclass(frozen=True)
 class Reduction:
-    """What is made of each row of the first dim."""
+    """A function that reduces each row of the first dim."""
 
-    function: Callable[..., RowValues]
-    """Of numpy arrays with one or more rows; picklable. The result has as many rows, and the dims of ``made``."""
+    function: Callable[..., Values]
+    """Of numpy arrays with one or more rows; picklable. The result has as many rows, and the dims of ``sizes``."""
     dtype: np.dtype[Any]
-    made: dict[str, int]
+    sizes: dict[str, int]
     """Dims of the result behind the first, and their sizes."""
 
 
-def reduced(reduction: Reduction, *arrays: xr.DataArray) -> xr.DataArray:
+def reduce_per_roi(reduction: Reduction, *arrays: xr.DataArray) -> xr.DataArray:
     """Reduce arrays along all dims but their first.
 
     Parameters
@@ -152,20 +148,20 @@ def reduced(reduction: Reduction, *arrays: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Dims: the first, then those of ``reduction.made``; lazy, without coordinates.
+        Dims: the first, then those of ``reduction.sizes``; lazy, without coordinates.
     """
     lead = str(arrays[0].dims[0])
-    dims, shape = (lead, *reduction.made), (arrays[0].sizes[lead], *reduction.made.values())
+    dims, shape = (lead, *reduction.sizes), (arrays[0].sizes[lead], *reduction.sizes.values())
     if any(array.chunks is not None for array in arrays):
-        return _as_graph(reduction, arrays)
-    later = _Pass(reduction, tuple(array.variable for array in arrays), shape)
-    remembered = indexing.MemoryCachedArray(indexing.LazilyIndexedArray(later))  # type: ignore[no-untyped-call]  # xarray
-    variable = xr.Variable(dims, remembered)
+        return _dask_reduction(reduction, arrays)
+    result = _LazyReduction(reduction, tuple(array.variable for array in arrays), shape)
+    cached = indexing.MemoryCachedArray(indexing.LazilyIndexedArray(result))  # type: ignore[no-untyped-call]  # xarray
+    variable = xr.Variable(dims, cached)
     return xr.DataArray(variable)
 
 
-def _as_graph(reduction: Reduction, arrays: Sequence[xr.DataArray]) -> xr.DataArray:
-    """Let dask do it: each block of rows is one task, whatever the chunks of the other dims were."""
+def _dask_reduction(reduction: Reduction, arrays: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Reduce by dask: each block of rows is one task, whatever the chunks of the other dims were."""
     lead = arrays[0].dims[0]
     rows = next(array.chunksizes[lead] for array in arrays if array.chunks is not None)
     bare = [array.drop_vars(list(array.coords)) for array in arrays]
@@ -175,16 +171,16 @@ def _as_graph(reduction: Reduction, arrays: Sequence[xr.DataArray]) -> xr.DataAr
         reduction.function,
         *own,
         input_core_dims=[array.dims[1:] for array in own],
-        output_core_dims=[list(reduction.made)],
+        output_core_dims=[list(reduction.sizes)],
         dask="parallelized",
         output_dtypes=[reduction.dtype],
-        dask_gufunc_kwargs={"output_sizes": reduction.made, "allow_rechunk": True},
+        dask_gufunc_kwargs={"output_sizes": reduction.sizes, "allow_rechunk": True},
     )
     return graph
 
 
-class _Pass(BackendArray):
-    """RowValues that are computed when xarray asks for them, of the rows that it asks for."""
+class _LazyReduction(BackendArray):
+    """Values that are computed when xarray asks for them, of the rows that it asks for."""
 
     def __init__(self, reduction: Reduction, sources: tuple[xr.Variable, ...], shape: tuple[int, ...]) -> None:
         self.reduction, self.sources = reduction, sources
@@ -194,16 +190,16 @@ class _Pass(BackendArray):
         """Compute what a key selects."""
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
-    def _read(self, key: tuple[Any, ...]) -> RowValues:
+    def _read(self, key: tuple[Any, ...]) -> Values:
         rows = np.atleast_1d(np.arange(self.shape[0])[key[0]])
-        made = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        values = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for place, row in enumerate(threads.map(self._row, rows.tolist())):
-                made[place] = row[0]
+                values[place] = row[0]
         single = isinstance(key[0], int | np.integer)
-        variable = xr.Variable([f"dim_{i}" for i in range(made.ndim)], made)
-        values: RowValues = variable[(0 if single else slice(None), *key[1:])].values
-        return values
+        variable = xr.Variable([f"dim_{i}" for i in range(values.ndim)], values)
+        selected: Values = variable[(0 if single else slice(None), *key[1:])].values
+        return selected
 
-    def _row(self, row: int) -> RowValues:
+    def _row(self, row: int) -> Values:
         return self.reduction.function(*(source[row].values[np.newaxis] for source in self.sources))

@@ -8,7 +8,7 @@ patch's own reference system, since images of one ROI may lie in two UTM zones. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import xarray as xr
 
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format import DONE, STATUS, fill_value
-from cloudsen12_cube.schema import PRODUCTS
+from cloudsen12_cube.schema import PRODUCTS, did_you_mean
 
 GRID_MAPPING = "spatial_ref"
 _ABOUT = ("Conventions", "title", "references", "citation", "institution", "source", "history")
@@ -62,12 +62,15 @@ def _product_view(dataset: xr.Dataset, product: str, catalogue: xr.Dataset) -> x
     return dataset.drop_vars(shared).rename({name: f"{name}_{product}" for name in own})
 
 
-def select_patch(cube: xr.DataTree, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
-    """Select one patch with all its products.
+def select_patch(
+    part: xr.DataTree | xr.Dataset, name: str, time: int | None = None, roi: str | None = None
+) -> xr.Dataset:
+    """Select one patch.
 
     Parameters
     ----------
-    cube : xarray.DataTree
+    part : xarray.DataTree or xarray.Dataset
+        A cube, which gives all products of the patch; a product's Dataset, whose dim stays ``band``; or the flat view.
     name : str
         ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
     time : int, optional
@@ -92,97 +95,90 @@ def select_patch(cube: xr.DataTree, name: str, time: int | None = None, roi: str
     SelectionError
         If no product of the patch is there, or the catalogue does not say where it lies.
     """
-    return _patch(flatten(cube), *_locate(cube.to_dataset(), name, time, roi))
+    catalogue = part.to_dataset() if isinstance(part, xr.DataTree) else part
+    view = flatten(part) if isinstance(part, xr.DataTree) else part
+    return _patch(view, _locate(catalogue, _Query(name, time, roi)))
 
 
-def select_patch_of(dataset: xr.Dataset, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
-    """Select one patch of a Dataset: a product's, whose dim stays ``band``, or the flat view.
+@dataclass(frozen=True)
+class _Query:
+    """The patch that is asked for."""
 
-    Parameters and errors are those of `select_patch`.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        As ``cube["s2l1c"].to_dataset()`` or `flatten` give it.
-    name : str
-    time : int, optional
-    roi : str, optional
-
-    Returns
-    -------
-    xarray.Dataset
-        As of `select_patch`.
-    """
-    return _patch(dataset, *_locate(dataset, name, time, roi))
+    name: str
+    time: int | None
+    roi: str | None
 
 
-def _locate(catalogue: xr.Dataset, name: str, time: int | None, roi: str | None) -> tuple[int, int]:
-    """Find the one patch that is meant; positions on roi and time."""
+@dataclass(frozen=True)
+class _Position:
+    """Where a patch lies in the dims roi and time."""
+
+    roi: int
+    time: int
+
+
+def _locate(catalogue: xr.Dataset, asked: _Query) -> _Position:
+    """Find the one patch that fits."""
     rois: npt.NDArray[Any] = catalogue["roi"].values.astype(object)
-    times: npt.NDArray[Any] = catalogue["time"].values
     ids: npt.NDArray[Any] = catalogue["s2_id_gee"].transpose("roi", "time").values.astype(object)
     fits = ids != ""  # a place on the grid that no row of the catalogue names
-    for wanted in (name if name in rois or name.startswith("ROI") else None, roi):
+    for wanted in (asked.name if asked.name in rois or asked.name.startswith("ROI") else None, asked.roi):
         if wanted is not None:
             fits = fits & _is_roi(rois, wanted)[:, None]
-    if name not in rois:
-        if not name or name not in ids:
-            raise KeyError(f"no image id {name!r} among the {np.count_nonzero(ids != '')} patches of this cube")
-        fits = fits & (ids == name)
-    before, fits = fits, fits if time is None else fits & (times == time)
-    if np.count_nonzero(fits) != 1:
-        raise _no_one_patch(before, fits, (rois, times), (name, time, roi))
-    row, column = np.argwhere(fits)[0]
-    return int(row), int(column)
+    if asked.name not in rois:
+        if not asked.name or asked.name not in ids:
+            raise KeyError(f"no image id {asked.name!r} among the {np.count_nonzero(ids != '')} patches of this cube")
+        fits = fits & (ids == asked.name)
+    at_time = fits if asked.time is None else fits & (catalogue["time"].values == asked.time)
+    if np.count_nonzero(at_time) != 1:
+        raise _not_one_patch(catalogue, asked, fits, at_time)
+    row, column = np.argwhere(at_time)[0]
+    return _Position(int(row), int(column))
 
 
 def _is_roi(rois: npt.NDArray[Any], wanted: str) -> npt.NDArray[np.bool_]:
     found: npt.NDArray[np.bool_] = rois == wanted
     if not found.any():
-        near = get_close_matches(wanted, list(rois), n=3)
-        hint = f"; near it: {', '.join(near)}" if near else f", {', '.join(rois[:3])} and so on" if len(rois) else ""
-        raise KeyError(f"no ROI {wanted!r} among the {len(rois)} of this cube{hint}")
+        raise KeyError(f"no ROI {wanted!r} among the {len(rois)} of this cube{did_you_mean(wanted, list(rois))}")
     return found
 
 
-def _no_one_patch(
-    before: npt.NDArray[np.bool_],
-    fits: npt.NDArray[np.bool_],
-    labels: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    asked: tuple[str, int | None, str | None],
+def _not_one_patch(
+    catalogue: xr.Dataset, asked: _Query, fits: npt.NDArray[np.bool_], at_time: npt.NDArray[np.bool_]
 ) -> Exception:
-    """Say why a question names no patch, or several; `before` is what fitted when time was not yet looked at."""
-    (rois, times), (name, time, roi) = labels, asked
-    if not before.any():
-        return KeyError(f"{name} is not an image of {roi}" if roi else f"{name} has no patch in this cube's catalogue")
+    """Say why no patch fits, or several: by name and ROI alone, and at the time as well."""
+    rois, times = catalogue["roi"].values, catalogue["time"].values
     if not fits.any():
-        there = ", ".join(str(t) for t in times[before.any(axis=0)])
-        return KeyError(f"no time {time} of {name}; it has {there}")
-    places = [f"{rois[i]} time {times[j]}" for i, j in np.argwhere(fits)[:_LISTED]]
-    more = ", ..." if np.count_nonzero(fits) > _LISTED else ""
-    way = "time=" if name in rois else "roi="
-    return ValueError(f"{name} is more than one patch ({', '.join(places)}{more}): give {way} too")
+        missing = f"is not an image of {asked.roi}" if asked.roi else "has no patch in this cube's catalogue"
+        return KeyError(f"{asked.name} {missing}")
+    if not at_time.any():
+        there = ", ".join(str(t) for t in times[fits.any(axis=0)])
+        return KeyError(f"no time {asked.time} of {asked.name}; it has {there}")
+    places = [f"{rois[i]} time {times[j]}" for i, j in np.argwhere(at_time)[:_LISTED]]
+    more = ", ..." if np.count_nonzero(at_time) > _LISTED else ""
+    option = "time=" if asked.name in rois else "roi="
+    return ValueError(f"{asked.name} is more than one patch ({', '.join(places)}{more}): give {option} too")
 
 
-def _patch(view: xr.Dataset, row: int, column: int) -> xr.Dataset:
-    patch = view.isel(roi=row, time=column).drop_encoding()
+def _patch(view: xr.Dataset, place: _Position) -> xr.Dataset:
+    patch = view.isel(roi=place.roi, time=place.time).drop_encoding()
     patch.attrs = {name: view.attrs[name] for name in _ABOUT if name in view.attrs}
     return _placed(_done(patch))
 
 
 def _done(patch: xr.Dataset) -> xr.Dataset:
-    """Leave out the products whose pixels are not there: what is stored in their place is nothing but fill."""
+    """Leave out the products whose pixels are not there, which would read as fill."""
     names = [name for name in PRODUCTS if name in patch.data_vars]
     status = {name: int(patch[f"status_{name}" if f"status_{name}" in patch.coords else "status"]) for name in names}
     lacking = [name for name in names if status[name] != DONE]
-    told = ", ".join(f"{name} ({STATUS[status[name]]})" for name in lacking)
+    text = ", ".join(f"{name} ({STATUS[status[name]]})" for name in lacking)
     if len(lacking) == len(names):
-        raise SelectionError(f"{_called(patch)} has no pixels in this cube: {told or 'it has no product'}")
+        raise SelectionError(f"{_patch_name(patch)} has no pixels in this cube: {text or 'it has no product'}")
     patch = patch.drop_dims([f"band_{name}" for name in lacking])
-    return patch.assign_attrs(missing_products=told) if told else patch
+    return patch.assign_attrs(missing_products=text) if text else patch
 
 
-def _called(patch: xr.Dataset) -> str:
+def _patch_name(patch: xr.Dataset) -> str:
     return f"{patch['roi'].item()} time {patch['time'].item()} ({patch['s2_id_gee'].item()})"
 
 
@@ -200,12 +196,14 @@ def _placed(patch: xr.Dataset) -> xr.Dataset:
 
 def _grid(patch: xr.Dataset) -> xr.Dataset:
     """Make the coordinates alone, so that no pixel is copied on the way."""
+    import rioxarray  # noqa: F401  registers .rio; takes as long to import as xarray
+
     epsg, transform = int(patch["proj_epsg"]), patch["proj_transform"].values
     if not epsg or not np.isfinite(transform).all():
-        raise SelectionError(f"the catalogue does not say where {_called(patch)} lies: no proj_epsg or proj_transform")
+        raise SelectionError(f"the location of {_patch_name(patch)} is unknown: it has no proj_epsg or proj_transform")
     a, b, c, d, e, f = (float(number) for number in transform)
     if b or d:
-        raise SelectionError(f"the grid of {_called(patch)} is rotated: it has no x and y of its own")
+        raise SelectionError(f"the grid of {_patch_name(patch)} is rotated: it has no x and y of its own")
     x, y = c + a * (np.arange(patch.sizes["x"]) + 0.5), f + e * (np.arange(patch.sizes["y"]) + 0.5)
     grid: xr.Dataset = xr.Dataset(coords={"y": y, "x": x}).rio.write_crs(epsg, grid_mapping_name=GRID_MAPPING)
     grid = grid.rio.write_coordinate_system()

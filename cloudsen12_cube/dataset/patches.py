@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from cloudsen12_cube.dataset.parts import check_cube
 from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
-from cloudsen12_cube.schema import ProductName
+from cloudsen12_cube.schema import SPLITS, ProductName
 from cloudsen12_cube.storage import ObjectStore, Url, open_store
 
-SPLITS = ("train", "validation", "test")
 _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
 
 
@@ -89,11 +89,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
         If the split is no published one, or nothing is left.
     """
     _check_split(split)
-    root = cube.to_dataset()
-    if root["s2_id_gee"].dims != ("roi", "time"):
-        raise SelectionError(
-            "the cube has lost its dims roi and time: select with lists, as in isel(roi=[0], time=[2])"
-        )
+    root = check_cube(cube, "roi", "time").to_dataset().transpose("roi", "time", ...)
     there = root["s2_id_gee"].values != ""
     for product in products:
         there = there & (cube[product]["status"].values == DONE)
@@ -127,5 +123,5 @@ def _check_split(split: object) -> None:
     raise SelectionError(
         f"split is {split!r}, which asks for a random split by patch. The five patches of an ROI show the same ground: "
         f"some of them in training and others in testing leak, and the accuracy is too good. Give one of "
-        f"{', '.join(SPLITS)}, which share no ROI; or query(rois=...) two sets of ROIs of your own"
+        f"{', '.join(SPLITS)}, which share no ROI; or query(roi=[...]) two sets of ROIs of your own"
     )

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cloudsen12_cube.dataset.parts import GROUP
 from cloudsen12_cube.dataset.patches import stored_cube
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.format import prediction_encoding
 from cloudsen12_cube.schema import CLASSES, LAYERS, UNLABELLED
 
-GROUP = "predictions"
 Codes = npt.NDArray[np.uint8]
 Predicted = tuple[Iterable[str], Iterable[int], Codes]
 """ROI and time of each patch of a batch, and its class codes, shape (batch, y, x)."""
@@ -172,11 +172,3 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     made = xr.DataTree.from_dict({"/": root, **nodes}, name=cube.name)
     made.encoding = dict(cube.encoding)
     return made
-
-
-def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
-    """Find a predicted layer of a cube, or None if it has none of that name."""
-    if GROUP not in cube.children:
-        return None
-    layers = cube.children[GROUP].to_dataset()
-    return layers[name] if name in layers.data_vars else None

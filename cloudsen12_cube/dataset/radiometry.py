@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cloudsen12_cube.dataset.lazy import Kernel, mapped
+from cloudsen12_cube.dataset.lazy import Kernel, lazy_apply
 from cloudsen12_cube.format import fill_value
 from cloudsen12_cube.schema import find_band
 
@@ -51,7 +51,7 @@ def reflectance(pixels: xr.DataArray, bands: str | Sequence[str] | None = None) 
     chosen = pixels if bands is None else pixels.sel(band=_names(product, bands))
     fill = fill_value(product, str(pixels.dtype))
     kernel = Kernel(partial(_scaled, fill=fill), _FLOAT32)
-    made = mapped(kernel, chosen, chosen["scale"], chosen["offset"])
+    made = lazy_apply(kernel, chosen, chosen["scale"], chosen["offset"])
     made = made.drop_vars(["scale", "offset", "nodata"], errors="ignore").rename("reflectance")
     made.attrs = {"long_name": f"{product} in physical units"}
     return made

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cloudsen12_cube.dataset import GROUP, Reduction, find_layer, full_scale, reduced
+from cloudsen12_cube.dataset import GROUP, Reduction, find_layer, full_scale, reduce_per_roi
 from cloudsen12_cube.evaluation import metrics
 from cloudsen12_cube.evaluation.metrics import CLASS_NAMES, Counts, aggregate_counts
 from cloudsen12_cube.evaluation.split import hexagons
@@ -186,7 +186,7 @@ def confusion(
     counter, arrays = _prepare(cube, {source_name(prediction): prediction}, truth, _stored_patches(cube))
     names = list(CLASS_NAMES[scheme])
     sizes = {"time": arrays[0].sizes["time"], "reference": len(names), "predicted": len(names)}
-    counts = reduced(Reduction(partial(_count_scheme, counter, scheme), np.dtype(np.int64), sizes), *arrays)
+    counts = reduce_per_roi(Reduction(partial(_count_scheme, counter, scheme), np.dtype(np.int64), sizes), *arrays)
     counts.attrs = {"long_name": "pixels by reference class and predicted class", "units": "1"}
     root = cube.to_dataset()
     return xr.Dataset(
@@ -253,7 +253,7 @@ def confusion_counts(
     names = [*CLASS_NAMES["four"], "unlabelled"]
     coords = {"layer": list(predicted), "reference": names[:-1], "predicted": names}
     sizes = {"time": wanted.sizes["time"], **{dim: len(labels) for dim, labels in coords.items()}}
-    counts = reduced(Reduction(counter, np.dtype(np.int64), sizes), *arrays).rename("counts")
+    counts = reduce_per_roi(Reduction(counter, np.dtype(np.int64), sizes), *arrays).rename("counts")
     return counts.assign_coords({"roi": wanted["roi"], "time": wanted["time"], **coords})
 
 

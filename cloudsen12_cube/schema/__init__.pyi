@@ -26,6 +26,7 @@ from .catalogue import parse as parse
 from .catalogue import roi_number as roi_number
 from .catalogue import select as select
 from .catalogue import sensing_start as sensing_start
+from .catalogue import typed_value as typed_value
 from .classes import CLASSES as CLASSES
 from .classes import LAYERS as LAYERS
 from .classes import SUPERCLASSES as SUPERCLASSES
@@ -50,6 +51,7 @@ from .properties import PROPERTIES as PROPERTIES
 from .properties import ROI_WIDE as ROI_WIDE
 from .properties import SPLITS as SPLITS
 from .properties import UNKNOWN as UNKNOWN
+from .properties import Kind as Kind
 from .properties import Property as Property
 from .properties import canonical as canonical
 from .properties import number_text as number_text

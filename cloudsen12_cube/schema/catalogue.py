@@ -105,11 +105,17 @@ def _check(condition: Condition, kind: Kind) -> None:
         if len(condition.values) > 1:
             raise SelectionError(f"'{condition}' orders several values: use = or !=, or one value")
     for value in condition.values:
-        _typed(condition.column, value, kind)
+        typed_value(condition.column, value, kind)
 
 
-def _typed(column: str, value: Any, kind: Kind) -> Any:
-    """Convert a value to the type of its column."""
+def typed_value(column: str, value: Any, kind: Kind) -> Any:
+    """Convert a value to the type of its column.
+
+    Raises
+    ------
+    SelectionError
+        If the value is not of that type, or a text cannot be read as it.
+    """
     if kind == "text":
         if not isinstance(value, str):
             raise SelectionError(f"{column}={value!r}: {column} is text, give a text or a list of texts")
@@ -160,7 +166,7 @@ def _column(condition: Condition, table: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _values(condition: Condition, kind: Kind) -> list[Any]:
-    return [_typed(condition.column, value, kind) for value in condition.values]
+    return [typed_value(condition.column, value, kind) for value in condition.values]
 
 
 def _kind(column: pd.Series[Any]) -> Kind:

@@ -15,7 +15,7 @@ import xarray as xr
 from conftest import SHARED, SIZE, needs_shared
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.dataset.patch import flatten, select_patch, select_patch_of
+from cloudsen12_cube.dataset.patch import flatten, select_patch
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format.layout import fill_value
 from cloudsen12_cube.schema.assets import PRODUCTS, bands_of, files_of
@@ -119,7 +119,7 @@ def test_by_image_id(cube: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (("ROI_12", 0), "no ROI 'ROI_12' among the 4 .*near it: ROI_0012"),
+        (("ROI_12", 0), "no ROI 'ROI_12' among the 4 .*did you mean 'ROI_0012'"),
         (("ROI_0012", 5), "no time 5 of ROI_0012; it has 0, 1, 2, 3, 4"),
         (("2019", None), "no image id '2019' among the 20 patches"),
         ((SHARED_ID, 3), "no time 3 of .*; it has 0"),
@@ -133,7 +133,7 @@ def test_unknown_places(cube: Path, asked: tuple[Any, ...], told: str) -> None:
     with pytest.raises(KeyError, match=told):
         select_patch(tree, *asked)
     with pytest.raises(KeyError, match=told):
-        select_patch_of(tree["s1"].to_dataset(), *asked)
+        select_patch(tree["s1"].to_dataset(), *asked)
 
 
 def test_an_roi_without_time_if_it_has_one(cube: Path) -> None:
@@ -156,7 +156,7 @@ def test_times_are_labels(cube: Path, archive: Path) -> None:
 def test_one_product_keeps_band(cube: Path, archive: Path) -> None:
     tree = c12.open_cube(cube)
     for product in PRODUCTS:
-        one = select_patch_of(tree[product].to_dataset(), "ROI_0012", 3)
+        one = select_patch(tree[product].to_dataset(), "ROI_0012", 3)
         assert one[product].dims == ("band", "y", "x")
         assert one["scale"].dims == ("band",)
         both = select_patch(tree, "ROI_0012", 3)
@@ -164,7 +164,7 @@ def test_one_product_keeps_band(cube: Path, archive: Path) -> None:
         np.testing.assert_equal(one[product].attrs, both[product].attrs)
         np.testing.assert_array_equal(one[product], both[product])
         xr.testing.assert_equal(one["x"].variable, both["x"].variable)
-    flat = select_patch_of(flatten(tree), "ROI_0012", 3)
+    flat = select_patch(flatten(tree), "ROI_0012", 3)
     xr.testing.assert_identical(flat, select_patch(tree, "ROI_0012", 3))
     assert_is_source(flat, archive)
 
@@ -243,7 +243,7 @@ def test_products_that_are_not_there(broken: tuple[Path, dict[str, str]]) -> Non
     with pytest.raises(SelectionError, match=r"s1 \(absent\), extra \(absent\), labels \(absent\)"):
         select_patch(tree, images["absent"])
     with pytest.raises(SelectionError, match=r"s1 \(failed\)"):
-        select_patch_of(tree["s1"].to_dataset(), images["radar"])
+        select_patch(tree["s1"].to_dataset(), images["radar"])
 
 
 def changed(tree: xr.DataTree, change: Callable[[xr.Dataset], xr.Dataset]) -> xr.DataTree:
@@ -300,7 +300,7 @@ def test_no_pixel_is_read(cube: Path, tmp_path: Path, chunks: Any) -> None:
         path.write_bytes(b"\0" * path.stat().st_size)
     tree = c12.open_cube(place, chunks=chunks)
     flat, patch = flatten(tree), select_patch(tree, "ROI_0012", 3)
-    one = select_patch_of(tree["s1"].to_dataset(), "ROI_0012", 3)
+    one = select_patch(tree["s1"].to_dataset(), "ROI_0012", 3)
     for array in (*flat.data_vars.values(), *patch.data_vars.values(), one["s1"]):
         assert (array.chunks is None) == (chunks is None)
         assert not array.variable._in_memory
@@ -314,7 +314,7 @@ def test_nothing_changes_the_tree(cube: Path, chunks: Any) -> None:
     before = tree.copy(deep=True)
     encodings = {(n.path, k): dict(v.encoding) for n in tree.subtree for k, v in n.variables.items()}
     patch = select_patch(tree, "ROI_0012", 3)
-    select_patch_of(tree["s1"].to_dataset(), "ROI_0012", 3)
+    select_patch(tree["s1"].to_dataset(), "ROI_0012", 3)
     patch["s1"].attrs["mine"] = 1
     patch["label_type"].attrs["mine"] = 1
     patch.attrs["mine"] = 1

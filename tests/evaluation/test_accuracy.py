@@ -20,7 +20,7 @@ from sklearn import metrics as oracle
 import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.dataset import class_views as class_view
-from cloudsen12_cube.dataset.lazy import Reduction, reduced
+from cloudsen12_cube.dataset.lazy import Reduction, reduce_per_roi
 from cloudsen12_cube.errors import CubeError, PatchError, SelectionError
 from cloudsen12_cube.evaluation import benchmark as accuracy
 from cloudsen12_cube.evaluation.benchmark import differences, evaluate, per_patch
@@ -447,7 +447,7 @@ def test_a_pass_reads_the_rows_that_are_asked_for() -> None:
         seen.extend(rows[:, 0, 0].tolist())
         return rows.sum(axis=(1, 2))[:, None] * np.array([1, 2, 3])
 
-    made = reduced(Reduction(double, np.dtype(np.int64), {"n": 3}), source)
+    made = reduce_per_roi(Reduction(double, np.dtype(np.int64), {"n": 3}), source)
     whole = source.sum(["y", "x"]).values[:, None] * np.array([1, 2, 3])
     for key in ((2,), (slice(None, None, -1),), ([3, 0], 1), (slice(1, 3), [2, 0]), (0, 2), (slice(0, 0),)):
         np.testing.assert_array_equal(made[key], whole[np.ix_(*rows_and_columns(key))].reshape(made[key].shape))

@@ -15,7 +15,7 @@ from conftest import SHARED, needs_shared
 from rio_cogeo.cogeo import cog_validate
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.dataset.patch import flatten, select_patch, select_patch_of
+from cloudsen12_cube.dataset.patch import flatten, select_patch
 from cloudsen12_cube.errors import DestinationError, SelectionError
 from cloudsen12_cube.exporters.cog import write_cogs
 from cloudsen12_cube.schema.assets import PRODUCTS, files_of
@@ -86,15 +86,15 @@ def test_what_is_written_converts_again(tmp_path: Path) -> None:
 
 def test_one_product_and_the_flat_view(cube: Path, tmp_path: Path) -> None:
     tree = c12.open_cube(cube, chunks="roi")
-    one = write_cogs(select_patch_of(tree["labels"].to_dataset(), "ROI_0012", 0), tmp_path / "one")
-    flat = write_cogs(select_patch_of(flatten(tree, ["labels"]), "ROI_0012", 0), tmp_path / "flat")
+    one = write_cogs(select_patch(tree["labels"].to_dataset(), "ROI_0012", 0), tmp_path / "one")
+    flat = write_cogs(select_patch(flatten(tree, ["labels"]), "ROI_0012", 0), tmp_path / "flat")
     assert [path.name for path in one] == [path.name for path in flat]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in flat]
 
 
 def patched(cube: Path, product: str, change: Any) -> xr.Dataset:
     """Take a patch of one product and write something into its pixels."""
-    patch = select_patch_of(c12.open_cube(cube)[product].to_dataset(), "ROI_0012", 0).load()
+    patch = select_patch(c12.open_cube(cube)[product].to_dataset(), "ROI_0012", 0).load()
     change(patch[product].values)
     return patch
 

@@ -1,0 +1,105 @@
+"""The parts of a cube that a method needs, found in the object that it is called on: a tree, a Dataset, a patch."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from cloudsen12_cube.dataset.radiometry import OPTICAL
+from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.schema import PRODUCTS
+
+GROUP = "predictions"
+"""Group of a tree that holds predicted layers."""
+
+
+def check_cube[Part: (xr.DataTree, xr.Dataset)](part: Part, *dims: str) -> Part:
+    """Check that an object is an open cube or a part of one, and that selections have left it some dimensions.
+
+    Parameters
+    ----------
+    part : xarray.DataTree or xarray.Dataset
+        Object to check.
+    *dims : {"roi", "time"}
+        Dimensions that it must have.
+
+    Returns
+    -------
+    xarray.DataTree or xarray.Dataset
+        The same object.
+
+    Raises
+    ------
+    ValueError
+        If it is something else; the message names what it holds.
+    SelectionError
+        If a dimension is gone.
+    """
+    is_tree = isinstance(part, xr.DataTree)
+    root = part.dataset if is_tree else part
+    held = part.children if is_tree else part.data_vars
+    if "s2_id_gee" not in root.variables or (is_tree and not set(held) & set(PRODUCTS)):
+        raise ValueError(
+            f"this {type(part).__name__} is no CloudSEN12 cube ({'groups' if is_tree else 'variables'}: "
+            f"{', '.join(map(str, held)) or 'none'}): open one with cloudsen12_cube.open_cube, and use its root"
+        )
+    lost = [dim for dim in dims if dim not in root.dims]
+    if lost:
+        raise SelectionError(
+            f"the cube has lost its dimension {' and '.join(lost)}: select with lists, as in isel(roi=[0], time=[2])"
+        )
+    return part
+
+
+def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:
+    """Find the array that holds a layer: the predicted one of that name, else the stored labels.
+
+    Raises
+    ------
+    KeyError
+        If it is not predicted, and the cube has no labels.
+    """
+    predicted = None if name is None else find_layer(cube, name)
+    if predicted is not None:
+        return predicted
+    if "labels" not in cube.children:
+        raise KeyError(f"the cube has no labels, so nothing here is clear: it has {', '.join(cube.children)}")
+    return cube["labels"].dataset["labels"]
+
+
+def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
+    """Find a predicted layer of a cube, or None if it has none of that name."""
+    if GROUP not in cube.children:
+        return None
+    layers = cube.children[GROUP].to_dataset()
+    return layers[name] if name in layers.data_vars else None
+
+
+def find_pixels(cube: xr.DataTree, product: str | None) -> xr.DataArray:
+    """Find the array of a product; by default of the first that holds reflectance.
+
+    Raises
+    ------
+    KeyError
+        If the cube has no such product.
+    """
+    chosen = product or next((p for p in OPTICAL if p in cube.children), OPTICAL[0])
+    if chosen not in cube.children:
+        raise KeyError(f"the cube has no {chosen}: it has {', '.join(cube.children)}")
+    return cube[chosen].dataset[chosen]
+
+
+def find_product(dataset: xr.Dataset, *names: str) -> xr.DataArray:
+    """Find the first of some products in a product's Dataset, the flat view or a patch, with its bands on ``band``.
+
+    Raises
+    ------
+    KeyError
+        If the Dataset has none of them.
+    """
+    for name in names:
+        if name in dataset.data_vars:
+            flat = {f"{n}_{name}": n for n in ("band", "scale", "offset") if f"{n}_{name}" in dataset.variables}
+            return dataset[name].rename(flat)
+    raise KeyError(
+        f"no {' or '.join(names)} in this Dataset: it has {', '.join(map(str, dataset.data_vars)) or 'nothing'}"
+    )

@@ -1,0 +1,185 @@
+"""Selecting patches of an open cube by its catalogue.
+
+Conditions are data: columns, operators and values, those of ``convert --where``. What is not selected is dropped as
+``xarray.where(..., drop=True)`` does it: an ROI or a date with nothing left goes, and what remains of the frame becomes
+absent, with ``status`` 0, blank properties and pixels that hold the fill. Labels on ``roi`` and ``time`` keep their
+meaning, so a patch has one address in a cube and in all its selections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from cloudsen12_cube.dataset.lazy import Kernel, lazy_apply
+from cloudsen12_cube.dataset.query_columns import QueryColumns
+from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.format import fill_value
+from cloudsen12_cube.schema import (
+    BY_NAME,
+    PRODUCTS,
+    Condition,
+    Mask,
+    Property,
+    find_column,
+    in_box,
+    matching,
+    parse,
+    typed_value,
+)
+
+_PATCH = ("roi", "time")
+_LOWEST: dict[str, Any] = {"int": -np.inf, "float": -np.inf, "time": pd.Timestamp.min}
+
+
+def query(
+    cube: xr.DataTree,
+    where: str | Sequence[str] | None = None,
+    *,
+    bbox: tuple[float, float, float, float] | None = None,
+    geometry: Any = None,
+    **columns: Unpack[QueryColumns],
+) -> xr.DataTree:
+    """Select patches; all conditions must hold.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Open cube with the dimensions roi and time.
+    where : str or sequence of str, optional
+        Conditions such as ``difficulty<=3``, on any column of the root.
+    bbox : (float, float, float, float), optional
+        West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
+    geometry : shapely geometry, optional
+        In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
+    **columns : optional
+        Properties: a value, a list of values, a tuple (low, high), or a text with a trailing ``*``.
+
+    Returns
+    -------
+    xarray.DataTree
+        A cube of the same kind, lazy where the cube is; empty if no patch fits.
+
+    Raises
+    ------
+    SelectionError
+        If a name is no property, no patch has a value, or a value does not suit the type of its property.
+    """
+    root = cube.to_dataset()
+    own = [
+        str(name) for name, column in root.data_vars.items() if name not in BY_NAME and set(column.dims) <= {*_PATCH}
+    ]
+    conditions = [parse(text, own) for text in ([where] if isinstance(where, str) else where or ())]
+    for name, value in columns.items():
+        conditions += _conditions(name, value)
+    keep: Mask = _values(root, "s2_id_gee") != ""
+    keep[keep] = matching(conditions, _rows(root, keep, [condition.column for condition in conditions]))
+    if bbox is not None:
+        keep &= in_box(_values(root, "longitude"), _values(root, "latitude"), bbox)
+    if geometry is not None:
+        from cloudsen12_cube.dataset.geometry import inside  # imports geopandas
+
+        keep &= inside(cube, geometry)
+    return select_tree(cube, keep)
+
+
+def _conditions(name: str, value: Any) -> Iterator[Condition]:
+    """Read a keyword of `query` as conditions."""
+    column = "roi_id" if name == "roi" else find_column(name, ["roi"])
+    kind = "text" if column == "roi_id" else BY_NAME[column].kind
+    if value is None:
+        return
+    if isinstance(value, tuple) and kind != "text":
+        if len(value) != 2:
+            raise SelectionError(f"{name}={value!r}: a range is (low, high); for some values give a list")
+        low, high = (None if end is None else typed_value(column, end, kind) for end in value)
+        if low is not None and high is not None and low > high:
+            raise SelectionError(f"{name}={value!r}: the low end of the range is above the high one")
+        # A range with two open ends still asks for a value that is known, which any low end does.
+        yield Condition(column, ">=", (_LOWEST[kind] if low is None else low,))
+        if high is not None:
+            yield Condition(column, "<=", (high,))
+    else:
+        several = isinstance(value, Collection) and not isinstance(value, str)
+        values: tuple[Any, ...] = tuple(value) if several else (value,)
+        yield Condition(column, "=", values)
+
+
+def _rows(root: xr.Dataset, there: Mask, columns: Iterable[str]) -> pd.DataFrame:
+    """Lay some columns out as a table, a row a patch that is there: what no condition names is not read."""
+    table = pd.DataFrame(index=range(np.count_nonzero(there)))
+    for name in dict.fromkeys(columns):
+        source = "roi" if name == "roi_id" else name
+        if source not in root.variables:
+            continue
+        values = _values(root, source)
+        if values.ndim > 2:
+            raise SelectionError(f"{name} holds several numbers per patch, which no condition compares")
+        values = np.broadcast_to(values[:, None], there.shape) if values.ndim == 1 else values
+        # pandas does not know numpy's own type of text
+        table[name] = values[there].astype(object) if values.dtype.kind == "T" else values[there]
+    return table
+
+
+def _values(table: xr.Dataset, name: str) -> npt.NDArray[Any]:
+    """Values in the order (roi, time); asked of the column itself, which caches them, and not of a transposed copy."""
+    column = table[name]
+    values: npt.NDArray[Any] = column.values
+    return values.T if column.dims == _PATCH[::-1] else values
+
+
+def _select(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
+    """Select in one group of a cube, with the dims roi and time; lazy where the group is."""
+    rois, times = keep.any(axis=1), keep.any(axis=0)
+    left = dataset.isel(
+        {d: np.flatnonzero(some) for d, some in zip(_PATCH, (rois, times), strict=True) if not some.all()}
+    )
+    rest = keep[rois][:, times]
+    if rest.all():
+        return left
+    chosen = xr.DataArray(rest, dims=_PATCH)
+    shown = {n: v if v.dims[:2] != _PATCH else _hidden(v, n, chosen) for n, v in left.variables.items()}
+    coords = xr.Coordinates({n: shown[n] for n in left.coords}, indexes=left.xindexes)
+    made = xr.Dataset({n: shown[n] for n in left.data_vars}, coords, left.attrs)
+    made.encoding = left.encoding
+    return made
+
+
+def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
+    """Put the fill where a patch is not selected."""
+    fill = variable.attrs.get("missing_label", _blank(str(name), variable.dtype))  # 0 would call a label clear
+    kernel = Kernel(partial(_where, fill=fill), variable.dtype)
+    made = lazy_apply(kernel, xr.DataArray(variable), chosen).variable
+    made.attrs, made.encoding = variable.attrs, variable.encoding
+    return made
+
+
+def _where(values: npt.NDArray[Any], chosen: Mask, fill: Any) -> npt.NDArray[Any]:
+    return np.where(chosen, values, np.asarray(fill, dtype=values.dtype))
+
+
+def _blank(name: str, dtype: np.dtype[Any]) -> Any:
+    """Value of a patch that is not there: the fill of the pixels, or what stands for an unknown property."""
+    if name in PRODUCTS:
+        return fill_value(name, str(dtype))
+    row: Property | None = BY_NAME.get(name)
+    if dtype.kind in "TUO":
+        return ""
+    if dtype.kind == "M":
+        return "NaT"
+    if dtype.kind == "f":
+        return np.nan
+    return row.missing if row else 0
+
+
+def select_tree(cube: xr.DataTree, keep: Mask) -> xr.DataTree:
+    """Select in every group of a cube the patches of a mask (roi, time)."""
+    nodes = {"/": _select(cube.to_dataset(), keep)}
+    nodes |= {name: _select(child.to_dataset(inherit=False), keep) for name, child in cube.children.items()}
+    return xr.DataTree.from_dict(nodes, name=cube.name)

@@ -1,0 +1,44 @@
+"""Writes the keywords of ``query`` from the table of properties: ``python docs/query_columns.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloudsen12_cube.schema import PLUS, PROPERTIES, Kind
+
+PLACE = Path(__file__).parents[1] / "cloudsen12_cube" / "dataset" / "query_columns.py"
+_HEAD = '''"""The keywords of ``query``, written by ``docs/query_columns.py`` from the table of properties."""
+
+from collections.abc import Collection
+from datetime import date, datetime
+from typing import TypedDict
+
+import numpy as np
+
+Moment = str | datetime | date | np.datetime64
+WantedText = str | Collection[str] | None
+"""A text, or several, any of which fits; a trailing ``*`` stands for any ending."""
+WantedNumber = float | Collection[float] | tuple[float | None, float | None] | None
+"""A number, a list of numbers, or a tuple (low, high), both ends included, None for an open end."""
+WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] | None
+"""A time, a list of times, or a tuple (low, high), both ends included, None for an open end."""
+
+
+class QueryColumns(TypedDict, total=False):
+    """Properties that a query selects by; None is no condition."""
+
+    roi: WantedText
+    """ROI id, such as ROI_0827."""
+'''
+_TYPES: dict[Kind, str] = {"text": "WantedText", "float": "WantedNumber", "int": "WantedNumber", "time": "WantedTime"}
+
+
+def source() -> str:
+    """Text of the module; a transform has six numbers, which no condition compares."""
+    rows = [row for row in (*PROPERTIES, *PLUS) if row.name != "proj_transform"]
+    fields = [f'    {row.name}: {_TYPES[row.kind]}\n    """{row.description}"""\n' for row in rows]
+    return _HEAD + "".join(fields)
+
+
+if __name__ == "__main__":
+    PLACE.write_text(source(), encoding="utf-8")
