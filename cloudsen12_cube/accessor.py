@@ -686,7 +686,9 @@ class Plot:
         """
         return plotting.labels(self.cube, roi, time, of, ax, legend)
 
-    def overview(self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None) -> npt.NDArray[Any]:
+    def overview(
+        self, roi: str, of: Sequence[str] = ("manual_hq",), product: ImageProduct | None = None
+    ) -> npt.NDArray[Any]:
         """Draw the dates of an ROI as columns: true colour in the first row, then one row per label layer.
 
         Parameters

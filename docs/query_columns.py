@@ -27,8 +27,7 @@ WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] |
 class QueryColumns(TypedDict, total=False):
     """Properties that a query selects by; None is no condition."""
 
-    roi: WantedText
-    """ROI id, such as ROI_0827."""
+    roi: WantedText  # ROI id, such as ROI_0827
 '''
 _TYPES: dict[Kind, str] = {"text": "WantedText", "float": "WantedNumber", "int": "WantedNumber", "time": "WantedTime"}
 
@@ -36,8 +35,7 @@ _TYPES: dict[Kind, str] = {"text": "WantedText", "float": "WantedNumber", "int":
 def source() -> str:
     """Text of the module; a transform has six numbers, which no condition compares."""
     rows = [row for row in (*PROPERTIES, *PLUS) if row.name != "proj_transform"]
-    fields = [f'    {row.name}: {_TYPES[row.kind]}\n    """{row.description}"""\n' for row in rows]
-    return _HEAD + "".join(fields)
+    return _HEAD + "".join(f"    {row.name}: {_TYPES[row.kind]}  # {row.description}\n" for row in rows)
 
 
 if __name__ == "__main__":
