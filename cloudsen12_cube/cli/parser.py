@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from cloudsen12_cube import conversion, dataset, evaluation, format, inspection  # noqa: A004  the room
+from cloudsen12_cube import conversion, evaluation, format, inspection  # noqa: A004  the room
 from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.schema import PRODUCTS, TestMeaning
+from cloudsen12_cube.schema import PRODUCTS, SPLITS, TestMeaning
 from cloudsen12_cube.storage import ClientName, Url, is_url, parse_options
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _info(sub: argparse.ArgumentParser) -> None:
 def _stats(sub: argparse.ArgumentParser) -> None:
     _location(sub)
     text = "split for the statistics (%(default)s)"
-    sub.add_argument("--split", choices=(*dataset.SPLITS, "all"), default="train", help=text)
+    sub.add_argument("--split", choices=(*SPLITS, "all"), default="train", help=text)
     _json(sub)
 
 
