@@ -1,5 +1,9 @@
 """Convert, re-shard and subset: plan, read, encode, commit."""
 
+from .archive_plan import ArchivePlan as ArchivePlan
+from .archive_plan import plan_archive as plan_archive
+from .cube_plan import CubePlan as CubePlan
+from .cube_plan import select_products as select_products
 from .jobs import check_disjoint as check_disjoint
 from .jobs import convert as convert
 from .jobs import finalise as finalise
@@ -14,10 +18,8 @@ from .options import StrictError as StrictError
 from .options import SubsetOptions as SubsetOptions
 from .options import check_workers as check_workers
 from .options import parse_part as parse_part
-from .planning import ArchivePlan as ArchivePlan
-from .planning import CubePlan as CubePlan
+from .options import selection_of as selection_of
 from .planning import Plan as Plan
-from .planning import plan_archive as plan_archive
 from .preview import Preview as Preview
 from .preview import preview_subset as preview_subset
 from .report import Report as Report

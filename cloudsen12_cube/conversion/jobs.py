@@ -12,7 +12,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from cloudsen12_cube.conversion.archive_plan import ArchivePlan, plan_archive
+from cloudsen12_cube.conversion.cube_plan import CubePlan, plan_resharding, plan_subset
 from cloudsen12_cube.conversion.options import (
     DEFAULTS,
     SUBSET_DEFAULTS,
@@ -21,8 +24,9 @@ from cloudsen12_cube.conversion.options import (
     Step,
     StrictError,
     SubsetOptions,
+    selection_of,
 )
-from cloudsen12_cube.conversion.planning import ArchivePlan, CubePlan, Plan, plan_archive, plan_resharding, plan_subset
+from cloudsen12_cube.conversion.planning import Plan
 from cloudsen12_cube.conversion.readers import ShardTask, clear_cache
 from cloudsen12_cube.conversion.report import Report, SubsetReport, write_failures
 from cloudsen12_cube.conversion.runner import TaskRunner, open_runner, worker_count
@@ -45,7 +49,6 @@ from cloudsen12_cube.format import (
     write_metadata,
 )
 from cloudsen12_cube.inspection import Status, look, read_choices
-from cloudsen12_cube.schema import Selection
 from cloudsen12_cube.storage import (
     NOTHING,
     LocalStore,
@@ -87,7 +90,6 @@ def plan(
     CubeError
         If there is nothing that could be converted; the message says why.
     """
-    where = [where] if isinstance(where, str) else where
     if is_cube(source):
         return plan_resharding(source, products or (), where, options)
     return plan_archive(source, products or (), where, options)
@@ -202,20 +204,19 @@ def plan_part(
     options: SubsetOptions,
 ) -> CubePlan:
     """Plan what the arguments of `subset` name, and check that the two places are apart."""
-    conditions = (where,) if isinstance(where, str) else tuple(where)
-    made = plan_subset(cube, products, Selection(conditions, options.bbox, tuple(options.rois)))
+    made = plan_subset(cube, products, selection_of(where, options))
     check_disjoint(cube, out)
     return made
 
 
-def check_disjoint(cube: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+def check_disjoint(cube: Any, out: Any) -> None:
     """Check that neither of two places lies in the other.
 
     Parameters
     ----------
-    cube : path, URL or `Url`
+    cube : path, URL, `Url` or store
         A cube that is read.
-    out : path, URL or `Url`
+    out : path, URL, `Url` or store
         What is to be written.
 
     Raises
@@ -227,7 +228,7 @@ def check_disjoint(cube: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     if here == there:
         relation = "is the cube itself, and cannot be made from itself"
     elif there.startswith(here + "/"):
-        relation = f"lies inside the cube {root_of(cube)}"
+        relation = "lies inside the cube"
     elif here.startswith(there.rstrip("/") + "/"):
         relation = "holds the cube itself"
     else:
@@ -235,7 +236,7 @@ def check_disjoint(cube: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     raise DestinationError(f"{root_of(out)} {relation}: give a place of its own")
 
 
-def _location(place: str | os.PathLike[str]) -> str:
+def _location(place: Any) -> str:
     """Write where a place lies, so that equal places have equal texts: buckets of two servers may have one name."""
     store = open_store(place)
     if isinstance(store, LocalStore):
@@ -379,7 +380,7 @@ def _run(
 def _copy_statistics(writer: CubeWriter) -> None:
     """Copy what was computed from the source of a re-sharding, if the cube has just its patches."""
     plan, names = writer.plan, ["roi_id", "s2_id_gee", "time"]
-    if not isinstance(plan, CubePlan) or plan.is_subset:
+    if not isinstance(plan, CubePlan) or plan.on_loss == "remove":
         return
     ours, theirs = (set(table[names].itertuples(index=False, name=None)) for table in (writer.table, plan.cube.table))
     if ours != theirs:

@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.format import DEFAULT, Layout, ShardRecord
-from cloudsen12_cube.schema import TestMeaning
+from cloudsen12_cube.schema import Selection, TestMeaning
 
 _PART = re.compile(r"(\d{1,6})/(\d{1,6})")
 
@@ -70,16 +71,47 @@ def parse_part(text: str) -> Part:
 
 @dataclass(frozen=True)
 class Step:
-    """Progress: one more shard is done."""
+    """Progress: one more shard is done.
+
+    Parameters
+    ----------
+    record : ShardRecord
+    raw_bytes : int
+        Bytes of the shard, uncompressed.
+    shards : int
+    """
 
     record: ShardRecord
     raw_bytes: int
-    """Bytes of the shard, uncompressed."""
     shards: int
     """Shards that this run makes in all."""
 
 
 Progress = Callable[[Step], None]
+
+
+class SelectionOptions(Protocol):
+    """Options that select patches."""
+
+    @property
+    def bbox(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees."""
+
+    @property
+    def rois(self) -> tuple[str, ...]:
+        """Ids of the ROIs to take."""
+
+
+def selection_of(where: str | Sequence[str], options: SelectionOptions) -> Selection:
+    """Gather the conditions of a call; all must hold.
+
+    Parameters
+    ----------
+    where : str or sequence of str
+        One condition or several.
+    options : Options, SubsetOptions or ExportOptions
+    """
+    return Selection((where,) if isinstance(where, str) else tuple(where), options.bbox, tuple(options.rois))
 
 
 def check_workers(workers: int | None) -> None:
@@ -103,34 +135,50 @@ def check_workers(workers: int | None) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a conversion beside source, cube, products and conditions."""
+    """Options of a conversion beside source, cube, products and conditions.
+
+    Parameters
+    ----------
+    bbox : (float, float, float, float), optional
+        West, south, east, north in degrees.
+    rois : tuple of str
+        Ids of the ROIs to take; by default all.
+    workers : int, optional
+        Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they
+        wait for a bucket.
+    memory : int, optional
+        Bytes that the run may use; fewer workers are started if they would need more.
+    strict : bool
+        Stop at the first file that cannot be converted.
+    test_meaning : {"v1.0", "v1.1"}, optional
+        Meaning of the codes of ``test``; by default it is inferred from the codes.
+    part : Part, optional
+        Make this share of the shards alone; other machines may make theirs at the same time, and `finalise`
+        ends the conversion.
+    accept : path, optional
+        File that names failures to accept: ``CUBE.failures.json`` or an excerpt of it.
+    repair : bool
+        Read every shard, and write those again that are damaged or whose files have changed.
+    scheduler : str, optional
+        Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards.
+    break_lock : bool
+        Remove the lock notes of other writers in a bucket: their processes are dead.
+    layout : Layout
+        Codec, chunks and shards of the cube; several ROIs a shard can be made from a cube only.
+    """
 
     bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees."""
     rois: tuple[str, ...] = ()
-    """Ids of the ROIs to take; by default all."""
     workers: int | None = None
-    """Threads; 0 converts in the calling thread. By default the cores of the machine, or twice as many if they wait for
-    a bucket."""
     memory: int | None = None
-    """Bytes that the run may use; fewer workers are started if they would need more."""
     strict: bool = False
-    """Stop at the first file that cannot be converted."""
     test_meaning: TestMeaning | None = None
-    """Meaning of the codes of ``test``; by default it is inferred from the codes."""
     part: Part | None = None
-    """Make this share of the shards alone; other machines may make theirs at the same time, and `finalise` ends the
-    conversion."""
     accept: str | os.PathLike[str] | None = None
-    """File that names failures to accept: ``CUBE.failures.json`` or an excerpt of it."""
     repair: bool = False
-    """Read every shard, and write those again that are damaged or whose files have changed."""
     scheduler: str | None = None
-    """Address of a dask scheduler, ``tcp://HOST:PORT``, whose workers make the shards."""
     break_lock: bool = False
-    """Remove the lock notes of other writers in a bucket: their processes are dead."""
     layout: Layout = DEFAULT
-    """Codec, chunks and shards of the cube; several ROIs a shard can be made from a cube only."""
 
     def __post_init__(self) -> None:
         check_workers(self.workers)
@@ -144,17 +192,25 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class SubsetOptions:
-    """Options of a subset beside cube, place, products and conditions."""
+    """Options of a subset beside cube, place, products and conditions.
+
+    Parameters
+    ----------
+    bbox : (float, float, float, float), optional
+        West, south, east, north in degrees.
+    rois : tuple of str
+        Ids of the ROIs to take; by default all.
+    workers : int, optional
+        Threads; 0 copies in the calling thread. By default the cores of the machine, or 16 if a bucket takes
+        part. Each holds a shard at a time, and its copy while dates are cut out.
+    break_lock : bool
+        Remove the lock notes of other writers in the bucket of the subset: their processes are dead.
+    """
 
     bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees."""
     rois: tuple[str, ...] = ()
-    """Ids of the ROIs to take; by default all."""
     workers: int | None = None
-    """Threads; 0 copies in the calling thread. By default the cores of the machine, or 16 if a bucket takes part. Each
-    holds a shard at a time, and its copy while dates are cut out."""
     break_lock: bool = False
-    """Remove the lock notes of other writers in the bucket of the subset: their processes are dead."""
 
     def __post_init__(self) -> None:
         check_workers(self.workers)

@@ -6,27 +6,38 @@ import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
+from cloudsen12_cube.conversion.cube_plan import CubePlan
 from cloudsen12_cube.conversion.jobs import plan_part
 from cloudsen12_cube.conversion.options import SUBSET_DEFAULTS, SubsetOptions
-from cloudsen12_cube.conversion.planning import CubePlan
 from cloudsen12_cube.conversion.readers import ShardTask
 from cloudsen12_cube.storage import each
 
 
 @dataclass(frozen=True)
 class ProductPreview:
-    """What would be copied of one product."""
+    """What would be copied of one product.
+
+    Parameters
+    ----------
+    product : str
+    shards : int
+    whole : int
+        Shards that go byte for byte.
+    cut : int
+        Shards of which some dates go.
+    lacking : int
+        Shards that the cube does not have.
+    read : int
+        Bytes.
+    written : int
+    """
 
     product: str
     shards: int
     whole: int
-    """Shards that go byte for byte."""
     cut: int
-    """Shards of which some dates go."""
     lacking: int
-    """Shards that the cube does not have."""
     read: int
-    """Bytes."""
     written: int
     """Bytes, as if all dates of a shard were equally long."""
 

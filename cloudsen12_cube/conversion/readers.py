@@ -48,15 +48,23 @@ CACHED_SHARDS = 2
 
 @dataclass(frozen=True)
 class RoiContent:
-    """One ROI of one product, encoded for the cube that is written."""
+    """One ROI of one product, encoded for the cube that is written.
+
+    Parameters
+    ----------
+    patches : tuple of PatchRecord
+    chunks : Sequence[Chunk]
+        Of all dates of the shard in order; empty where every pixel is the fill.
+    copy : ShardRecord, optional
+        Record of the source's shard, if that can be copied as it is.
+    data : bytes
+        The object of that shard.
+    """
 
     patches: tuple[PatchRecord, ...]
     chunks: Sequence[Chunk] = ()
-    """Of all dates of the shard in order; empty where every pixel is the fill."""
     copy: ShardRecord | None = None
-    """Record of the source's shard, if that can be copied as it is."""
     data: bytes = b""
-    """The object of that shard."""
 
 
 class RoiReader(Protocol):
@@ -88,13 +96,21 @@ class RoiReader(Protocol):
 
 @dataclass(frozen=True)
 class ShardRoi:
-    """One ROI of a shard, and the reader that gives it."""
+    """One ROI of a shard, and the reader that gives it.
+
+    Parameters
+    ----------
+    roi_id : str
+    index : int
+        Position on disk.
+    patches : tuple of tuple[int, str]
+        ``time`` and ``s2_id_gee`` of each patch.
+    reader : RoiReader
+    """
 
     roi_id: str
     index: int
-    """Position on disk."""
     patches: tuple[tuple[int, str], ...]
-    """``time`` and ``s2_id_gee`` of each patch."""
     reader: RoiReader
 
 
@@ -141,15 +157,23 @@ class ArchiveReader:
 
 @dataclass(frozen=True)
 class CubeReader:
-    """Reads the shards of a cube."""
+    """Reads the shards of a cube.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    layout : ProductLayout
+        Of the product in that cube.
+    index : int
+        Position of the ROI on the disk of that cube.
+    compare : bool
+        Compare a shard that is there with the source in every run, not only if it has faults or in a repair.
+    """
 
     store: ObjectStore
     layout: ProductLayout
-    """Of the product in that cube."""
     index: int
-    """Position of the ROI on the disk of that cube."""
     compare: bool = False
-    """Compare a shard that is there with the source in every run, not only if it has faults or in a repair."""
 
     def read(self, roi: ShardRoi, layout: ProductLayout) -> RoiContent:
         """Read the shard, and take the dates of the patches out of it."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cloudsen12_cube.conversion.options import Part
 from cloudsen12_cube.format import Fault
@@ -17,28 +18,42 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class Report:
-    """Result of a conversion."""
+    """Result of a conversion.
+
+    Parameters
+    ----------
+    shards : int
+        Shards of the plan, or of the part of it that was asked for.
+    written : int
+        Shards that this run made.
+    skipped : int
+        Shards that were there already.
+    done : int
+        Patches of the written shards that are whole, counted once a product.
+    failed : int
+        Patches with a damaged file, counted once a product.
+    absent : int
+        Patches without a folder, counted once a product.
+    size : int
+        Stored bytes of the written shards.
+    faults : tuple of Fault
+        What was refused, less what is accepted.
+    accepted : int
+        Failures that are accepted.
+    part : Part, optional
+        The share of the plan that this was.
+    """
 
     shards: int
-    """Shards of the plan, or of the part of it that was asked for."""
     written: int
-    """Shards that this run made."""
     skipped: int
-    """Shards that were there already."""
     done: int
-    """Patches of the written shards that are whole, counted once a product."""
     failed: int
-    """Patches with a damaged file, counted once a product."""
     absent: int
-    """Patches without a folder, counted once a product."""
     size: int
-    """Stored bytes of the written shards."""
     faults: tuple[Fault, ...] = ()
-    """What was refused, less what is accepted."""
     accepted: int = 0
-    """Failures that are accepted."""
     part: Part | None = None
-    """The share of the plan that this was."""
 
     def __repr__(self) -> str:
         part = f"part {self.part}: " if self.part else ""
@@ -52,24 +67,38 @@ class Report:
 
 @dataclass(frozen=True)
 class SubsetReport:
-    """Result of a subset."""
+    """Result of a subset.
+
+    Parameters
+    ----------
+    rois : int
+    patches : int
+    shards : int
+        That the selection names.
+    whole : int
+        Shards that this run copied byte for byte.
+    cut : int
+        Shards that this run made of some of the cube's dates.
+    skipped : int
+        Shards that were there already.
+    size : int
+        Bytes of the shards that this run wrote.
+    faults : tuple of Fault
+        Shards that were damaged in the cube or not there, and what the conversion refused, less what is
+        accepted.
+    accepted : int
+        Failures that are accepted.
+    """
 
     rois: int
     patches: int
     shards: int
-    """That the selection names."""
     whole: int
-    """Shards that this run copied byte for byte."""
     cut: int
-    """Shards that this run made of some of the cube's dates."""
     skipped: int
-    """Shards that were there already."""
     size: int
-    """Bytes of the shards that this run wrote."""
     faults: tuple[Fault, ...] = ()
-    """Shards that were damaged in the cube or not there, and what the conversion refused, less what is accepted."""
     accepted: int = 0
-    """Failures that are accepted."""
 
     def __repr__(self) -> str:
         copied = self.whole + self.cut
@@ -93,7 +122,7 @@ def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> str
     return root_of(cube).rstrip("/") + f"{share}.failures.json"
 
 
-def write_failures(faults: Sequence[Fault], cube: str | os.PathLike[str], part: Part | None = None) -> None:
+def write_failures(faults: Sequence[Fault], cube: Any, part: Part | None = None) -> None:
     """Write the list of failures beside a cube; remove an old one if there are none."""
     document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)

@@ -47,14 +47,21 @@ from cloudsen12_cube.storage import ObjectStore, each, is_empty, list_names, lis
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard."""
+    """What became of a shard.
+
+    Parameters
+    ----------
+    records : tuple of ShardRecord
+        One for each ROI that is in it, without the files it was made from.
+    lost : tuple of Fault
+        ROIs that the source does not have, or has damaged.
+    copied : bool
+        Whether it is the source's object as it was.
+    """
 
     records: tuple[ShardRecord, ...]
-    """One for each ROI that is in it, without the files it was made from."""
     lost: tuple[Fault, ...] = ()
-    """ROIs that the source does not have, or has damaged."""
     copied: bool = False
-    """Whether it is the source's object as it was."""
 
     def joint_record(self, task: ShardTask) -> ShardRecord:
         """Describe the shard as if all its patches were of one ROI."""
@@ -74,12 +81,18 @@ class TaskState:
 
 @dataclass(frozen=True)
 class PendingWork:
-    """What there is of a plan before a run."""
+    """What there is of a plan before a run.
+
+    Parameters
+    ----------
+    states : tuple of TaskState
+        Of all shards of the plan, in its order; records of those that have faults only.
+    grid : StatusGrid
+        What readers may see while the run goes on: patches that are made again are absent.
+    """
 
     states: tuple[TaskState, ...]
-    """Of all shards of the plan, in its order; records of those that have faults only."""
     grid: StatusGrid
-    """What readers may see while the run goes on: patches that are made again are absent."""
 
     def share(self, part: Part) -> PendingWork:
         """Select a part of the shards: all products of an ROI, or of the ROIs that share an object, go together."""
@@ -94,20 +107,31 @@ class PendingWork:
 
 @dataclass(frozen=True)
 class CubeWriter:
-    """A cube, and the plan that is carried out on it. Made by `open_writer`."""
+    """A cube, and the plan that is carried out on it. Made by `open_writer`.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    plan : Plan
+        With ``order`` and layouts of the cube.
+    table : pd.DataFrame
+        Catalogue of the whole cube: what was there before, and what the plan adds.
+    settings : dict of str to Any
+    accepted : frozenset of FailureKey
+        Failures that are accepted, as long as their files stay as they are.
+    is_new : bool
+        Whether no reader can see it yet: its metadata are not there.
+    published : dict of str to bytes
+        Metadata objects as this run has written them.
+    """
 
     store: ObjectStore
     plan: Plan
-    """With ``order`` and layouts of the cube."""
     table: pd.DataFrame
-    """Catalogue of the whole cube: what was there before, and what the plan adds."""
     settings: dict[str, Any]
     accepted: frozenset[FailureKey] = frozenset()
-    """Failures that are accepted, as long as their files stay as they are."""
     is_new: bool = False
-    """Whether no reader can see it yet: its metadata are not there."""
     published: dict[str, bytes] = field(default_factory=dict)
-    """Metadata objects as this run has written them."""
 
     def accepting(self, choices: Sequence[FailureKey], archive: Archive) -> CubeWriter:
         """Accept failures of an archive; the next metadata that are written hold them."""

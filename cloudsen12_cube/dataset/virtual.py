@@ -294,7 +294,7 @@ def open_virtual(
     source = archive if storage_options is None else Url(os.fspath(archive), storage_options)
     if open_store(source).size(ROOT_KEY) is not None:
         raise ArchiveError(f"{os.fspath(archive)} is a Zarr store, no archive: open it with open_cube")
-    made = plan_archive(source, products, [where] if isinstance(where, str) else where, DEFAULTS)
+    made = plan_archive(source, products, where, DEFAULTS)
     if not any(key in made.archive.patches for key in made.catalogue.keys):
         raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
     _warn(made)

@@ -1,6 +1,7 @@
-"""One ROI of one product, out of a cube and into the archive's folders: read, divided among files, encoded, put.
+"""The way back: the patches of a cube as the archive's folders of COGs, with the published table.
 
-The way back on one screen: the patches of a cube as the archive's folders of COGs, with the published table.
+One task is one ROI of one product: its shard is read, divided among the files of the archive, encoded and written. A
+patch that is not done in the cube is never written as fill.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -20,30 +20,26 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.archive import TABLE_NAME, from_csv, to_csv
-from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError
+from cloudsen12_cube.conversion import check_disjoint, check_workers, open_runner, select_products, selection_of
+from cloudsen12_cube.errors import ArchiveError, StoreError
 from cloudsen12_cube.exporters.cog import RasterPlanes, as_published, encode, georeference, planes_of
-from cloudsen12_cube.exporters.folder import ExportNote, Folder, LeftOut, opened
+from cloudsen12_cube.exporters.folder import ExportFolder, ExportNote, LeftOut, open_folder
 from cloudsen12_cube.format import (
     ABSENT,
     DONE,
-    ROOT_KEY,
     STATUS,
     ChunkReader,
     PatchRecord,
-    ProductLayout,
     ShardRecord,
-    layout_of,
-    read_status,
-    read_table,
-    settings_of,
+    StoredCube,
+    open_stored_cube,
 )
-from cloudsen12_cube.format import record as records
 from cloudsen12_cube.schema import (
     LABEL_FOLDERS,
     SPELLINGS,
     Catalogue,
     Grid,
-    Selection,
+    ProductName,
     TestMeaning,
     files_of,
     grid_of,
@@ -51,63 +47,112 @@ from cloudsen12_cube.schema import (
     roi_number,
     select,
 )
-from cloudsen12_cube.storage import ObjectStore, clean, each, is_url, list_once, open_store
 
 _FILE = re.compile(r"(?:.*?/)?((?:extra/|labels/)?[^/]+)\.tif")
+_TIME = "disk_time"
+"""Column of the table: position in the shard, which a selection leaves alone."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of an export beside cube, folder, products and conditions.
+
+    Parameters
+    ----------
+    bbox : (float, float, float, float), optional
+        West, south, east, north in degrees.
+    rois : tuple of str
+        Ids of the ROIs to take; by default all.
+    workers : int, optional
+        Threads; 0 exports in the calling one. By default the cores of the machine, or twice as many where they wait
+        for a bucket. Each holds one product of one patch about four times: some 40 MiB.
+    """
+
+    bbox: tuple[float, float, float, float] | None = None
+    rois: tuple[str, ...] = ()
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        check_workers(self.workers)
 
 
 @dataclass(frozen=True)
 class ExportPatch:
-    """A patch that is to leave the cube."""
+    """A patch that is to leave the cube.
+
+    Parameters
+    ----------
+    time : int
+        Position in the shard.
+    roi_id : str
+    s2_id_gee : str
+    label_type : str
+        ``high``, ``scribble`` or ``nolabel``, or empty where the catalogue does not say.
+    grid : Grid
+    status : int
+        Of the product, as readers see it: 0 absent, 1 done, 2 failed.
+    """
 
     time: int
-    """Position in the shard."""
     roi_id: str
     s2_id_gee: str
     label_type: str
-    """``high``, ``scribble`` or ``nolabel``, or empty where the catalogue does not say."""
     grid: Grid
     status: int = ABSENT
-    """Of the product, as readers are told: 0 absent, 1 done, 2 failed."""
 
     def folder(self, record: PatchRecord) -> str:
         """Where its files go: ``high/ROI_0827/20190123T095319_...``; as they lay, where the catalogue is silent."""
         paths = [f"/{source.path}" for source in record.sources]
-        told = (name for path in paths for name in LABEL_FOLDERS if f"/{name}/{self.roi_id}/" in path)
-        kind = self.label_type or LABEL_FOLDERS[next(told, "nolabel")]
+        found = (name for path in paths for name in LABEL_FOLDERS if f"/{name}/{self.roi_id}/" in path)
+        kind = self.label_type or LABEL_FOLDERS[next(found, "nolabel")]
         return f"{kind}/{self.roi_id}/{self.s2_id_gee}"
 
 
 @dataclass(frozen=True)
 class ExportTask:
-    """One shard's share of an export."""
+    """One ROI of one product.
 
-    product: str
+    Parameters
+    ----------
+    product : ProductName
+    roi_id : str
+    index : int
+        Position of the ROI on disk.
+    patches : tuple of ExportPatch
+    """
+
+    product: ProductName
     roi_id: str
     index: int
-    """Position of the ROI on disk."""
     patches: tuple[ExportPatch, ...]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What became of a task, or of one of its patches; `together` adds them."""
+class ExportResult:
+    """What became of a task, or of one of its patches.
+
+    Parameters
+    ----------
+    written, bytes : int
+        Files that were written, and their bytes.
+    skipped : int
+        Files that were there already, whole.
+    replaced : tuple of str
+        Files that were there, and were not whole or are of an older state of the cube.
+    left_out : tuple of LeftOut
+    """
 
     written: int = 0
-    """Files."""
     bytes: int = 0
-    """Of the files written."""
     skipped: int = 0
-    """Files that were there already, whole."""
     replaced: tuple[str, ...] = ()
-    """Files that were there, and were not whole or are of an older state of the cube."""
     left_out: tuple[LeftOut, ...] = ()
 
 
-def together(parts: Iterable[Exported]) -> Exported:
-    """Add up; all at once, since a cube has fifty thousand shards."""
+def add_up(parts: Iterable[ExportResult]) -> ExportResult:
+    """Add up results; all at once, since a cube has fifty thousand shards."""
     rows = list(parts)
-    return Exported(
+    return ExportResult(
         sum(row.written for row in rows),
         sum(row.bytes for row in rows),
         sum(row.skipped for row in rows),
@@ -117,199 +162,39 @@ def together(parts: Iterable[Exported]) -> Exported:
 
 
 @dataclass(frozen=True)
-class Shards:
-    """The shards of a cube, for whoever takes all of a patch at a time."""
-
-    place: ObjectStore
-    layouts: dict[str, ProductLayout]
-    order: tuple[str, ...]
-    """ROIs as they lie on disk."""
-    _stems: dict[str, frozenset[str]] = field(default_factory=dict, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
-
-    def record(self, task: ExportTask) -> ShardRecord:
-        """Give the record of a shard whose object is as long as it says.
-
-        Raises
-        ------
-        StoreError
-            If there is none, or it does not belong to the object: what is not there would read as fill.
-        """
-        found = records.load(self.place, task.product, task.roi_id)
-        key = self.layouts[task.product].place(task.index)[0]
-        size = self.place.size(key) or 0
-        if found is None or found.index != task.index or found.size != size:
-            stated = "no record" if found is None else f"a record of {found.size} bytes at {found.index}"
-            raise StoreError(f"{key} has {size} bytes and {stated}: `convert --repair` makes it again")
-        return found
-
-    def pixels(self, task: ExportTask, patch: ExportPatch, chunks: ChunkReader) -> npt.NDArray[np.generic]:
-        """Read all bands of a patch, (band, y, x), comparing checksums.
-
-        Raises
-        ------
-        StoreError
-            If a chunk is damaged.
-        """
-        layout = self.layouts[task.product]
-        fetched = chunks.fetch(task.index, patch.time, range(len(layout.bands)))
-        out = np.empty((len(layout.bands), layout.height, layout.width), layout.dtype)
-        for band, plane in enumerate(out):
-            chunks.decode(fetched, band, plane)
-        return out
-
-    def chunks(self, product: str) -> ChunkReader:
-        """Open a product; the indices of its shards live as long as what this gives."""
-        return ChunkReader(self.place, self.layouts[product])
-
-    def has_layer(self, product: str, name: str) -> bool:
-        """Tell whether the archive had this file for any patch; from the records, and only if somebody asks."""
-        with self._lock:
-            if product not in self._stems:
-                self._stems[product] = frozenset(self._known(product))
-        return name in self._stems[product]
-
-    def _known(self, product: str) -> set[str]:
-        every, found = set(files_of(self.layouts[product].product)), set[str]()
-        listed = list_once(self.place)
-        for record in each(listed, lambda roi: records.load(listed, product, roi), self.order):
-            paths = [source.path for patch in (record.patches if record else ()) for source in patch.sources]
-            for path in paths:
-                match = _FILE.fullmatch(path)
-                if match:  # other forms have no file that is nothing but fill
-                    found.add(SPELLINGS.get(match[1], match[1]))
-            if found >= every:
-                break
-        return found
-
-
-def export_shard(task: ExportTask, shards: Shards, target: Folder) -> Exported:
-    """Write the files of every patch of a shard that is done, and name the others.
-
-    Raises
-    ------
-    DestinationError, RemoteError
-        If the disk or the bucket fails; what was written so far is noted.
-    """
-    done = [patch for patch in task.patches if patch.status == DONE]
-    try:
-        record = shards.record(task) if done else records.load(shards.place, task.product, task.roi_id)
-    except StoreError as error:
-        return together(_left(task, patch, str(error)) for patch in task.patches)
-    chunks = shards.chunks(task.product)
-    return together(_read_patch(task, patch, record, (shards, chunks, target)) for patch in task.patches)
-
-
-def _read_patch(
-    task: ExportTask, patch: ExportPatch, record: ShardRecord | None, means: tuple[Shards, ChunkReader, Folder]
-) -> Exported:
-    own = next((p for p in record.patches if p.time == patch.time), None) if record else None
-    reason = _against(patch, own)
-    if reason or record is None or own is None:
-        return _left(task, patch, reason)
-    try:
-        return _export_patch(_Unit(task, patch, patch.folder(own), record.sha256), *means)
-    except StoreError as error:
-        return _left(task, patch, str(error))
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """A patch of a task that can be written."""
-
-    task: ExportTask
-    patch: ExportPatch
-    folder: str
-    shard: str
-    """sha256 of the shard."""
-
-
-def _left(task: ExportTask, patch: ExportPatch, reason: str) -> Exported:
-    return Exported(left_out=(LeftOut(task.roi_id, patch.s2_id_gee, task.product, reason),))
-
-
-def _against(patch: ExportPatch, own: PatchRecord | None) -> str:
-    """Say why a patch cannot be written, or nothing."""
-    if patch.status != DONE:
-        return f"{STATUS[patch.status]} in the cube{_faults(own)}"
-    if own is None or own.s2_id_gee != patch.s2_id_gee or own.status != DONE:
-        return "the shard's record does not say that it is done: `convert --repair` makes it again"
-    return ""
-
-
-def _faults(own: PatchRecord | None) -> str:
-    return f" ({own.faults[0]})" if own and own.faults else ""
-
-
-def _export_patch(unit: _Unit, shards: Shards, chunks: ChunkReader, target: Folder) -> Exported:
-    task, patch = unit.task, unit.patch
-    key = (task.roi_id, patch.s2_id_gee, task.product)
-    there = target.whole(key, unit.shard)
-    if there is not None:
-        return Exported(skipped=len(there.files))
-    layout = shards.layouts[task.product]
-    planes = list(planes_of(layout.product, layout.bands, shards.pixels(task, patch, chunks)))
-    files = dict(_files(unit.folder, patch.grid, [p for p in planes if _belongs(p, shards)]))
-    for path, data in files.items():
-        if target.in_the_way(key, path, data):
-            return _left(task, patch, f"{path} is there and not from this export: move it away, then run again")
-    replaced = target.put(key, unit.shard, files)
-    return Exported(len(files), sum(map(len, files.values())), replaced=tuple(replaced))
-
-
-def _belongs(planes: RasterPlanes, shards: Shards) -> bool:
-    """Tell whether there is a file: not of a manual label that was never given, nor of what no patch has."""
-    if not planes.absent.all():
-        return True
-    asset = planes.assets[0]
-    return not asset.manual and shards.has_layer(asset.product, planes.name)
-
-
-def _files(folder: str, grid: Grid, planes: list[RasterPlanes]) -> Iterator[tuple[str, bytes]]:
-    where = georeference(grid.epsg, grid.transform)
-    for file, pixels in zip(planes, as_published(planes), strict=True):
-        yield f"{folder}/{file.name}.tif", encode(pixels, file, where)
-
-
-Results = Generator[Exported, None, None]
-
-_TIME = "disk_time"
-"""Column of the table: position in the shard, which a selection leaves alone."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What an export can be told beside cube, folder, products and conditions."""
-
-    bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees."""
-    rois: tuple[str, ...] = ()
-    workers: int | None = None
-    """Threads; 0 exports in the calling one. By default the cores of the machine, or twice as many where they wait for
-    a bucket. Each holds one product of one patch about four times: some 40 MiB."""
-
-
-@dataclass(frozen=True)
 class ExportReport:
-    """Result of an export."""
+    """Result of an export.
+
+    Parameters
+    ----------
+    patches : int
+        Patches of the selection of which at least one product is in the folder now.
+    files, bytes : int
+        Files that this run wrote, and their bytes.
+    skipped : int
+        Files that were there already, whole.
+    replaced : tuple of str
+        Files of an earlier run that were written again: not whole, changed by another program, or of an older state of
+        the cube.
+    left_out : tuple of LeftOut
+        What was not written, and why.
+    test_meaning : {"v1.0", "v1.1"}
+        Meaning of the codes of ``test`` in the table.
+    ambiguous : bool
+        Whether the codes alone would be read in another way; the folder's note says what they mean.
+    """
 
     patches: int
-    """Patches of the selection of which at least one product is in the folder now."""
     files: int
-    """Files that this run wrote."""
     bytes: int
-    """Of the files that this run wrote."""
     skipped: int
-    """Files that were there already, whole."""
     replaced: tuple[str, ...]
-    """Files of an earlier run that were written again: not whole, changed by somebody, or of an older state of the
-    cube."""
     left_out: tuple[LeftOut, ...]
-    """What was not written, and why."""
     test_meaning: TestMeaning
-    """What the codes of ``test`` in the table mean."""
     ambiguous: bool
-    """Whether the codes alone would be read in another way; the folder's note says what they mean."""
+
+    def __repr__(self) -> str:
+        return f"<ExportReport {self.patches} patches, {self.files} files written, {len(self.left_out)} left out>"
 
     @property
     def exit_code(self) -> int:
@@ -319,32 +204,117 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class ExportStep:
-    """One shard more is done."""
+    """Progress: one more shard is done."""
 
-    done: Exported
+    done: ExportResult
     shards: int
     """Shards that this run looks at in all."""
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A cube, and what of it is to be exported."""
+class _Exporter:
+    """Writes the files of tasks; its threads share what is known of the cube's files."""
 
-    shards: Shards
-    table: pd.DataFrame
-    """Catalogue of the whole cube."""
-    chosen: pd.DataFrame
-    """The selected rows of it."""
-    status: dict[str, npt.NDArray[np.uint8]]
-    settings: dict[str, Any]
-    refused: tuple[LeftOut, ...]
-    """Rows whose ids are no names."""
+    cube: StoredCube
+    folder: ExportFolder
+    file_names: dict[ProductName, frozenset[str]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def note(self) -> ExportNote:
-        """What the folder is to say."""
-        told = {name: str(self.settings.get(name, "")) for name in ("created", "source")}
-        return ExportNote(self.settings["test_meaning"], told, f"cloudsen12-cube {version('cloudsen12-cube')}", "")
+    def export(self, task: ExportTask) -> ExportResult:
+        """Write the files of every patch of a shard that is done, and name the others.
+
+        Raises
+        ------
+        DestinationError, RemoteError
+            If the disk or the bucket fails; what was written so far is in the journal.
+        """
+        try:
+            record = self._record(task)
+        except StoreError as error:
+            return add_up(_left_out(task, patch, str(error)) for patch in task.patches)
+        chunks = ChunkReader(self.cube.store, self.cube.layouts[task.product])
+        return add_up(self._export_patch(task, patch, record, chunks) for patch in task.patches)
+
+    def _record(self, task: ExportTask) -> ShardRecord | None:
+        """Read the record of a shard; of one with patches to write, it must belong to the object.
+
+        What is not there would be read as fill.
+        """
+        record = self.cube.record(task.product, task.roi_id)
+        if not any(patch.status == DONE for patch in task.patches):
+            return record
+        key = self.cube.layouts[task.product].place(task.index)[0]
+        size = self.cube.store.size(key) or 0
+        if record is None or record.index != task.index or record.size != size:
+            stated = "no record" if record is None else f"a record of {record.size} bytes at {record.index}"
+            raise StoreError(f"{key} has {size} bytes and {stated}: `convert --repair` makes it again")
+        return record
+
+    def _export_patch(
+        self, task: ExportTask, patch: ExportPatch, record: ShardRecord | None, chunks: ChunkReader
+    ) -> ExportResult:
+        own = next((row for row in record.patches if row.time == patch.time), None) if record else None
+        if patch.status != DONE:
+            fault = f" ({own.faults[0]})" if own and own.faults else ""
+            return _left_out(task, patch, f"{STATUS[patch.status]} in the cube{fault}")
+        if record is None or own is None or own.s2_id_gee != patch.s2_id_gee or own.status != DONE:
+            reason = "the shard's record does not say that it is done: `convert --repair` makes it again"
+            return _left_out(task, patch, reason)
+        unit = (task.roi_id, patch.s2_id_gee, task.product)
+        there = self.folder.whole(unit, record.sha256)
+        if there is not None:
+            return ExportResult(skipped=len(there.files))
+        try:
+            files = dict(self._files(task, patch, patch.folder(own), chunks))
+        except StoreError as error:
+            return _left_out(task, patch, str(error))
+        for path, data in files.items():
+            if self.folder.in_the_way(unit, path, data):
+                return _left_out(task, patch, f"{path} is there and not from this export: move it away, then run again")
+        replaced = self.folder.put(unit, record.sha256, files)
+        return ExportResult(len(files), sum(map(len, files.values())), replaced=tuple(replaced))
+
+    def _files(
+        self, task: ExportTask, patch: ExportPatch, folder: str, chunks: ChunkReader
+    ) -> Iterator[tuple[str, bytes]]:
+        """Read all bands of a patch, comparing checksums, and encode them as files."""
+        layout = self.cube.layouts[task.product]
+        fetched = chunks.fetch(task.index, patch.time, range(len(layout.bands)))
+        pixels = np.empty((len(layout.bands), layout.height, layout.width), layout.dtype)
+        for band, plane in enumerate(pixels):
+            chunks.decode(fetched, band, plane)
+        planes = [row for row in planes_of(layout.product, layout.bands, pixels) if self._belongs(row)]
+        where = georeference(patch.grid.epsg, patch.grid.transform)
+        for file, published in zip(planes, as_published(planes), strict=True):
+            yield f"{folder}/{file.name}.tif", encode(published, file, where)
+
+    def _belongs(self, planes: RasterPlanes) -> bool:
+        """Tell whether there is a file: not of a manual label that was never given, nor of what no patch has."""
+        if not planes.absent.all():
+            return True
+        asset = planes.assets[0]
+        return not asset.manual and planes.name in self._names(asset.product)
+
+    def _names(self, product: ProductName) -> frozenset[str]:
+        """List the files that the archive had for any patch; from the records, and only if they are needed."""
+        with self.lock:
+            if product not in self.file_names:
+                self.file_names[product] = frozenset(self._recorded_names(product))
+            return self.file_names[product]
+
+    def _recorded_names(self, product: ProductName) -> set[str]:
+        every, found = set(files_of(product)), set[str]()
+        for _, record in self.cube.records(product):
+            paths = [source.path for patch in (record.patches if record else ()) for source in patch.sources]
+            matches = filter(None, map(_FILE.fullmatch, paths))  # other forms have no file that is nothing but fill
+            found |= {SPELLINGS.get(match[1], match[1]) for match in matches}
+            if found >= every:
+                break
+        return found
+
+
+def _left_out(task: ExportTask, patch: ExportPatch, reason: str) -> ExportResult:
+    return ExportResult(left_out=(LeftOut(task.roi_id, patch.s2_id_gee, task.product, reason),))
 
 
 def export(
@@ -371,6 +341,7 @@ def export(
     where : sequence of str
         Conditions on the metadata, such as ``label_type=high`` or ``difficulty<=3``; all must hold.
     options : ExportOptions
+        Further conditions, and how to run.
     progress : callable, optional
         Called with an `ExportStep` after each shard.
 
@@ -385,23 +356,39 @@ def export(
     CubeError
         If nothing could be done; the message says why.
     """
-    if not is_url(clean(cube)) and not is_url(clean(folder)):
-        _check_apart(clean(cube), clean(folder))
-    conditions = (where,) if isinstance(where, str) else tuple(where)
-    source = _source(cube, tuple(products or ()), Selection(conditions, options.bbox, options.rois))
-    with opened(folder, source.note) as target:
-        table = _rows(source, target)
-        parts = [Exported(replaced=tuple(target.begin(to_csv(table))), left_out=source.refused)]
-        tasks = list(_tasks(source))
-        with closing(_run(tasks, source.shards, target, _workers(source, options.workers))) as results:
-            for done in results:
+    check_disjoint(cube, folder)
+    source = open_stored_cube(cube)
+    names = select_products(source, products or ())
+    table, illegal = _legal_rows(source)
+    catalogue = Catalogue(table, source.stated.test_meaning)
+    chosen = select(catalogue, selection_of(where, options)).table  # counts `time` anew
+    tasks = list(_tasks(source, names, chosen))
+    workers = options.workers
+    if workers is None:
+        workers = (os.cpu_count() or 1) * (1 if source.store.concurrency == 1 else 2)
+    with open_folder(folder, _note(source)) as target:
+        rows = _rows(table, chosen, target)
+        parts = [ExportResult(replaced=tuple(target.begin(to_csv(rows))), left_out=illegal)]
+        with open_runner(workers) as runner, closing(runner.run(_Exporter(source, target).export, tasks)) as results:
+            for _, done in results:
                 parts.append(done)
                 if progress:
                     progress(ExportStep(done, len(tasks)))
-        total = together(parts)
-        total = replace(total, left_out=tuple(sorted(total.left_out, key=_in_order)))
-        target.end(replace(source.note, left_out=total.left_out))
-        return _report(source, table, target, total)
+        total = add_up(parts)
+        left_out = tuple(sorted(total.left_out, key=_in_order))
+        target.end(replace(target.note, left_out=left_out))
+    there = {unit[:2] for unit in target.entries}
+    codes, meaning = set(rows["test"]), target.note.test_meaning
+    return ExportReport(
+        patches=len(there & set(zip(chosen["roi_id"], chosen["s2_id_gee"], strict=True))),
+        files=total.written,
+        bytes=total.bytes,
+        skipped=total.skipped,
+        replaced=total.replaced,
+        left_out=left_out,
+        test_meaning=meaning,
+        ambiguous=meaning == "v1.1" and 1 in codes and 2 not in codes,
+    )
 
 
 def _in_order(row: LeftOut) -> tuple[int, tuple[str, ...]]:
@@ -409,88 +396,46 @@ def _in_order(row: LeftOut) -> tuple[int, tuple[str, ...]]:
     return number, (row.roi_id, row.s2_id_gee, row.product)
 
 
-def _check_apart(cube: str, folder: str) -> None:
-    inside = [os.path.realpath(folder), os.path.realpath(cube)]
-    if os.path.commonpath(inside) == inside[1]:
-        raise DestinationError(f"{folder} lies inside the cube {cube}: give a folder of its own")
+def _note(cube: StoredCube) -> ExportNote:
+    """Say in the folder what it was made from."""
+    origin = {name: str(cube.settings.get(name, "")) for name in ("created", "source")}
+    return ExportNote(cube.stated.test_meaning, origin, f"cloudsen12-cube {version('cloudsen12-cube')}", "")
 
 
-def _source(cube: str | os.PathLike[str], wanted: tuple[str, ...], selection: Selection) -> _Source:
-    """Open a cube as far as its tables, and choose."""
-    place = open_store(cube)
-    settings = settings_of(place.get(ROOT_KEY), place.root)
-    for name in wanted:
-        if name not in settings["products"]:
-            raise SelectionError(f"no product {name!r} in {place.root}; it has {', '.join(settings['products'])}")
-    products = [name for name in settings["products"] if name in wanted or not wanted]
-    layouts: dict[str, ProductLayout] = {p: layout_of(p, settings["products"][p]) for p in products}
-    order, table = read_table(place)
-    legal = [is_legal_key(*key) for key in zip(table["roi_id"], table["s2_id_gee"], strict=True)]
-    strange = table[~np.array(legal, dtype=bool)]
-    table = table[legal].rename(columns={"time": _TIME}).reset_index(drop=True)
-    chosen = select(Catalogue(table, settings["test_meaning"]), selection).table  # counts `time` anew
-    refused = tuple(
-        LeftOut(roi, image, "", "an illegal id, which may lead out of the folder")
-        for roi, image in zip(strange["roi_id"], strange["s2_id_gee"], strict=True)
-    )
-    status = read_status(place, products)
-    return _Source(Shards(place, layouts, order), table, chosen, status, settings, refused)
+def _legal_rows(cube: StoredCube) -> tuple[pd.DataFrame, tuple[LeftOut, ...]]:
+    """Divide the catalogue into rows whose ids are names, and those whose ids may lead out of the folder."""
+    table = cube.table.rename(columns={"time": _TIME})
+    keys = list(zip(table["roi_id"], table["s2_id_gee"], strict=True))
+    legal = np.array([is_legal_key(*key) for key in keys], dtype=bool)
+    reason = "an illegal id, which may lead out of the folder"
+    illegal = tuple(LeftOut(*key, "", reason) for key, is_legal in zip(keys, legal, strict=True) if not is_legal)
+    return table[legal].reset_index(drop=True), illegal
 
 
-def _rows(source: _Source, target: Folder) -> pd.DataFrame:
-    """Rows of the table: what is selected now, and what an earlier run has put there."""
-    keys = set(zip(source.chosen["roi_id"], source.chosen["s2_id_gee"], strict=True))
-    there = target.sink.get(TABLE_NAME)
+def _rows(table: pd.DataFrame, chosen: pd.DataFrame, target: ExportFolder) -> pd.DataFrame:
+    """Rows of the published table: what is selected now, and what an earlier run has put there."""
+    keys = set(zip(chosen["roi_id"], chosen["s2_id_gee"], strict=True))
+    there = target.store.get(TABLE_NAME)
     if there is not None:
         with suppress(ArchiveError, UnicodeDecodeError):
             earlier = from_csv(there.decode("utf-8"), TABLE_NAME)
             keys |= set(zip(earlier["roi_id"], earlier["s2_id_gee"], strict=True))
-    named = [key in keys for key in zip(source.table["roi_id"], source.table["s2_id_gee"], strict=True)]
-    table = source.table[named]
+    table = table[[key in keys for key in zip(table["roi_id"], table["s2_id_gee"], strict=True)]]
     order = sorted(range(len(table)), key=lambda i: (roi_number(table["roi_id"].iloc[i]), table[_TIME].iloc[i]))
     return table.iloc[order]
 
 
-def _tasks(source: _Source) -> Iterator[ExportTask]:
-    position = {roi: index for index, roi in enumerate(source.shards.order)}
-    for roi, rows in source.chosen.groupby("roi_id", sort=False):
+def _tasks(cube: StoredCube, products: Sequence[ProductName], chosen: pd.DataFrame) -> Iterator[ExportTask]:
+    position = {roi: index for index, roi in enumerate(cube.order)}
+    for roi, rows in chosen.groupby("roi_id", sort=False):
         index = position[str(roi)]
         patches = [_patch(row) for row in rows.to_dict("records")]
-        for product, status in source.status.items():
-            told = tuple(replace(patch, status=int(status[index, patch.time])) for patch in patches)
-            yield ExportTask(product, str(roi), index, told)
+        for product in products:
+            status: npt.NDArray[np.uint8] = cube.status[product][index]
+            own = tuple(replace(patch, status=int(status[patch.time])) for patch in patches)
+            yield ExportTask(product, str(roi), index, own)
 
 
 def _patch(row: dict[Any, Any]) -> ExportPatch:
     kind = LABEL_FOLDERS.get(row["label_type"], "")
     return ExportPatch(int(row[_TIME]), row["roi_id"], row["s2_id_gee"], kind, grid_of(row))
-
-
-def _workers(source: _Source, wanted: int | None) -> int:
-    if wanted is not None:
-        return wanted
-    return (os.cpu_count() or 1) * (2 if is_url(source.shards.place.root) else 1)
-
-
-def _run(tasks: Iterable[ExportTask], shards: Shards, target: Folder, workers: int) -> Results:
-    """Yield what became of each task; tasks that have not begun when one fails, or the caller stops, never begin."""
-    if not workers:
-        yield from (export_shard(task, shards, target) for task in tasks)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="export") as pool:
-        futures = [pool.submit(export_shard, task, shards, target) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _report(source: _Source, table: pd.DataFrame, target: Folder, total: Exported) -> ExportReport:
-    there = {unit[:2] for unit in target.entries}
-    chosen = set(zip(source.chosen["roi_id"], source.chosen["s2_id_gee"], strict=True))
-    meaning, codes = source.note.test_meaning, set(table["test"])
-    return ExportReport(
-        *(len(chosen & there), total.written, total.bytes, total.skipped, total.replaced, total.left_out, meaning),
-        ambiguous=meaning == "v1.1" and 1 in codes and 2 not in codes,
-    )

@@ -46,19 +46,30 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ExportNote:
-    """What the folder was made from, and how far the last run came."""
+    """What the folder was made from, and how far the last run came.
+
+    Parameters
+    ----------
+    test_meaning : TestMeaning
+        What the codes of ``test`` in the table mean.
+    cube : dict of str to str
+        Which cube: when it was created, and from what.
+    tool : str
+    table_sha256 : str
+        Of the table as it was written.
+    state : str
+        ``final`` when the last run has ended.
+    left_out : tuple of LeftOut
+        By the last run.
+    export_version : int
+    """
 
     test_meaning: TestMeaning
-    """What the codes of ``test`` in the table mean."""
     cube: dict[str, str]
-    """Which cube: when it was created, and from what."""
     tool: str
     table_sha256: str
-    """Of the table as it was written."""
     state: str = "exporting"
-    """``final`` when the last run has ended."""
     left_out: tuple[LeftOut, ...] = ()
-    """By the last run."""
     export_version: int = NOTE_VERSION
 
     def as_bytes(self) -> bytes:
@@ -95,15 +106,24 @@ Unit = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class ExportEntry:
-    """A line of the journal: the files of one product of one patch."""
+    """A line of the journal: the files of one product of one patch.
+
+    Parameters
+    ----------
+    roi_id : str
+    s2_id_gee : str
+    product : str
+    shard : str
+        sha256 of the shard that the pixels come from.
+    files : dict of str to int
+        Path in the folder -> bytes.
+    """
 
     roi_id: str
     s2_id_gee: str
     product: str
     shard: str
-    """sha256 of the shard that the pixels come from."""
     files: dict[str, int]
-    """Path in the folder -> bytes."""
 
     @property
     def unit(self) -> Unit:
@@ -112,14 +132,22 @@ class ExportEntry:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A folder that is ours, while it is being written."""
+class ExportFolder:
+    """A folder that is ours, while it is being written.
 
-    sink: LocalStore
+    Parameters
+    ----------
+    store : LocalStore
+    note : ExportNote
+        As this run leaves it, but for its end.
+    earlier : ExportNote, optional
+        As an earlier run has left it.
+    entries : dict of Unit to ExportEntry
+    """
+
+    store: LocalStore
     note: ExportNote
-    """As this run leaves it, but for its end."""
     earlier: ExportNote | None = None
-    """As an earlier run has left it."""
     entries: dict[Unit, ExportEntry] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
@@ -128,18 +156,18 @@ class Folder:
         entry = self.entries.get(unit)
         if entry is None or entry.shard != shard:
             return None
-        return entry if all(self.sink.size(path) == size for path, size in entry.files.items()) else None
+        return entry if all(self.store.size(path) == size for path, size in entry.files.items()) else None
 
     def in_the_way(self, unit: Unit, path: str, data: bytes) -> bool:
         """Tell whether a file must stay as it is: it is there, nobody noted it, and it is not what is to be written."""
         entry = self.entries.get(unit)
         if entry is not None and path in entry.files:
             return False
-        return os.path.lexists(os.path.join(self.sink.root, path)) and self._read(path) != data
+        return os.path.lexists(os.path.join(self.store.root, path)) and self._read(path) != data
 
     def _read(self, path: str) -> bytes | None:
         with suppress(ReadError):
-            data: bytes | None = self.sink.get(path)
+            data: bytes | None = self.store.get(path)
             return data
         return None
 
@@ -152,17 +180,17 @@ class Folder:
             Paths that were ours and were not whole, or are of an older state of the cube.
         """
         before = self.entries.get(unit)
-        old = [path for path in (before.files if before else {}) if self.sink.size(path) is not None]
+        old = [path for path in (before.files if before else {}) if self.store.size(path) is not None]
         for path, data in files.items():
-            self.sink.put(path, data, sync=False)
+            self.store.put(path, data, sync=False)
         for path in set(old) - files.keys():
-            self.sink.delete(path)
+            self.store.delete(path)
         self._note(ExportEntry(*unit, shard, {path: len(data) for path, data in files.items()}))
         return old
 
     def _note(self, entry: ExportEntry) -> None:
         line = json.dumps([*entry.unit, entry.shard, entry.files]) + "\n"
-        path = os.path.join(self.sink.root, JOURNAL)
+        path = os.path.join(self.store.root, JOURNAL)
         try:
             with self._lock, open(path, "ab") as file:
                 file.write(line.encode())
@@ -178,21 +206,21 @@ class Folder:
         list of str
             The table's name if somebody has changed it since it was written.
         """
-        there = self.sink.get(TABLE_NAME)
+        there = self.store.get(TABLE_NAME)
         ours = there is None or (self.earlier is not None and _sha256(there) == self.earlier.table_sha256)
-        self.sink.put(NOTE_NAME, replace(self.note, table_sha256=_sha256(table)).as_bytes())
+        self.store.put(NOTE_NAME, replace(self.note, table_sha256=_sha256(table)).as_bytes())
         if there != table:
-            self.sink.put(TABLE_NAME, table)
+            self.store.put(TABLE_NAME, table)
         return [] if ours or there == table else [TABLE_NAME]
 
     def end(self, note: ExportNote) -> None:
         """Write the last word."""
-        table = self.sink.get(TABLE_NAME) or b""
-        self.sink.put(NOTE_NAME, replace(note, table_sha256=_sha256(table), state="final").as_bytes())
+        table = self.store.get(TABLE_NAME) or b""
+        self.store.put(NOTE_NAME, replace(note, table_sha256=_sha256(table), state="final").as_bytes())
 
 
 @contextmanager
-def opened(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[Folder]:
+def open_folder(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[ExportFolder]:
     """Take hold of a folder, made where it is not there.
 
     Parameters
@@ -211,47 +239,47 @@ def opened(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[Folder]
         raise DestinationError(f"{root} is a URL: export writes to a local folder; copy that to the bucket afterwards")
     if os.path.exists(root) and not os.path.isdir(root):
         raise DestinationError(f"{root} is a file: give the folder to write to")
-    sink = LocalStore(os.path.abspath(root))
-    _is_ours(sink, note)
-    with write_lock(sink):
-        earlier = _is_ours(sink, note)
-        yield Folder(sink, note, earlier, _journal(sink))
+    store = LocalStore(os.path.abspath(root))
+    _earlier_note(store, note)
+    with write_lock(store):
+        earlier = _earlier_note(store, note)
+        yield ExportFolder(store, note, earlier, _journal(store))
 
 
-def _is_ours(sink: LocalStore, note: ExportNote) -> ExportNote | None:
+def _earlier_note(store: LocalStore, note: ExportNote) -> ExportNote | None:
     """Give the note that lies there, None in an empty folder."""
-    data = sink.get(NOTE_NAME)
+    data = store.get(NOTE_NAME)
     if data is None:
-        if not is_empty(sink):
+        if not is_empty(store):
             raise DestinationError(
-                f"{sink.root} holds something else ({_first(sink)}) and no earlier export: give a folder of its own"
+                f"{store.root} holds something else ({_first(store)}) and no earlier export: give a folder of its own"
             )
         return None
-    found = read_note(data, sink.root)
+    found = read_note(data, store.root)
     for name in ("cube", "test_meaning"):
         if getattr(found, name) != getattr(note, name):
             raise DestinationError(
-                f"{sink.root} holds the export of another cube ({_told(found)}; this one: {_told(note)}): "
+                f"{store.root} holds the export of another cube ({_describe(found)}; this one: {_describe(note)}): "
                 "give another folder"
             )
     return found
 
 
-def _told(note: ExportNote) -> str:
+def _describe(note: ExportNote) -> str:
     return f"of {note.cube.get('created')}, from {note.cube.get('source')}, test {note.test_meaning}"
 
 
-def _first(sink: LocalStore) -> str:
+def _first(store: LocalStore) -> str:
     try:
-        return min(os.listdir(sink.root))
+        return min(os.listdir(store.root))
     except OSError:
         return "unreadable"
 
 
-def _journal(sink: LocalStore) -> dict[Unit, ExportEntry]:
+def _journal(store: LocalStore) -> dict[Unit, ExportEntry]:
     """Read the journal; the last line of a unit holds, and one that was cut off is none."""
-    path = Path(sink.root, JOURNAL)
-    data = sink.get(JOURNAL) or b""
+    path = Path(store.root, JOURNAL)
+    data = store.get(JOURNAL) or b""
     if data and not data.endswith(b"\n"):
         with path.open("ab") as file:
             file.write(b"\n")

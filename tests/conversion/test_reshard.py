@@ -24,8 +24,8 @@ from layouts import LAYOUTS, resharded
 from s3server import PRIVATE, proxy
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.conversion.cube_plan import CubePlan
 from cloudsen12_cube.conversion.options import Step, StrictError
-from cloudsen12_cube.conversion.planning import CubePlan
 from cloudsen12_cube.conversion.readers import CubeReader, ShardRoi, ShardTask
 from cloudsen12_cube.conversion.writer import write_shard
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
