@@ -10,9 +10,6 @@ from .cube import (
     CubeSettings as CubeSettings,
 )
 from .cube import (
-    SourceCube as SourceCube,
-)
-from .cube import (
     State as State,
 )
 from .cube import (
@@ -25,22 +22,10 @@ from .cube import (
     is_cube as is_cube,
 )
 from .cube import (
-    open_source_cube as open_source_cube,
-)
-from .cube import (
     open_stored_cube as open_stored_cube,
 )
 from .cube import (
     read_root as read_root,
-)
-from .cube import (
-    read_settings as read_settings,
-)
-from .cube import (
-    settings_of as settings_of,
-)
-from .cube import (
-    stated_scale as stated_scale,
 )
 from .document import (
     Natural as Natural,
@@ -83,9 +68,6 @@ from .layout import (
 )
 from .layout import (
     layout_of as layout_of,
-)
-from .layout import (
-    object_key as object_key,
 )
 from .layout import (
     parse_codec as parse_codec,

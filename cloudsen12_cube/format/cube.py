@@ -6,7 +6,6 @@ Everything that reads a cube other than through an xarray tree begins here. Open
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -29,7 +28,7 @@ from cloudsen12_cube.format.layout import (
     records_path,
 )
 from cloudsen12_cube.format.record import UNSCALED, AcceptedFailure, ShardRecord, agreeing, load
-from cloudsen12_cube.schema import LAYERS, ProductName, Selection, TestMeaning
+from cloudsen12_cube.schema import ProductName, Selection, TestMeaning
 from cloudsen12_cube.storage import ObjectStore, each, list_names, list_once, open_store
 
 State = Literal["creating", "converting", "final"]
@@ -263,51 +262,3 @@ def is_cube(place: str | os.PathLike[str]) -> bool:
         return root is not None and KEY in load_json(root)["attributes"]
     except (ReadError, ValueError, KeyError, TypeError):
         return False
-
-
-# What stands below serves rooms that do not use StoredCube yet, and goes with its last use.
-@dataclass(frozen=True)
-class SourceCube:
-    """A finished cube."""
-
-    place: ObjectStore
-    settings: dict[str, Any]
-    order: tuple[str, ...]
-    table: pd.DataFrame
-    attributes: dict[str, Any]
-    scale: int | None
-
-    @property
-    def layouts(self) -> dict[ProductName, ProductLayout]:
-        """Product -> its array."""
-        return {product: layout_of(product, row) for product, row in self.settings["products"].items()}
-
-
-def open_source_cube(source: str | os.PathLike[str]) -> SourceCube:
-    """Open a cube to make another one from it."""
-    cube = open_stored_cube(source, "final")
-    return SourceCube(cube.store, cube.settings, cube.order, cube.table, cube.attributes, cube.full_scale)
-
-
-def read_settings(root_object: bytes, place: str) -> dict[str, Any]:
-    """Read the settings of a cube."""
-    settings: dict[str, Any] = read_root(root_object, place)["attributes"][KEY]
-    return settings
-
-
-def settings_of(root_object: bytes | None, place: str) -> dict[str, Any]:
-    """Read the settings of a cube whose catalogue is there."""
-    if root_object is None:
-        raise StoreError(f"{place} is no cube: there is no {ROOT_KEY} in it")
-    settings = read_settings(root_object, place)
-    if settings.get("state") == "creating":
-        raise StoreError(f"{place} is being created, or its creation was cut short: run the same convert command again")
-    return settings
-
-
-def stated_scale(root_object: bytes) -> int | None:
-    """Full scale of CD-FCNN's probabilities as the root of a cube states it, or None."""
-    nodes = json.loads(root_object).get("consolidated_metadata", {}).get("metadata", {})
-    flags = nodes.get(array_path("labels"), {}).get("attributes", {}).get("layers", {})
-    told = (flags.get(row.band, {}).get("valid_max") for row in LAYERS if row.probability and row.full_scale is None)
-    return next((int(scale) for scale in told if scale), None)

@@ -237,11 +237,6 @@ def layout_of(product: ProductName, row: dict[str, Any]) -> ProductLayout:
     return layout
 
 
-def object_key(settings: dict[str, Any], product: str, index: int) -> str:
-    """Key of the object that holds the ROI at a disk index, by a cube's settings."""
-    return shard_key(product, index // int(settings["products"][product]["shard"][0]))
-
-
 def check_version(settings: dict[str, Any], place: str) -> None:
     """Refuse a cube that another release laid out in another way.
 
