@@ -1,7 +1,7 @@
-"""Label layers seen as classes, superclasses and masks: xarray in, xarray out, with CF's flag attributes.
+"""Label layers as classes, superclasses and masks: xarray in, xarray out, with CF flag attributes.
 
-The values are made by ``labels``; here a layer is found by its name, what it cannot tell is refused, and what comes out
-says what it means. Nothing is read before somebody asks for values.
+``schema.labels`` computes the values. Here a layer is found by its name, classes that it does not distinguish are
+refused, and the result is described. Nothing is read before values are needed.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _CLOUD = frozenset(row.code for row in CLASSES if row.cloud)
 def classes(
     labels: xr.DataArray, name: str | None = None, threshold: Threshold | None = None, scale: int | None = None
 ) -> xr.DataArray:
-    """See a label layer as the four classes.
+    """View a label layer as the four classes.
 
     Parameters
     ----------
     labels : xarray.DataArray
         A cube's ``labels``, with its ``band`` dim, or one band of it; or class codes already, as a prediction is.
     name : str, optional
-        Label layer; by default the one band that ``labels`` is.
+        Label layer; by default the only band of ``labels``.
     threshold : Threshold, optional
-        For a layer of probabilities; by default as the paper's benchmark did it.
+        For a layer of probabilities; by default as in the paper's benchmark.
     scale : int, optional
-        Stored value of probability 1 of CD-FCNN, where the cube could not tell it.
+        Stored value of probability 1 of CD-FCNN, where the cube does not state it.
 
     Returns
     -------
@@ -60,38 +60,40 @@ def classes(
     ------
     KeyError
         If there is no such layer in the array; the message lists those that are.
+    ValueError
+        If a threshold is given for a layer of codes, or the full scale is unknown.
     """
     if is_codes(labels, name):
         return labels
     plane, row = _plane(labels, name)
     if threshold is not None and not row.probability:
-        raise ValueError(f"{row.band} holds codes, no probability: leave the threshold out")
+        raise ValueError(f"{row.band} holds codes, no probability: omit the threshold")
     full = full_scale(labels, row.band, scale) if row.probability and not row.full_scale else None
     function = partial(label_values.to_classes, name=row.band, scale=full, threshold=threshold)
     core = _PLANE if row.probability else ()
-    made = lazy_apply(Kernel(function, _UINT8, core, core), plane)
-    return _described(made, row.band, f"classes of {row.band}", [c.name for c in CLASSES])
+    codes = lazy_apply(Kernel(function, _UINT8, core, core), plane)
+    return _described(codes, row.band, f"classes of {row.band}", [c.name for c in CLASSES])
 
 
 def is_codes(labels: xr.DataArray, name: str | None = None) -> bool:
-    """Tell whether an array holds class codes already: what `classes` gave, or a predicted layer."""
-    told = labels.attrs.get("layer")
-    return "band" not in labels.dims and labels.dtype == _UINT8 and told is not None and name in (None, told)
+    """Return whether an array holds class codes already: a result of `classes`, or a predicted layer."""
+    stated = labels.attrs.get("layer")
+    return "band" not in labels.dims and labels.dtype == _UINT8 and stated is not None and name in (None, stated)
 
 
 def _row(name: str) -> Layer:
-    """Row of a layer; a predicted one tells all four classes."""
+    """Return the row of a layer; a predicted one distinguishes all four classes."""
     if name in {row.band for row in LAYERS}:
         return layer(name)
     return Layer(name, {}, {row.code: row.code for row in CLASSES})
 
 
 def _plane(labels: xr.DataArray, name: str | None) -> tuple[xr.DataArray, Layer]:
-    """Find a layer in an array, and take away what is said of bands alone."""
+    """Find a layer in an array, without the coordinates that describe bands."""
     there = [str(band) for band in np.atleast_1d(labels["band"].values)] if "band" in labels.coords else []
     if name is None:
         if len(there) != 1:
-            raise KeyError(f"say which layer: the array has {', '.join(there) or 'no coordinate band'}")
+            raise KeyError(f"give the name of a layer: the array has {', '.join(there) or 'no coordinate band'}")
         name = there[0]
     known = [row.band for row in LAYERS]
     if (there and name not in there) or name not in known:
@@ -112,37 +114,37 @@ def full_scale(labels: xr.DataArray, name: str, scale: int | None = None) -> int
     name : str
         CD-FCNN-RGBI or CD-FCNN-RGBISWIR.
     scale : int or None
-        The caller's word; by default what the conversion found in the whole cube.
+        Value that the caller gives; by default the one that the conversion found in the whole cube.
 
     Raises
     ------
     ValueError
-        If the cube does not know, or knows better.
+        If it is unknown, or the cube states another one.
     """
     recorded = labels.attrs.get("layers", {}).get(name, {}).get("valid_max")
     if scale is not None and recorded is not None and scale != recorded:
         raise ValueError(
-            f"scale is {scale}, but the cube found {recorded} to be the full scale of {name}: leave it out"
+            f"scale is {scale}, but the full scale of {name} is {recorded} in this cube: omit the argument"
         )
     if scale is None and recorded is None:
         raise ValueError(
-            f"the full scale of {name} is unknown (no value of the cube tells 0 to 100 from 0 to 10000): "
+            f"the full scale of {name} is unknown (all values fit both 0 to 100 and 0 to 10000): "
             "give scale=100, scale=10000, or scale=1 for a mask"
         )
     return int(recorded if scale is None else scale)
 
 
-def _described(made: xr.DataArray, name: str, text: str, meanings: Sequence[str]) -> xr.DataArray:
-    """Say in CF's words what the codes mean; 255 is a flag of its own, since 0 means something."""
+def _described(codes: xr.DataArray, name: str, text: str, meanings: Sequence[str]) -> xr.DataArray:
+    """Describe codes by CF flags; 255 is a flag of its own, since 0 is a class."""
     values = np.array([*range(len(meanings)), UNLABELLED], dtype=np.uint8)
-    made.attrs = {
+    codes.attrs = {
         "long_name": text,
         "standard_name": "status_flag",
         "flag_values": values,
         "flag_meanings": " ".join([*meanings, "unlabelled"]),
         "layer": name,
     }
-    return made.rename(name)
+    return codes.rename(name)
 
 
 def superclass(
@@ -152,14 +154,20 @@ def superclass(
     threshold: Threshold | None = None,
     scale: int | None = None,
 ) -> xr.DataArray:
-    """See a label layer as a superclass.
+    """View a label layer as a superclass.
 
     Parameters
     ----------
-    labels, name, threshold, scale
-        As in `classes`.
+    labels : xarray.DataArray
+        A cube's ``labels``, with its ``band`` dim, or one band of it; or class codes already, as a prediction is.
     scheme : {"cloud", "valid"}
         ``cloud``: 0 non_cloud, 1 cloud. ``valid``: 0 valid, 1 invalid.
+    name : str, optional
+        Label layer; by default the only band of ``labels``.
+    threshold : Threshold, optional
+        For a layer of probabilities; by default as in the paper's benchmark.
+    scale : int, optional
+        Stored value of probability 1 of CD-FCNN, where the cube does not state it.
 
     Returns
     -------
@@ -169,28 +177,30 @@ def superclass(
     Raises
     ------
     ValueError
-        If there is no such superclass, or the layer cannot tell it; the message lists those that can.
+        If there is no such superclass, or the layer does not distinguish it; the message lists those that do.
     """
     codes = classes(labels, name, threshold, scale)
     row = _row(codes.attrs["layer"])
     check_resolves(row, scheme)
-    made = lazy_apply(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
-    return _described(made, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
+    view = lazy_apply(Kernel(partial(label_values.to_superclass, scheme=scheme), _UINT8), codes)
+    return _described(view, row.band, f"superclass {scheme} of {row.band}", SUPERCLASSES[scheme])
 
 
 def check_resolves(row: Layer, scheme: Superclass) -> None:
-    """Refuse a superclass that is none, or that a layer cannot tell.
+    """Refuse an unknown superclass, and one that a layer does not distinguish.
 
     Raises
     ------
     ValueError
-        The message lists what can be asked for.
+        The message lists the superclasses, or the layers that distinguish this one.
     """
     if scheme not in SUPERCLASSES:
         raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
     if scheme not in row.resolves:
         able = ", ".join(other.band for other in LAYERS if scheme in other.resolves)
-        raise ValueError(f"{row.band} cannot tell {scheme} from in{scheme}, it knows no shadow; these can: {able}")
+        raise ValueError(
+            f"{row.band} does not distinguish {scheme} from in{scheme}, it has no shadow; layers that do: {able}"
+        )
 
 
 def mask(
@@ -204,10 +214,16 @@ def mask(
 
     Parameters
     ----------
-    labels, name, threshold, scale
-        As in `classes`.
+    labels : xarray.DataArray
+        A cube's ``labels``, with its ``band`` dim, or one band of it; or class codes already, as a prediction is.
     names : sequence of str
         Any of ``clear``, ``thick_cloud``, ``thin_cloud``, ``cloud_shadow``.
+    name : str, optional
+        Label layer; by default the only band of ``labels``.
+    threshold : Threshold, optional
+        For a layer of probabilities; by default as in the paper's benchmark.
+    scale : int, optional
+        Stored value of probability 1 of CD-FCNN, where the cube does not state it.
 
     Returns
     -------
@@ -218,38 +234,38 @@ def mask(
     Raises
     ------
     ValueError
-        If a class is unknown, none is given, or the layer cannot tell one; the message lists those that can.
+        If a class is unknown, none is given, or the layer does not distinguish one; the message lists those that do.
     """
     wanted = _codes_of(names)
     codes = classes(labels, name, threshold, scale)
-    _resolved(wanted, codes.attrs["layer"])
-    made = lazy_apply(Kernel(partial(label_values.in_classes, wanted=wanted), _BOOL), codes)
+    _check_distinguished(wanted, codes.attrs["layer"])
+    mask = lazy_apply(Kernel(partial(label_values.in_classes, wanted=wanted), _BOOL), codes)
     labelled = lazy_apply(Kernel(label_values.is_labelled, _BOOL), codes)
-    made.attrs = {"long_name": f"{' or '.join(names)} of {codes.attrs['layer']}", "layer": codes.attrs["layer"]}
+    mask.attrs = {"long_name": f"{' or '.join(names)} of {codes.attrs['layer']}", "layer": codes.attrs["layer"]}
     labelled.attrs = {"long_name": f"whether {codes.attrs['layer']} has a label"}
-    return made.assign_coords(labelled=labelled.variable)
+    return mask.assign_coords(labelled=labelled.variable)
 
 
 def _codes_of(names: Sequence[str]) -> frozenset[int]:
     unknown = [name for name in names if name not in _CODE]
     if unknown or not names:
-        found = f"no class {unknown[0]!r}" if unknown else "no class is named"
+        found = f"no class {unknown[0]!r}" if unknown else "no class is given"
         raise ValueError(f"{found}; the classes are {', '.join(get_args(ClassName))}")
     return frozenset(_CODE[name] for name in names)
 
 
-def _resolved(wanted: frozenset[int], name: str) -> None:
-    """Refuse classes that a layer cannot tell from their neighbours."""
-    unable = wanted - _told(_row(name).classes, wanted)
+def _check_distinguished(wanted: frozenset[int], name: str) -> None:
+    """Refuse classes that a layer does not distinguish from others."""
+    unable = wanted - _distinguished(_row(name).classes, wanted)
     if unable:
         text = CLASSES[min(unable)].name
-        able = ", ".join(row.band for row in LAYERS if not wanted - _told(row.classes, wanted))
+        able = ", ".join(row.band for row in LAYERS if not wanted - _distinguished(row.classes, wanted))
         pair = "clear and cloud_shadow" if unable & _NON_CLOUD else "thick_cloud and thin_cloud"
-        raise ValueError(f"{name} cannot tell {text}; these layers can: {able}. It does tell {pair} together")
+        raise ValueError(f"{name} does not distinguish {text}; layers that do: {able}. It has {pair} only together")
 
 
-def _told(given: frozenset[int], wanted: frozenset[int]) -> frozenset[int]:
-    """Classes that a layer tells: those it gives, but clear only if it knows shadow; a whole superclass always."""
+def _distinguished(given: frozenset[int], wanted: frozenset[int]) -> frozenset[int]:
+    """Classes that a layer distinguishes: those it has, but clear only with shadow; a whole superclass always."""
     single = given if _CODE["cloud_shadow"] in given else given - _NON_CLOUD
     pairs = [pair for pair in (_NON_CLOUD, _CLOUD) if pair <= wanted]
     return single.union(*pairs)
@@ -262,12 +278,14 @@ def priority_merge(
 
     Parameters
     ----------
-    labels, scale
-        As in `classes`.
+    labels : xarray.DataArray
+        A cube's ``labels``, with its ``band`` dim.
     names : sequence of str
         Label layers; their order does not matter.
     threshold : Threshold, optional
         For all layers of probabilities among them; by default each one's own.
+    scale : int, optional
+        Stored value of probability 1 of CD-FCNN, where the cube does not state it.
 
     Returns
     -------
@@ -275,10 +293,10 @@ def priority_merge(
         Class codes: thick cloud before cloud shadow before thin cloud before clear; 255 where no layer has a label.
     """
     if not names:
-        raise KeyError("no layer is named: give at least one, such as manual_hq")
+        raise KeyError("no layer is given: give at least one, such as manual_hq")
     views = [classes(labels, name, threshold if layer(name).probability else None, scale) for name in names]
-    made = lazy_apply(Kernel(_merged, _UINT8), *views)
-    return _described(made, "+".join(names), f"classes of {', '.join(names)} by priority", [c.name for c in CLASSES])
+    codes = lazy_apply(Kernel(_merged, _UINT8), *views)
+    return _described(codes, "+".join(names), f"classes of {', '.join(names)} by priority", [c.name for c in CLASSES])
 
 
 def _merged(*codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

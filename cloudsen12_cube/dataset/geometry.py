@@ -1,4 +1,4 @@
-"""Where the patches lie on Earth: their footprints as a table of polygons, and which of them a geometry holds.
+"""Footprints of the patches as a table of polygons, and the patches inside a geometry.
 
 The footprint is computed from each patch's own reference system and transform, which are what places its pixels;
 the centre is the catalogue's longitude and latitude.
@@ -30,6 +30,7 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
     Parameters
     ----------
     cube : xarray.DataTree
+        Open cube with at least one product.
 
     Returns
     -------
@@ -50,7 +51,7 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
     }
     for row in (*PROPERTIES, *(row for row in PLUS if row.name in catalogue)):
         values = _grid_of(catalogue, row.name)[there]
-        table[row.name] = _told(values) if row.name == "proj_transform" else _plain(values)
+        table[row.name] = _transforms(values) if row.name == "proj_transform" else _plain(values)
     frame = pd.DataFrame(table)
     transforms = _grid_of(catalogue, "proj_transform")[there]
     shapes = _polygons(frame["proj_epsg"].to_numpy(), transforms, _size(cube))
@@ -64,14 +65,13 @@ def _grid_of(catalogue: xr.Dataset, name: str) -> npt.NDArray[Any]:
 
 
 def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Hand text to pandas as objects: numpy's own kind of text it does not know."""
+    """Convert text to objects: pandas does not know numpy's own type of text."""
     return values.astype(object) if values.dtype.kind == "T" else values
 
 
-def _told(transforms: npt.NDArray[np.float64]) -> list[str]:
-    """Six numbers as the published tables write them; empty where they are unknown."""
-    known = np.isfinite(transforms).all(axis=1)
-    return [transform_text(six) if k else "" for six, k in zip(transforms, known, strict=True)]
+def _transforms(transforms: npt.NDArray[np.float64]) -> list[str]:
+    """Write transforms as the published tables do; empty where unknown."""
+    return [transform_text(six) if np.isfinite(six).all() else "" for six in transforms]
 
 
 def _size(cube: xr.DataTree) -> tuple[int, int]:
@@ -117,11 +117,12 @@ def _cut(polygon: shapely.Polygon) -> shapely.Polygon | shapely.MultiPolygon:
 
 
 def inside(cube: xr.DataTree, geometry: Any) -> npt.NDArray[np.bool_]:
-    """Tell which patches have their centre in a geometry, or on its edge.
+    """Find the patches whose centre is in a geometry, or on its edge.
 
     Parameters
     ----------
     cube : xarray.DataTree
+        Open cube with the dimensions roi and time.
     geometry : shapely geometry, or anything with ``__geo_interface__``, or GeoJSON as a mapping
         In degrees of longitude and latitude. Tables of geopandas are brought there from their own reference system.
         Longitudes may run on beyond 180, as for a box from 170 to 190.

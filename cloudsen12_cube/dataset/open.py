@@ -62,7 +62,7 @@ def open_cube(
     if isinstance(store, LocalStore) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
     tree = prepare_tree(tree_of(zarr_view(store), place), products, chunks, place)
-    # What reads past xarray must know; never written.
+    # For streams and exports, which read past xarray; it is never written.
     tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree
 
@@ -96,7 +96,7 @@ def tree_of(store: Any, place: str) -> xr.DataTree:
 
 
 def prepare_tree(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chunks, place: str) -> xr.DataTree:
-    """Make of a store's groups what users see: the chosen products, times decoded, in numeric order, chunked."""
+    """Prepare the groups of a store for users: products selected, times decoded, in numeric order, chunked."""
     return _chunked(_in_order(_chosen(tree, products, place)), chunks)
 
 
@@ -129,7 +129,7 @@ def _in_order(tree: xr.DataTree) -> xr.DataTree:
 
 
 def check_chunks(chunks: Chunks) -> None:
-    """Refuse a word that is none of ours."""
+    """Refuse an unknown word."""
     if isinstance(chunks, str) and chunks != "roi":
         raise ValueError(f"chunks is {chunks!r}: give None, 'roi' or a mapping of {', '.join(DIMS)}")
 

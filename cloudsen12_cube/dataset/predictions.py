@@ -1,8 +1,8 @@
-"""Predicted labels: a model's classes written as a layer, and read beside the cube they were predicted from.
+"""Predicted labels: the classes of a model written as a layer, and opened beside the cube that they belong to.
 
 A layer is a small Zarr store of its own: one array (roi, time, y, x) of class codes, which plain xarray opens. It is no
-part of the cube's own store, since that is what an archive says, verified against it, and often lies in a bucket that
-its users cannot write to. Opened together, the layer stands in the group ``predictions``, where the accessor finds it.
+part of the cube's store, which is verified against the archive and often lies in a bucket that its users cannot write
+to. Opened together, the layer is in the group ``predictions``, where the accessor finds it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
-"""The pixels of one product over the untouched files of an archive, as xarray's lazy arrays want them.
+"""A cube over an archive that is not copied: the same tree as a conversion gives, read from the files themselves.
 
-A file is one request and is decoded whole, since that is how its bytes can be proved: by the checksum that a bucket
-states, and by segments of exactly the bytes that they must have. The newest files stay decoded for the next bands.
+The catalogue, the coordinates and the attributes are made as for a cube, in memory; pixels are read from the files.
 
-Batches from the untouched files: what `ChunkReader` is for a cube, for an archive that was opened in place.
-
-A chunk is the whole file that holds the band; neighbouring bands of a patch share it, and it is decoded once.
-
-The cube over an archive that is not copied: the same tree as a conversion gives, read from the files themselves.
-
-The catalogue, the coordinates and the attributes are made as for a cube, in memory; the pixels stay where they are.
+`VirtualArray` is the array of one product. A file is one request and is decoded whole, since only so its bytes can be
+verified: by the checksum that a bucket states, and by segments of exactly the bytes that they must have. The latest
+files stay decoded for the next bands. `FileChunks` does for streams what `ChunkReader` does for a cube: a chunk is the
+whole file that holds the band; neighbouring bands of a patch share it, and it is decoded once.
 """
 
 from __future__ import annotations
@@ -172,7 +168,7 @@ class FileChunks(ChunkReader):
         self._last = threading.local()
 
     def __reduce__(self) -> tuple[type[FileChunks], tuple[VirtualArray]]:
-        """Keep the list of files alone: another process begins anew."""
+        """Pickle the list of files alone: another process decodes them itself."""
         return type(self), (self.array,)
 
     def index(self, disk: int) -> Index:
@@ -267,7 +263,7 @@ def open_virtual(
     where : sequence of str
         Conditions on the metadata, such as ``label_type=high``; all must hold.
     scale : {100, 10000}, optional
-        Full scale of CD-FCNN's probabilities. A conversion finds it in all values, which nobody reads here.
+        Full scale of CD-FCNN's probabilities. A conversion finds it in all values, which are not read here.
 
     Returns
     -------

@@ -79,7 +79,7 @@ def test_superclasses_are_targets(tree: xr.DataTree) -> None:
     batch = next(iter(stream(tree, superclass="valid")))
     expected = tree.cloudsen12.superclass("valid", of="fmask").sel(roi=batch["roi"][0], time=batch["time"][0])
     np.testing.assert_array_equal(batch["target"][0], expected)
-    with pytest.raises(ValueError, match="qa60 cannot tell valid from invalid"):
+    with pytest.raises(ValueError, match="qa60 does not distinguish valid from invalid"):
         stream(tree, "qa60", superclass="valid")
 
 
