@@ -256,9 +256,7 @@ class TacoDecoder:
         """Read the header, and give that of the patch in the image."""
         (part,), size = self.byte_ranges(files, name), files.sizes[name]
         found = header_in_front(
-            lambda length: read_range(store, part.path, part.start, min(length, size)),
-            self.path(files, name),
-            size,
+            lambda length: read_range(store, part.path, part.start, min(length, size)), self.path(files, name), size
         )
         return found and _patch_of(found, files)
 

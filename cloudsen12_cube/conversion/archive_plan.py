@@ -16,11 +16,7 @@ import pandas as pd
 from cloudsen12_cube.archive import Archive, ArchiveRoi, Header, PatchTask, build, complete, header_of, open_archive
 from cloudsen12_cube.conversion.options import Options, selection_of
 from cloudsen12_cube.conversion.planning import Plan, cube_settings, selection_json
-from cloudsen12_cube.conversion.readers import (
-    ArchiveReader,
-    RoiReader,
-    ShardTask,
-)
+from cloudsen12_cube.conversion.readers import ArchiveReader, RoiReader, ShardTask
 from cloudsen12_cube.errors import ArchiveError, SelectionError, without_secrets
 from cloudsen12_cube.format import ProductLayout, stored_dtype
 from cloudsen12_cube.inspection import AcceptedFailure, FailureKey, holding

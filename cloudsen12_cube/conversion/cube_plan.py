@@ -20,23 +20,11 @@ from cloudsen12_cube.conversion.planning import (
     made_now,
     selection_json,
 )
-from cloudsen12_cube.conversion.readers import (
-    CACHED_SHARDS,
-    CubeReader,
-    RoiReader,
-    ShardTask,
-)
+from cloudsen12_cube.conversion.readers import CACHED_SHARDS, CubeReader, RoiReader, ShardTask
 from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError, without_secrets
 from cloudsen12_cube.format import ProductLayout, StoredCube, open_stored_cube
 from cloudsen12_cube.inspection import AcceptedFailure, as_setting, in_settings
-from cloudsen12_cube.schema import (
-    PRODUCTS,
-    Catalogue,
-    ProductName,
-    Selection,
-    files_of,
-    select,
-)
+from cloudsen12_cube.schema import PRODUCTS, Catalogue, ProductName, Selection, files_of, select
 from cloudsen12_cube.storage import absolute
 
 _RESHARD_SECONDS_PER_GB = 2.0
@@ -162,10 +150,7 @@ def plan_resharding(
         "layout_version": settings["layout_version"],
         "products": settings["products"],
     }
-    made = {
-        **cube_settings(layouts, settings, _joint_selection(cube, selection, chosen)),
-        "resharded_from": before,
-    }
+    made = {**cube_settings(layouts, settings, _joint_selection(cube, selection, chosen)), "resharded_from": before}
     return _plan_cube(cube, chosen, selection, made, layouts)
 
 

@@ -317,12 +317,7 @@ class _Outcome:
 
 
 def _carry_out(
-    plan: Plan,
-    store: ObjectStore,
-    workers: int,
-    executor: Executor | None,
-    options: Options,
-    progress: Progress | None,
+    plan: Plan, store: ObjectStore, workers: int, executor: Executor | None, options: Options, progress: Progress | None
 ) -> _Outcome:
     """Survey the cube, make the shards that are not done, and finish the metadata, all under the lock of the cube."""
     choices = read_choices(Path(options.accept)) if options.accept else []

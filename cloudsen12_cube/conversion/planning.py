@@ -17,20 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from cloudsen12_cube.conversion.readers import (
-    OnLoss,
-    RoiReader,
-    ShardRoi,
-    ShardTask,
-)
+from cloudsen12_cube.conversion.readers import OnLoss, RoiReader, ShardRoi, ShardTask
 from cloudsen12_cube.errors import without_secrets
 from cloudsen12_cube.format import ProductLayout
 from cloudsen12_cube.inspection import AcceptedFailure, FailureKey
-from cloudsen12_cube.schema import (
-    Catalogue,
-    RowFault,
-    Selection,
-)
+from cloudsen12_cube.schema import Catalogue, RowFault, Selection
 
 PLAN_VERSION = 1
 

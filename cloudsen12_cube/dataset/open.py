@@ -78,13 +78,7 @@ def tree_of(store: Any, place: str) -> xr.DataTree:
     try:
         with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-            tree = xr.open_datatree(
-                store,
-                engine="zarr",
-                chunks=None,
-                consolidated=True,
-                decode_times=False,
-            )
+            tree = xr.open_datatree(store, engine="zarr", chunks=None, consolidated=True, decode_times=False)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
             f"{place} is no finished cube ({_first_line(error)}): run convert, or give another place"

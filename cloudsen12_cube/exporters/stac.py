@@ -21,16 +21,7 @@ import xarray as xr
 from cloudsen12_cube.dataset import footprints
 from cloudsen12_cube.errors import CubeError, without_secrets
 from cloudsen12_cube.format import DONE
-from cloudsen12_cube.schema import (
-    CLASSES,
-    LAYERS,
-    PLUS,
-    PRODUCTS,
-    PROPERTIES,
-    UNLABELLED_COLOR,
-    Asset,
-    assets_of,
-)
+from cloudsen12_cube.schema import CLASSES, LAYERS, PLUS, PRODUCTS, PROPERTIES, UNLABELLED_COLOR, Asset, assets_of
 
 ID = "CloudSEN12"
 VERSION = "1.1.0"

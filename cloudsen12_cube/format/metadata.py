@@ -457,9 +457,7 @@ def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
 def reference_codec(layout: ProductLayout) -> ShardingCodec:
     """Codec that the product's array declares, for tests that compare shards with zarr-python's own."""
     return ShardingCodec(
-        chunk_shape=layout.chunk,
-        codecs=[BytesCodec(), *_codecs(layout.form)],
-        subchunk_write_order="lexicographic",
+        chunk_shape=layout.chunk, codecs=[BytesCodec(), *_codecs(layout.form)], subchunk_write_order="lexicographic"
     )
 
 

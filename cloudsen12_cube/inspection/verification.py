@@ -288,11 +288,7 @@ def verify(
         pixels=sum(r.pixels for r in results),
         values=values,
         unfinished=sum(r.unfinished for r in results),
-        differences=(
-            *damaged_tables(stored.store),
-            *(d for r in results for d in r.differences),
-            *differences,
-        ),
+        differences=(*damaged_tables(stored.store), *(d for r in results for d in r.differences), *differences),
     )
 
 

@@ -47,10 +47,7 @@ CLASSES = (
     CloudClass(3, "cloud_shadow", cloud=False, valid=False, priority=2, color="#000000"),
 )
 
-SUPERCLASSES: dict[Superclass, tuple[str, str]] = {
-    "cloud": ("non_cloud", "cloud"),
-    "valid": ("valid", "invalid"),
-}
+SUPERCLASSES: dict[Superclass, tuple[str, str]] = {"cloud": ("non_cloud", "cloud"), "valid": ("valid", "invalid")}
 
 _CLEAR, _THICK, _THIN, _SHADOW = (c.code for c in CLASSES)
 _CLOUD_ONLY: frozenset[Scheme] = frozenset({"cloud"})
@@ -139,14 +136,7 @@ _SCL = {
 }
 _FMASK = {0: "land", 1: "water", 2: "cloud_shadow", 3: "snow", 4: "cloud", 255: "outside"}
 _QA60 = {0: "clear", 1024: "opaque_cloud", 2048: "cirrus", 3072: "opaque_cloud_and_cirrus"}
-_KAPPA = {
-    0: "undefined",
-    1: "clear",
-    2: "cloud_shadow",
-    3: "semi_transparent_cloud",
-    4: "cloud",
-    5: "missing",
-}
+_KAPPA = {0: "undefined", 1: "clear", 2: "cloud_shadow", 3: "semi_transparent_cloud", 4: "cloud", 5: "missing"}
 _KAPPA_CODES = {1: _CLEAR, 2: _SHADOW, 3: _THIN, 4: _THICK}
 
 LAYERS: tuple[Layer, ...] = (

@@ -32,12 +32,7 @@ def test_an_epoch_is_a_permutation(rois: np.ndarray, number: int, options: dict)
     np.testing.assert_array_equal(taken, epoch.patches)
 
 
-@given(
-    rois=ROIS,
-    world=st.integers(1, 4),
-    last=st.sampled_from(["drop", "pad"]),
-    options=st.fixed_dictionaries(ORDERS),
-)
+@given(rois=ROIS, world=st.integers(1, 4), last=st.sampled_from(["drop", "pad"]), options=st.fixed_dictionaries(ORDERS))
 def test_ranks_are_disjoint_equal_and_complete(rois: np.ndarray, world: int, last: str, options: dict) -> None:
     ranks = [make_epoch(Order(**options, rank=r, world_size=world, last=last), 1, rois) for r in range(world)]
     assert len({epoch.steps for epoch in ranks}) == 1
