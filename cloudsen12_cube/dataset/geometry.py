@@ -12,12 +12,12 @@ from typing import Any
 import geopandas
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import shapely.geometry
 import xarray as xr
 
+from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.schema import PLUS, PROPERTIES, to_degrees, transform_text
+from cloudsen12_cube.schema import PLUS, PROPERTIES, Mask, to_degrees, transform_text
 
 WGS84 = "EPSG:4326"
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
@@ -41,35 +41,17 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
         antimeridian is split there into two polygons. Where the catalogue does not say where a patch lies, the
         geometry is None.
     """
-    catalogue = cube.to_dataset()
-    there = _grid_of(catalogue, "s2_id_gee").astype(object) != ""
-    rows, columns = np.nonzero(there)
-    # Given as objects, pandas gives text its own data type and keeps numbers as they are.
-    table: dict[str, Any] = {
-        "roi_id": catalogue["roi"].values.astype(object)[rows],
-        "time": catalogue["time"].values[columns],
-    }
-    for row in (*PROPERTIES, *(row for row in PLUS if row.name in catalogue)):
-        values = _grid_of(catalogue, row.name)[there]
-        table[row.name] = _transforms(values) if row.name == "proj_transform" else _plain(values)
-    frame = pd.DataFrame(table)
-    transforms = _grid_of(catalogue, "proj_transform")[there]
+    root = cube.to_dataset()
+    there: Mask = catalogue_values(root, "s2_id_gee") != ""
+    transforms = catalogue_values(root, "proj_transform")[there]
+    names = ["roi_id", "time", *(row.name for row in PROPERTIES), *(row.name for row in PLUS if row.name in root)]
+    frame = catalogue_rows(root, there, [name for name in names if name != "proj_transform"])
+    frame.insert(names.index("proj_transform"), "proj_transform", _texts(transforms))
     shapes = _polygons(frame["proj_epsg"].to_numpy(), transforms, _size(cube))
     return geopandas.GeoDataFrame(frame, geometry=shapes, crs=WGS84)
 
 
-def _grid_of(catalogue: xr.Dataset, name: str) -> npt.NDArray[Any]:
-    """Values of a column on (roi, time, ...), those of a whole ROI repeated for each of its dates."""
-    column = catalogue[name]
-    return column.broadcast_like(catalogue["time"]).transpose("roi", "time", ...).values
-
-
-def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Convert text to objects: pandas does not know numpy's own type of text."""
-    return values.astype(object) if values.dtype.kind == "T" else values
-
-
-def _transforms(transforms: npt.NDArray[np.float64]) -> list[str]:
+def _texts(transforms: npt.NDArray[np.float64]) -> list[str]:
     """Write transforms as the published tables do; empty where unknown."""
     return [transform_text(six) if np.isfinite(six).all() else "" for six in transforms]
 
@@ -138,8 +120,8 @@ def inside(cube: xr.DataTree, geometry: Any) -> npt.NDArray[np.bool_]:
         If it is no geometry, is empty, or does not lie in degrees.
     """
     shape = _shape(geometry)
-    catalogue = cube.to_dataset()
-    longitude, latitude = _grid_of(catalogue, "longitude"), _grid_of(catalogue, "latitude")
+    root = cube.to_dataset()
+    longitude, latitude = catalogue_values(root, "longitude"), catalogue_values(root, "latitude")
     held = np.zeros(longitude.shape, dtype=bool)
     known = np.isfinite(longitude) & np.isfinite(latitude)
     for turn in (-360, 0, 360):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.dataset.radiometry import OPTICAL
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.schema import PRODUCTS
+from cloudsen12_cube.schema import PRODUCTS, Mask
 
 GROUP = "predictions"
 """Group of a tree that holds predicted layers."""
@@ -103,3 +109,23 @@ def find_product(dataset: xr.Dataset, *names: str) -> xr.DataArray:
     raise KeyError(
         f"no {' or '.join(names)} in this Dataset: it has {', '.join(map(str, dataset.data_vars)) or 'nothing'}"
     )
+
+
+def catalogue_values(root: xr.Dataset, name: str) -> npt.NDArray[Any]:
+    """Values of a column on (roi, time, ...), those of a whole ROI or date repeated."""
+    column = root[name]
+    values: npt.NDArray[Any] = column.values  # of the column itself, which caches what it reads, and not of a copy
+    dims = [dim for dim in ("roi", "time") if dim in column.dims]
+    values = np.moveaxis(values, [column.dims.index(dim) for dim in dims], range(len(dims)))
+    if len(dims) < 2:
+        values = np.expand_dims(values, 1 if dims == ["roi"] else 0)
+    return np.broadcast_to(values, (root.sizes["roi"], root.sizes["time"], *values.shape[2:]))
+
+
+def catalogue_rows(root: xr.Dataset, there: Mask, names: Iterable[str]) -> pd.DataFrame:
+    """Lay columns of the catalogue out as a table, a row for each patch of a mask; other columns are not read."""
+    rows: dict[str, npt.NDArray[Any]] = {}
+    for name in dict.fromkeys(names):
+        values = catalogue_values(root, "roi" if name == "roi_id" else name)[there]
+        rows[name] = values.astype(object) if values.dtype.kind == "T" else values  # a text type that pandas has not
+    return pd.DataFrame(rows, index=range(np.count_nonzero(there)))

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset.parts import check_cube
+from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values, check_cube
 from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
@@ -89,17 +88,13 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
         If the split is no published one, or nothing is left.
     """
     _check_split(split)
-    root = check_cube(cube, "roi", "time").to_dataset().transpose("roi", "time", ...)
-    there = root["s2_id_gee"].values != ""
+    root = check_cube(cube, "roi", "time").to_dataset()
+    there = catalogue_values(root, "s2_id_gee") != ""
     for product in products:
-        there = there & (cube[product]["status"].values == DONE)
-    index, time = np.nonzero(there)
+        there = there & (catalogue_values(cube[product].to_dataset(), "status") == DONE)
+    table = catalogue_rows(root, there, ("roi", "time", *_KNOWN))
     position = {roi: number for number, roi in enumerate(stored_cube(cube).order())}
-    rois = np.array([str(roi) for roi in root["roi"].values], dtype=object)[index]
-    columns: dict[str, Any] = {"roi": rois, "time": root["time"].values[time]}
-    columns["disk"] = np.array([position[roi] for roi in rois], dtype=np.int64)
-    columns |= {name: _column(root[name].values, index, time) for name in _KNOWN}
-    table = pd.DataFrame(columns)
+    table.insert(2, "disk", table["roi"].map(position).astype(np.int64))
     chosen = table if split is None else table[table["split"] == split].reset_index(drop=True)
     if chosen.empty:
         counts = ", ".join(f"{name or 'none'} {count}" for name, count in table["split"].value_counts().items())
@@ -107,11 +102,6 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
             f"no patch of {', '.join(products)} is in the split {split!r}; patches by split: {counts or 'none at all'}"
         )
     return chosen
-
-
-def _column(values: npt.NDArray[Any], index: Any, time: Any) -> Any:
-    picked = values[index] if values.ndim == 1 else values[index, time]
-    return picked if picked.dtype.kind in "fiu" else np.array([str(value) for value in picked], dtype=object)
 
 
 def _check_split(split: object) -> None:

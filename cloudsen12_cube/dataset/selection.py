@@ -8,7 +8,7 @@ meaning, so a patch has one address in a cube and in all its selections.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Unpack
 
@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.dataset.lazy import Kernel, lazy_apply
+from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values
 from cloudsen12_cube.dataset.query_columns import QueryColumns
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format import fill_value
@@ -78,10 +79,13 @@ def query(
     conditions = [parse(text, own) for text in ([where] if isinstance(where, str) else where or ())]
     for name, value in columns.items():
         conditions += _conditions(name, value)
-    keep: Mask = _values(root, "s2_id_gee") != ""
-    keep[keep] = matching(conditions, _rows(root, keep, [condition.column for condition in conditions]))
+    keep: Mask = catalogue_values(root, "s2_id_gee") != ""
+    names = [condition.column for condition in conditions if condition.column in {"roi_id", *root.variables}]
+    if "proj_transform" in names:
+        raise SelectionError("proj_transform holds six numbers per patch, which no condition compares")
+    keep[keep] = matching(conditions, catalogue_rows(root, keep, names))
     if bbox is not None:
-        keep &= in_box(_values(root, "longitude"), _values(root, "latitude"), bbox)
+        keep &= in_box(catalogue_values(root, "longitude"), catalogue_values(root, "latitude"), bbox)
     if geometry is not None:
         from cloudsen12_cube.dataset.geometry import inside  # imports geopandas
 
@@ -109,29 +113,6 @@ def _conditions(name: str, value: Any) -> Iterator[Condition]:
         several = isinstance(value, Collection) and not isinstance(value, str)
         values: tuple[Any, ...] = tuple(value) if several else (value,)
         yield Condition(column, "=", values)
-
-
-def _rows(root: xr.Dataset, there: Mask, columns: Iterable[str]) -> pd.DataFrame:
-    """Lay some columns out as a table, a row a patch that is there: what no condition names is not read."""
-    table = pd.DataFrame(index=range(np.count_nonzero(there)))
-    for name in dict.fromkeys(columns):
-        source = "roi" if name == "roi_id" else name
-        if source not in root.variables:
-            continue
-        values = _values(root, source)
-        if values.ndim > 2:
-            raise SelectionError(f"{name} holds several numbers per patch, which no condition compares")
-        values = np.broadcast_to(values[:, None], there.shape) if values.ndim == 1 else values
-        # pandas does not know numpy's own type of text
-        table[name] = values[there].astype(object) if values.dtype.kind == "T" else values[there]
-    return table
-
-
-def _values(table: xr.Dataset, name: str) -> npt.NDArray[Any]:
-    """Values in the order (roi, time); asked of the column itself, which caches them, and not of a transposed copy."""
-    column = table[name]
-    values: npt.NDArray[Any] = column.values
-    return values.T if column.dims == _PATCH[::-1] else values
 
 
 def _select(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:

@@ -236,7 +236,7 @@ def test_conditions_as_convert_takes_them(tree: xr.DataTree, table: pd.DataFrame
     rows = (table["difficulty"] <= 3) & (table["cloud_coverage"] != "cloudy") & (table["label_type"] == "high")
     assert patches(some) == keys(table[rows])
     assert patches(ask("s2_date>=2019-03-01")) == keys(table[table["datetime"] >= pd.Timestamp("2019-03-01")])
-    with pytest.raises(SelectionError, match="proj_transform holds several numbers"):
+    with pytest.raises(SelectionError, match="proj_transform holds six numbers"):
         ask("proj_transform=1")
 
 
