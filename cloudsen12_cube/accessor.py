@@ -63,8 +63,8 @@ class Accessor:
         Returns
         -------
         xarray.DataArray of uint8, (roi, time, y, x)
-            0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flag attributes. A dimension
-            that a selection has taken away is not there.
+            0 clear, 1 thick_cloud, 2 thin_cloud, 3 cloud_shadow, 255 unlabelled, with CF flag attributes. Without
+            the dimensions that a selection has removed.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class Accessor:
         KeyError
             If there is no such product or band; the message lists those that exist.
         ValueError
-            If the array is none of a Sentinel-2 product, or has lost its coordinates ``scale`` and ``offset``.
+            If the array is not that of a Sentinel-2 product, or has lost its coordinates ``scale`` and ``offset``.
         """
         return data.reflectance(self._pixels(product), bands)
 

@@ -116,6 +116,11 @@ def full_scale(labels: xr.DataArray, name: str, scale: int | None = None) -> int
     scale : int or None
         Value that the caller gives; by default the one that the conversion found in the whole cube.
 
+    Returns
+    -------
+    int
+        Stored value of probability 1.
+
     Raises
     ------
     ValueError
@@ -188,6 +193,13 @@ def superclass(
 
 def check_resolves(row: Layer, scheme: Superclass) -> None:
     """Refuse an unknown superclass, and one that a layer does not distinguish.
+
+    Parameters
+    ----------
+    row : Layer
+        Row of the layer in the table of layers.
+    scheme : {"cloud", "valid"}
+        Superclass.
 
     Raises
     ------

@@ -38,8 +38,8 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
         A row a patch of the catalogue, whatever its status, in the order of the cube: ``roi_id``, ``time``, every
         property under its own name, and the footprint in EPSG:4326. Its edges are straight in degrees; those of the
         pixels are straight in metres, which differs by 2 m on a patch of 5 km at 70 degrees. A patch across the
-        antimeridian is split there into two polygons. Where the catalogue does not say where a patch lies, the
-        geometry is None.
+        antimeridian is split there into two polygons. The geometry of a patch at an
+        unknown location is missing.
     """
     root = cube.to_dataset()
     there: Mask = catalogue_values(root, "s2_id_gee") != ""

@@ -142,6 +142,7 @@ def reduce_per_roi(reduction: Reduction, *arrays: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     reduction : Reduction
+        Function of one or more rows, and the type and dims of its result.
     *arrays : xarray.DataArray
         With the same first dim, of the same length.
 

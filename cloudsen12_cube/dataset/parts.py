@@ -59,6 +59,18 @@ def check_cube[Part: (xr.DataTree, xr.Dataset)](part: Part, *dims: str) -> Part:
 def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:
     """Find the array that holds a layer: the predicted one of that name, else the stored labels.
 
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Open cube.
+    name : str or None
+        Name of a layer; None for the stored labels.
+
+    Returns
+    -------
+    xarray.DataArray
+        (roi, time, y, x) of a predicted layer, or (roi, time, band, y, x) of all stored ones.
+
     Raises
     ------
     KeyError
@@ -73,7 +85,20 @@ def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:
 
 
 def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
-    """Find a predicted layer of a cube, or None if it has none of that name."""
+    """Find a predicted layer of a cube.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Open cube.
+    name : str
+        Name that the layer was written with.
+
+    Returns
+    -------
+    xarray.DataArray or None
+        Class codes (roi, time, y, x) uint8; None if there is no such layer.
+    """
     if GROUP not in cube.children:
         return None
     layers = cube.children[GROUP].to_dataset()
@@ -81,7 +106,19 @@ def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
 
 
 def find_pixels(cube: xr.DataTree, product: str | None) -> xr.DataArray:
-    """Find the array of a product; by default of the first that holds reflectance.
+    """Find the array of a product.
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Open cube.
+    product : str or None
+        Name of the product; None for the first that holds reflectance.
+
+    Returns
+    -------
+    xarray.DataArray
+        (roi, time, band, y, x)
 
     Raises
     ------
@@ -95,7 +132,19 @@ def find_pixels(cube: xr.DataTree, product: str | None) -> xr.DataArray:
 
 
 def find_product(dataset: xr.Dataset, *names: str) -> xr.DataArray:
-    """Find the first of some products in a product's Dataset, the flat view or a patch, with its bands on ``band``.
+    """Find the first of some products in a Dataset.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Dataset of a product, the flat view or a patch.
+    *names : str
+        Names of products.
+
+    Returns
+    -------
+    xarray.DataArray
+        The product, with its bands on ``band`` also where the flat view calls them ``band_<product>``.
 
     Raises
     ------

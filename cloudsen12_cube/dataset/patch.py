@@ -31,6 +31,7 @@ def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Data
     Parameters
     ----------
     cube : xarray.DataTree
+        Open cube.
     products : sequence of str, optional
         Groups to take; by default all that are there.
 

@@ -47,6 +47,16 @@ class PatchSource:
 def stored_cube(cube: xr.DataTree) -> PatchSource:
     """Find the store that a cube was opened from, also after a query.
 
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        Open cube, or a selection of it.
+
+    Returns
+    -------
+    PatchSource
+        The store, the settings, and the files of an archive that was opened in place.
+
     Raises
     ------
     StoreError
@@ -70,7 +80,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     Parameters
     ----------
     cube : xarray.DataTree
-        As opened, or what a query left of it.
+        Open cube, or a selection of it.
     products : sequence of str
         All of them must have the patch.
     split : str or None

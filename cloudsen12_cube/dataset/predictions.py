@@ -57,7 +57,7 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
     DestinationError
         If there is something at the path.
     ValueError
-        If the name is that of a stored layer, or codes are none of the classes.
+        If the name is that of a stored layer, or a code is not a class.
     """
     _check_name(name)
     place = os.fspath(path)
@@ -169,6 +169,6 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     nodes: dict[str, Any] = {name: node.to_dataset(inherit=False) for name, node in cube.children.items()}
     there = nodes.get(GROUP, xr.Dataset())
     nodes[GROUP] = there.assign({name: v.variable for name, v in fitting.data_vars.items()})
-    made = xr.DataTree.from_dict({"/": root, **nodes}, name=cube.name)
-    made.encoding = dict(cube.encoding)
-    return made
+    result = xr.DataTree.from_dict({"/": root, **nodes}, name=cube.name)
+    result.encoding = dict(cube.encoding)
+    return result

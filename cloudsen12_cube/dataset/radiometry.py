@@ -51,10 +51,10 @@ def reflectance(pixels: xr.DataArray, bands: str | Sequence[str] | None = None) 
     chosen = pixels if bands is None else pixels.sel(band=_names(product, bands))
     fill = fill_value(product, str(pixels.dtype))
     kernel = Kernel(partial(_scaled, fill=fill), _FLOAT32)
-    made = lazy_apply(kernel, chosen, chosen["scale"], chosen["offset"])
-    made = made.drop_vars(["scale", "offset", "nodata"], errors="ignore").rename("reflectance")
-    made.attrs = {"long_name": f"{product} in physical units"}
-    return made
+    scaled = lazy_apply(kernel, chosen, chosen["scale"], chosen["offset"])
+    scaled = scaled.drop_vars(["scale", "offset", "nodata"], errors="ignore").rename("reflectance")
+    scaled.attrs = {"long_name": f"{product} in physical units"}
+    return scaled
 
 
 def _names(product: str, bands: str | Sequence[str]) -> str | list[str]:

@@ -127,18 +127,18 @@ def _select(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
     chosen = xr.DataArray(rest, dims=_PATCH)
     shown = {n: v if v.dims[:2] != _PATCH else _hidden(v, n, chosen) for n, v in left.variables.items()}
     coords = xr.Coordinates({n: shown[n] for n in left.coords}, indexes=left.xindexes)
-    made = xr.Dataset({n: shown[n] for n in left.data_vars}, coords, left.attrs)
-    made.encoding = left.encoding
-    return made
+    result = xr.Dataset({n: shown[n] for n in left.data_vars}, coords, left.attrs)
+    result.encoding = left.encoding
+    return result
 
 
 def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
     """Put the fill where a patch is not selected."""
     fill = variable.attrs.get("missing_label", _blank(str(name), variable.dtype))  # 0 would call a label clear
     kernel = Kernel(partial(_where, fill=fill), variable.dtype)
-    made = lazy_apply(kernel, xr.DataArray(variable), chosen).variable
-    made.attrs, made.encoding = variable.attrs, variable.encoding
-    return made
+    result = lazy_apply(kernel, xr.DataArray(variable), chosen).variable
+    result.attrs, result.encoding = variable.attrs, variable.encoding
+    return result
 
 
 def _where(values: npt.NDArray[Any], chosen: Mask, fill: Any) -> npt.NDArray[Any]:

@@ -290,19 +290,19 @@ def open_virtual(
     source = archive if storage_options is None else Url(os.fspath(archive), storage_options)
     if open_store(source).size(ROOT_KEY) is not None:
         raise ArchiveError(f"{os.fspath(archive)} is a Zarr store, no archive: open it with open_cube")
-    made = plan_archive(source, products, where, DEFAULTS)
-    if not any(key in made.archive.patches for key in made.catalogue.keys):
-        raise ArchiveError(f"{made.archive.root} has metadata, but no file of the selected patches")
-    _warn(made)
-    arrays = _arrays(made)
+    plan = plan_archive(source, products, where, DEFAULTS)
+    if not any(key in plan.archive.patches for key in plan.catalogue.keys):
+        raise ArchiveError(f"{plan.archive.root} has metadata, but no file of the selected patches")
+    _warn(plan)
+    arrays = _arrays(plan)
     tree = _with_pixels(
-        tree_of(memory_store(metadata_objects(_contents(made, arrays, scale))), made.archive.root), arrays
+        tree_of(memory_store(metadata_objects(_contents(plan, arrays, scale))), plan.archive.root), arrays
     )
     whole_files = chunks if chunks is None or isinstance(chunks, str) else {"band": -1, **chunks}
-    tree = prepare_tree(tree, None, whole_files, made.archive.root)
-    access = getattr(made.archive.store, "config", NOTHING)
+    tree = prepare_tree(tree, None, whole_files, plan.archive.root)
+    access = getattr(plan.archive.store, "config", NOTHING)
     tree.encoding = {
-        "source": made.archive.root,
+        "source": plan.archive.root,
         "storage_options": access.options or None,
         "client": access.client,
         STATE: arrays,
@@ -310,41 +310,41 @@ def open_virtual(
     return tree
 
 
-def _warn(made: ArchivePlan) -> None:
+def _warn(plan: ArchivePlan) -> None:
     """Name what is left out, as a conversion's report does."""
-    faults = made.faults()
+    faults = plan.faults()
     if faults:
         first = faults[0]
         warnings.warn(
-            f"{len(faults)} rows or folders of {made.archive.root} are left out; the first is {first.roi_id} "
+            f"{len(faults)} rows or folders of {plan.archive.root} are left out; the first is {first.roi_id} "
             f"{first.s2_id_gee}: found {first.found}, expected {first.expected}",
             stacklevel=3,
         )
 
 
-def _arrays(made: ArchivePlan) -> dict[str, VirtualArray]:
-    rois = [made.rois(roi_id) for roi_id in made.order]
+def _arrays(plan: ArchivePlan) -> dict[str, VirtualArray]:
+    rois = [plan.rois(roi_id) for roi_id in plan.order]
     return {
         layout.product: VirtualArray(layout, tuple(own[number] for own in rois))
-        for number, layout in enumerate(made.layouts)
+        for number, layout in enumerate(plan.layouts)
     }
 
 
-def _contents(made: ArchivePlan, arrays: Mapping[str, VirtualArray], scale: int | None) -> Contents:
-    settings = made.settings | {"state": STATE}
+def _contents(plan: ArchivePlan, arrays: Mapping[str, VirtualArray], scale: int | None) -> Contents:
+    settings = plan.settings | {"state": STATE}
     about = ABOUT | {
         "source": settings["source"],
         "history": f"{settings['created']}: opened in place, nothing copied, by cloudsen12-cube "
         f"{version('cloudsen12-cube')}",
         "date_created": settings["created"],
     }
-    frame = Frame(made.order, made.layouts[0].times, made.catalogue.table)
+    frame = Frame(plan.order, plan.layouts[0].times, plan.catalogue.table)
     status = {product: array.status() for product, array in arrays.items()}
-    return Contents(frame, made.layouts, status, settings, about, scale)
+    return Contents(frame, plan.layouts, status, settings, about, scale)
 
 
 def _with_pixels(tree: xr.DataTree, arrays: Mapping[str, VirtualArray]) -> xr.DataTree:
-    """Put the files in the place of the shards, of which there are none."""
+    """Put the files in the place of the shards, which do not exist."""
     nodes: dict[str, xr.Dataset] = {"/": tree.to_dataset()}
     for name, array in arrays.items():
         group = tree.children[name].to_dataset(inherit=False)
