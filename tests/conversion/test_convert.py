@@ -21,20 +21,27 @@ from crashes import contents
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError
-from cloudsen12_cube.schema.assets import PRODUCTS, files_of
+from cloudsen12_cube.schema.assets import PRODUCTS, ProductName, files_of
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
+
+
+def with_columns_loaded(cube: xr.DataTree, product: ProductName) -> xr.Dataset:
+    """Read all of a product but its pixels, which else are looked up in the store file by file."""
+    images = cube[product].to_dataset()
+    return images.drop_vars(product).load().assign({product: images[product].variable})
 
 
 def assert_equals_archive(cube: xr.DataTree, root: Path) -> int:
     """Compare every tif of an archive with the cube, found by (roi_id, s2_id_gee); return how many there were."""
     count = 0
+    loaded = {product: with_columns_loaded(cube, product) for product in PRODUCTS}
     for path in sorted(root.rglob("ROI_*/*/**/*.tif")):
         folder = path.parent if path.parent.name not in ("extra", "labels") else path.parent.parent
         stem = str(path.relative_to(folder))[:-4].replace("occurrence", "ocurrence")
         product = next((p for p in PRODUCTS if stem in files_of(p)), None)
         if product is None:
             continue
-        images = cube[product].to_dataset().sel(roi=folder.parent.name)
+        images = loaded[product].sel(roi=folder.parent.name)
         time = list(images["s2_id_gee"].values).index(folder.name)
         stored = images[product].isel(time=time).sel(band=list(files_of(product)[stem])).values
         with rasterio.open(path) as file:
@@ -60,12 +67,13 @@ def assert_equals_archive(cube: xr.DataTree, root: Path) -> int:
         ArchiveOptions(top="CloudSEN12"),
         ArchiveOptions(occurrence=True),
         ArchiveOptions(descriptions=False),
-        ArchiveOptions(times=3),
+        ArchiveOptions(times=2),
     ],
     ids=repr,
 )
 def test_every_oddity_bit_for_bit(options: ArchiveOptions, tmp_path: Path) -> None:
-    options = dataclasses.replace(options, size=options.size if options.size != 509 else 48)
+    times = 3 if options.times == 5 else options.times
+    options = dataclasses.replace(options, size=options.size if options.size != 509 else 48, times=times)
     archive, place = make_archive(tmp_path / "archive", rois=3, seed=2, options=options), tmp_path / "cube.zarr"
     report = c12.convert(archive, place)
     assert report.exit_code == 0
@@ -252,12 +260,13 @@ def test_the_real_archive(tmp_path: Path) -> None:
     assert [str(r) for r in cube.to_dataset()["roi"].values] == ["ROI_0530", "ROI_0827", "ROI_10972"]
     expected: dict[str, Any] = json.loads((SHARED / "expected_a.json").read_text())
     compared = 0
+    loaded = {product: with_columns_loaded(cube, product) for product in PRODUCTS}
     for path, facts in expected.items():
         _, roi, image, stem = path[:-4].split("/", 3)
         product = next((p for p in PRODUCTS if stem in files_of(p)), None)
         if product is None:
             continue
-        images = cube[product].to_dataset().sel(roi=roi)
+        images = loaded[product].sel(roi=roi)
         time = list(images["s2_id_gee"].values).index(image)
         pixels = images[product].isel(time=time).sel(band=list(files_of(product)[stem])).values.astype(facts["dtype"])
         assert hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() == facts["sha256"], path
@@ -271,7 +280,7 @@ def test_the_real_archive(tmp_path: Path) -> None:
     assert compared == len(list(archive.rglob("*.tif"))) - 15
     with open(archive / "cloudsen12_metadata.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    root = cube.to_dataset()
+    root = cube.to_dataset().load()
     for row in rows:
         patch = root.sel(roi=row["roi_id"])
         time = list(patch["s2_id_gee"].values).index(row["s2_id_gee"])

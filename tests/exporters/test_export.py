@@ -21,7 +21,7 @@ from buckets import files_of as bucket_files
 from conftest import CSV_COLUMNS, SHARED, needs_shared
 from crashes import SMALL
 from exported import contents, tifs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rio_cogeo.cogeo import cog_validate
 from s3server import KEYS, PRIVATE
@@ -453,6 +453,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=9).map(
 MOMENTS = st.datetimes(pd.Timestamp("1990-01-01"), pd.Timestamp("2100-01-01"))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TEXTS, NUMBERS, st.one_of(st.none(), MOMENTS), st.integers(-1, 1)), min_size=1, max_size=4))
 def test_the_table_is_read_back_as_it_was(rows: list[Any]) -> None:
     texts = pd.DataFrame({"roi_id": [f"ROI_{i}" for i in range(len(rows))], "s2_id_gee": "image"}, dtype=object)

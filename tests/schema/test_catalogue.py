@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHARED, needs_shared
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudsen12_cube.archive import metadata
@@ -78,6 +78,7 @@ def test_rois_in_numeric_order_and_times_by_acquisition() -> None:
     assert list(catalogue.table["time"]) == [0, 1, 2, 0]
 
 
+@settings(max_examples=30)
 @given(st.permutations([(f"ROI_{n:04d}", f"2020010{t}T000000_x", "0") for n in (3, 10000, 999) for t in (1, 2, 3)]))
 def test_order_of_the_source_does_not_matter(shuffled: list[tuple[str, str, str]]) -> None:
     pd.testing.assert_frame_equal(rows(*shuffled).table, rows(*sorted(shuffled)).table)
@@ -172,15 +173,17 @@ def test_other_conditions_are_refused(text: str) -> None:
         parse(text)
 
 
+ONE_PATCH = rows(("ROI_0001", "a", "0")).table
+
+
 @given(st.text())
 def test_hostile_text_is_text(text: str) -> None:
-    table = rows(("ROI_0001", "a", "0")).table
     try:
         condition = parse(f"annotator_name={text}")
     except SelectionError:
         assert not text.lstrip("= ").strip()
         return
-    assert fulfilled(condition, table).sum() == ("" in condition.values or "*" in condition.values)
+    assert fulfilled(condition, ONE_PATCH).sum() == ("" in condition.values or "*" in condition.values)
 
 
 def test_conditions_against_plain_loops(archive: Path) -> None:
