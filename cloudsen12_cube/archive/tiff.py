@@ -49,7 +49,7 @@ class Header:
     transform: Transform | None
     """``(a, b, c, d, e, f)``: a pixel's upper left corner is x = a column + b row + c, y = d column + e row + f."""
     descriptions: tuple[str, ...]
-    """Description of each band, ``""`` where there is none."""
+    """Description of each band, ``""`` for a band without one."""
 
     @property
     def nbytes(self) -> int:

@@ -349,7 +349,7 @@ def _run(
     progress: Progress | None,
 ) -> tuple[CubeWriter, tuple[ShardResult, ...]]:
     if todo and not writer.is_new:
-        writer = writer.publish("converting", grid)  # what is made again is absent before it is touched
+        writer = writer.publish("converting", grid)  # a shard is absent in the metadata before it is rewritten
     # Another process may have had the same part: what it has done meanwhile is left alone.
     store = writer.store
     queue = (task for task in todo if not (options.part and writer.state_of(store, task).done))

@@ -27,7 +27,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise SelectionError(f"part {self.number}/{self.count} is none: parts are 1/n to n/n")
+            raise SelectionError(f"{self.number}/{self.count} is not a part: parts are 1/n to n/n")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -65,7 +65,7 @@ def parse_part(text: str) -> Part:
     """
     match = _PART.fullmatch(text.strip())
     if match is None:
-        raise SelectionError(f"part {text!r} is none: write it like 2/3, the second of three")
+        raise SelectionError(f"{text!r} is not a part: write NUMBER/COUNT, for example 2/3")
     return Part(int(match[1]), int(match[2]))
 
 

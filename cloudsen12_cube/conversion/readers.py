@@ -80,7 +80,7 @@ class RoiReader(Protocol):
         """
 
     def is_outdated(self, roi: ShardRoi, record: ShardRecord, open_faults: bool, repair: bool) -> bool:
-        """Tell whether a shard that is there must be made again.
+        """Return whether an existing shard must be rewritten.
 
         Parameters
         ----------

@@ -123,7 +123,7 @@ def failures_path(cube: str | os.PathLike[str], part: Part | None = None) -> str
 
 
 def write_failures(faults: Sequence[Fault], cube: Any, part: Part | None = None) -> None:
-    """Write the list of failures beside a cube; remove an old one if there are none."""
+    """Write the list of failures beside a cube; remove an old list if nothing failed."""
     document = {"report_version": REPORT_VERSION, "failures": [asdict(fault) for fault in faults]}
     data, place = json.dumps(document, indent=1).encode(), failures_path(cube, part)
     store = open_store(cube)

@@ -2,7 +2,7 @@
 
 A cube grows in an order that lets it be read, and the run be continued, whenever it stops: a new cube begins with a
 root that says "creating"; a shard's old record goes before its object is replaced, and the new record comes after;
-patches that are made again are absent in the metadata before they are touched; the root object is written last.
+patches that are rewritten are absent in the metadata before their shard is touched; the root object is written last.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PendingWork:
     states : tuple of TaskState
         Of all shards of the plan, in its order; records of those that have faults only.
     grid : StatusGrid
-        What readers may see while the run goes on: patches that are made again are absent.
+        Status that readers see during the run: patches that are rewritten are absent.
     """
 
     states: tuple[TaskState, ...]
@@ -149,7 +149,7 @@ class CubeWriter:
         Parameters
         ----------
         repair : bool
-            Read every shard: what does not have the recorded sha256, has faults, or has other files now is made again.
+            Read every shard: what does not have the recorded sha256, has faults, or has other files now is rewritten.
         workers : int
             Threads that read shards in a repair.
         """

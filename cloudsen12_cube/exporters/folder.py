@@ -83,7 +83,7 @@ def read_note(data: bytes, place: str) -> ExportNote:
     Raises
     ------
     DestinationError
-        If it is none, or one of a later release.
+        If it cannot be read, or a later release wrote it.
     """
     try:
         document: dict[str, Any] = json.loads(data)
@@ -204,7 +204,7 @@ class ExportFolder:
         Returns
         -------
         list of str
-            The table's name if somebody has changed it since it was written.
+            The table's name if it has changed since it was written.
         """
         there = self.store.get(TABLE_NAME)
         ours = there is None or (self.earlier is not None and _sha256(there) == self.earlier.table_sha256)
@@ -277,7 +277,7 @@ def _first(store: LocalStore) -> str:
 
 
 def _journal(store: LocalStore) -> dict[Unit, ExportEntry]:
-    """Read the journal; the last line of a unit holds, and one that was cut off is none."""
+    """Read the journal; the last line of a unit counts, and a truncated line is ignored."""
     path = Path(store.root, JOURNAL)
     data = store.get(JOURNAL) or b""
     if data and not data.endswith(b"\n"):

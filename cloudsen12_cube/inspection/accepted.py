@@ -106,7 +106,7 @@ def in_settings(settings: dict[str, Any]) -> frozenset[AcceptedFailure]:
 
 
 def as_setting(failures: frozenset[AcceptedFailure]) -> dict[str, Any]:
-    """Give the part of the settings that holds accepted failures: nothing where there are none."""
+    """Give the part of the settings that holds accepted failures: empty without accepted failures."""
     return {"accepted": [asdict(failure) for failure in sorted(failures)]} if failures else {}
 
 

@@ -95,7 +95,7 @@ class ProductStatus:
     failed: int
     """Patches with a damaged file."""
     accepted: int
-    """Patches that are missing or failed, and somebody decided to live with that; not in the two before."""
+    """Patches that are missing or failed and whose failure is accepted; not counted in the two fields before."""
     bytes: int
     """Stored bytes."""
 

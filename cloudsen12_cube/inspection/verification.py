@@ -242,7 +242,7 @@ class Verification:
     values: int = 0
     """Metadata values compared with the archive."""
     unfinished: int = 0
-    """Patches, counted once a product, that the cube says it does not have; a gap that is accepted is none."""
+    """Patches, counted once a product, that the cube says it does not have; accepted failures are not counted."""
     differences: tuple[str, ...] = field(default=())
 
     @property

@@ -58,7 +58,7 @@ def catalogue(cube: xr.DataTree) -> dict[str, Any]:
     -------
     dict
         ``rois``, ``dates`` (patches per ROI), ``longitude`` and ``latitude`` of each ROI (None where unknown), ``ids``
-        of the images (roi x time, empty where there is none), ``columns``, ``pictures``, ``layers`` and ``classes``.
+        of the images (roi x time, empty for an absent image), ``columns``, ``pictures``, ``layers`` and ``classes``.
         A column has values (roi x time): numbers, seconds since 1970, or the index in its ``categories``; None is
         unknown.
     """

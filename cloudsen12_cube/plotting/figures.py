@@ -31,7 +31,7 @@ _FEWEST = 4
 """Patches that the darkest colour stands for at least: where there are few, one of them is not the most."""
 _HEAT = colormaps["YlGnBu"].with_extremes(under="white")
 _NONE = 1e-6
-"""Below this share a bin is white: nothing is told from little."""
+"""Bins below this share stay white: so few values say nothing about the distribution."""
 _GRID = np.linspace(0, 1, 401)
 _QUARTILES = (0.25, 0.5, 0.75)
 _STAR = "#D7191C"

@@ -38,7 +38,7 @@ def check_etag(data: bytes, etag: str, verb: str) -> None:
     if _MD5.fullmatch(etag) and hashlib.md5(data, usedforsecurity=False).hexdigest() != etag:
         raise StorageError(
             f"its {len(data)} bytes {verb} with another MD5 than its ETag states; if the bucket encrypts with keys "
-            "of KMS, its ETags are none: add --storage-option etag_is_md5=false"
+            "of KMS, its ETags are not MD5 sums: add --storage-option etag_is_md5=false"
         )
 
 

@@ -133,7 +133,7 @@ class S3fsStore(FsspecStore):
         return True
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object: one HEAD, where fsspec would list when there is none."""
+        """Size of an object in bytes, by one HEAD; for a missing object fsspec would list the bucket."""
         bucket, name, _ = self.files.split_path(self.path(key))
         reply = _call(lambda: self._sync(self.files._call_s3, "head_object", Bucket=bucket, Key=name))
         return None if reply is None else int(reply["ContentLength"])

@@ -96,7 +96,7 @@ class LocalStore:
         return True
 
     def size(self, key: str) -> int | None:
-        """Bytes of one object, or None if there is none."""
+        """Size of an object in bytes, or None if it does not exist."""
         try:
             found = os.stat(self.path(key))
         except _MISSING:

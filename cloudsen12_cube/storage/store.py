@@ -95,7 +95,7 @@ class ObjectStore(Protocol):
         """
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object, or None if there is none."""
+        """Size of an object in bytes, or None if it does not exist."""
 
     def delete(self, key: str) -> None:
         """Remove an object if it is there."""

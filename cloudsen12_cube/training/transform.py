@@ -77,7 +77,7 @@ class PatchTransform:
         return slice(top, top + rows), slice(left, left + columns)
 
     def orientation(self, draw: Draw) -> int:
-        """Bits of the flip or rotation that a draw selects: flip y, flip x, transpose; 0 is none."""
+        """Bits of the flip or rotation that a draw selects: flip y, flip x, transpose; 0 leaves the patch as it is."""
         if not self.augment:
             return 0
         return int(draw[2] * (8 if self.shape[0] == self.shape[1] else 4))

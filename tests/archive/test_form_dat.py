@@ -165,7 +165,7 @@ def test_what_has_no_place_in_a_cube_is_named(maps: Path, tmp_path: Path, capsys
     folder = next((copy / "high").iterdir())
     shutil.copy(folder / "LABEL_fmask.dat", folder / "LABEL_my_own.dat")
     assert main(["plan", str(copy), str(tmp_path / "c.zarr")]) == 0
-    assert "LABEL_my_own: a cube has no place for it" in capsys.readouterr().out
+    assert "the archive has LABEL_my_own, which is not converted" in capsys.readouterr().out
 
 
 def test_every_layer_is_read(maps: Path) -> None:

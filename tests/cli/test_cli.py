@@ -172,7 +172,7 @@ def test_what_is_wrong_with_options_is_told(
 ) -> None:
     new = tmp_path / "c.zarr"
     for part in ("0/3", "4/3", "a/b", ""):
-        assert "is none" in told(capsys, 2, "convert", archive, new, "--part", part)
+        assert "is not a part" in told(capsys, 2, "convert", archive, new, "--part", part)
     assert "no cube" in told(capsys, 2, "finalise", tmp_path / "nothing")
     assert "without a part" in told(capsys, 2, "convert", archive, new, "--part", "1/2", "--repair")
     assert "cannot be read" in told(capsys, 2, "convert", archive, cube, "--accept", tmp_path / "nothing.json")

@@ -282,6 +282,6 @@ function range(values) {
 }
 
 function degree(value, positive, negative, digits = 2) {
-  const told = Number(Math.abs(value).toFixed(digits));
-  return `${told}°${told === 0 ? "" : value > 0 ? positive : negative}`;
+  const rounded = Number(Math.abs(value).toFixed(digits));
+  return `${rounded}°${rounded === 0 ? "" : value > 0 ? positive : negative}`;
 }

@@ -90,19 +90,19 @@ function chip(name, text, value) {
 
 function update() {
   const { ids, rois, dates } = page.catalogue;
-  const wishes = Object.entries(page.wanted).filter(([, set]) => set.size);
-  page.passes = ids.map((id, i) => Boolean(id) && wishes.every(([name, set]) => set.has(page.columns[name].values[i])));
+  const filters = Object.entries(page.wanted).filter(([, set]) => set.size);
+  page.passes = ids.map((id, i) => Boolean(id) && filters.every(([name, set]) => set.has(page.columns[name].values[i])));
   page.shown = [];
   for (let roi = 0; roi < rois.length; roi++) {
     for (let i = roi * dates; i < (roi + 1) * dates; i++) if (page.passes[i]) { page.shown.push(roi); break; }
   }
   const patches = page.passes.filter(Boolean).length, all = ids.filter(Boolean).length;
   const placed = page.shown.filter((roi) => page.catalogue.longitude[roi] !== null).length;
-  const told = wishes.length
+  const summary = filters.length
     ? `${page.shown.length.toLocaleString("en")} of ${many(rois.length, "ROI")}, ${patches.toLocaleString("en")} of ${many(all, "patch", "patches")}`
     : `${many(rois.length, "ROI")}, ${many(all, "patch", "patches")}`;
-  byId("counts").textContent = told + (placed < page.shown.length ? ` (${page.shown.length - placed} without a place)` : "");
-  byId("reset").hidden = !wishes.length;
+  byId("counts").textContent = summary + (placed < page.shown.length ? ` (${page.shown.length - placed} without a place)` : "");
+  byId("reset").hidden = !filters.length;
   recolour();
   for (const figure of document.querySelectorAll("figure")) figure.classList.toggle("out", !page.passes[figure.dataset.patch]);
 }
@@ -203,14 +203,14 @@ function tip(point, at) {
   const box = byId("tip");
   box.hidden = !point;
   if (!point) return;
-  const facts = ["label_type", "split"].map((name) => told(name, point.index)).filter(Boolean);
+  const facts = ["label_type", "split"].map((name) => property(name, point.index)).filter(Boolean);
   box.textContent = [page.catalogue.rois[point.index], ...facts].join(" · ");
   box.style.left = `${Math.min(at[0], byId("map").clientWidth - box.offsetWidth - 18)}px`;
   box.style.top = `${Math.max(at[1], 34)}px`;
 }
 
 // What all dates of an ROI have in common.
-function told(name, roi) {
+function property(name, roi) {
   const column = page.columns[name], { dates, ids } = page.catalogue;
   if (!column) return "";
   const cells = column.values.slice(roi * dates, (roi + 1) * dates).filter((_, t) => ids[roi * dates + t]);
@@ -227,7 +227,7 @@ function find(event) {
 
 // The layer that the user picked; else the expert's for this kind of ROI: one with scribbles has no other.
 function layerOf(roi) {
-  const { layers } = page.catalogue, scribbled = told("label_type", roi) === "scribble" && layers.includes("manual_sc");
+  const { layers } = page.catalogue, scribbled = property("label_type", roi) === "scribble" && layers.includes("manual_sc");
   return page.picked || (scribbled ? "manual_sc" : layers[0] || "");
 }
 
@@ -238,8 +238,8 @@ function choose(roi) {
   const { rois, dates, ids, longitude, latitude, layers } = page.catalogue;
   history.replaceState(null, "", `#${encodeURIComponent(rois[roi])}`);
   const where = longitude[roi] === null ? "place unknown" : `${degree(latitude[roi], "N", "S", 3)} ${degree(longitude[roi], "E", "W", 3)}`;
-  const cover = told("land_cover", roi);
-  const facts = [told("label_type", roi), told("split", roi), cover && `land cover ${cover}`, where].filter(Boolean);
+  const cover = property("land_cover", roi);
+  const facts = [property("label_type", roi), property("split", roi), cover && `land cover ${cover}`, where].filter(Boolean);
   const figures = [];
   for (let t = 0; t < dates; t++) if (ids[roi * dates + t]) figures.push(figure(roi, t));
   const parts = [head(roi), make("p", { className: "facts", textContent: facts.join(" · ") })];
