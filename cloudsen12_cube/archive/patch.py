@@ -246,7 +246,7 @@ def _stored(plane: Planes, header: Header, layout: ProductLayout, band: str, pat
 
 
 def _maximum(stored: Planes) -> int:
-    """Largest value of a label plane that differs from the fill (65535 as 16 bits of either sign); 0 without such a pixel."""
+    """Largest value of a label plane other than the fill, which is 65535 as 16 bits of either sign; 0 without one."""
     return max(int((stored.view("uint16") + np.uint16(1)).max()) - 1, 0)  # the fill, plus one, is 0
 
 

@@ -3,11 +3,11 @@
 Without it two runs that convert into one cube would each count their own shards alone, and the metadata that the last
 one writes would call the other's patches absent.
 
-A local disk has ``flock``: the system frees it when its process dies. Elsewhere a writer creates a lock object. The
-lock object of a whole run is created on the condition that it does not exist (``If-None-Match: *``), that of a part has a
-name of its own; then each looks for one of the other kind. Stores that list what was just written let no two pass. A
-writer that died leaves its lock object: one of the same machine is recognised by its process number, any other is
-named with its age.
+A local disk has ``flock``: the system frees it when its process dies. Elsewhere a writer creates a lock object. A whole
+run creates its lock object on the condition that it does not exist (``If-None-Match: *``), a part creates one with a
+name of its own; then each looks for lock objects of the other kind. A store that lists what was just written admits no
+two writers. The lock object of a writer that died stays: a process of the same machine is recognised by its number,
+any other is named with its age.
 """
 
 from __future__ import annotations
