@@ -18,8 +18,8 @@ from cloudsen12_cube.conversion.options import Options, selection_of
 from cloudsen12_cube.conversion.planning import Plan, cube_settings, selection_json
 from cloudsen12_cube.conversion.readers import ArchiveReader, RoiReader, ShardTask
 from cloudsen12_cube.errors import ArchiveError, SelectionError, without_secrets
-from cloudsen12_cube.format import ProductLayout, stored_dtype
-from cloudsen12_cube.inspection import AcceptedFailure, FailureKey, holding
+from cloudsen12_cube.format import AcceptedFailure, FailureKey, ProductLayout, stored_dtype
+from cloudsen12_cube.inspection import still_accepted
 from cloudsen12_cube.schema import (
     ASSETS,
     PRODUCTS,
@@ -81,9 +81,9 @@ class ArchivePlan(Plan):
         found = (self.archive.patches[key] for key in self.catalogue.keys if key in self.archive.patches)
         return sum(max(size, 0) for files in found for name, size in files.sizes.items() if name in wanted)
 
-    def holding(self, failures: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
+    def still_accepted(self, failures: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
         """Keys of the accepted failures that the archive still has: a file of another size is tried again."""
-        return holding(frozenset(failures), self.archive)
+        return still_accepted(frozenset(failures), self.archive)
 
     def lacking(self) -> list[str]:
         """Files that no patch of the archive has, of the products that are converted: their bands stay empty."""

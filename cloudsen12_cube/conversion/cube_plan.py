@@ -22,8 +22,8 @@ from cloudsen12_cube.conversion.planning import (
 )
 from cloudsen12_cube.conversion.readers import CACHED_SHARDS, CubeReader, RoiReader, ShardTask
 from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError, without_secrets
-from cloudsen12_cube.format import ProductLayout, StoredCube, open_stored_cube
-from cloudsen12_cube.inspection import AcceptedFailure, as_setting, in_settings
+from cloudsen12_cube.format import AcceptedFailure, ProductLayout, StoredCube, open_stored_cube
+from cloudsen12_cube.inspection import accepted_failures, accepted_setting
 from cloudsen12_cube.schema import PRODUCTS, Catalogue, ProductName, Selection, files_of, select
 from cloudsen12_cube.storage import absolute
 
@@ -102,7 +102,9 @@ def _plan_cube(
     """Plan what re-sharding and subsets share; settings that both add stand at the end."""
     shared = next(iter(cube.layouts.values())).form.rois_per_shard
     products = [layout.product for layout in layouts]
-    more = as_setting(_accepted(cube, chosen, products)) | ({"full_scale": cube.full_scale} if cube.full_scale else {})
+    more = accepted_setting(_accepted(cube, chosen, products)) | (
+        {"full_scale": cube.full_scale} if cube.full_scale else {}
+    )
     # Each worker holds a shard of the source, a patch, and the shard that it makes, whose chunks it joins once.
     need = (
         cube.layouts[layout.product].shard_bytes + 2 * layout.roi_bytes // layout.times + 2 * layout.shard_bytes
@@ -257,7 +259,7 @@ def _accepted(cube: StoredCube, chosen: Catalogue, products: Sequence[ProductNam
     """Give the accepted failures that go along: not those of patches and products that stay behind."""
     behind = set(zip(cube.table["roi_id"], cube.table["s2_id_gee"], strict=True)) - set(chosen.keys)
     files = {file for product in products for file in files_of(product)} | {""}
-    known = in_settings(cube.settings)
+    known = accepted_failures(cube.settings)
     return frozenset(gap for gap in known if (gap.roi_id, gap.s2_id_gee) not in behind and gap.asset in files)
 
 

@@ -48,7 +48,7 @@ from cloudsen12_cube.format import (
     statistics_key,
     write_metadata,
 )
-from cloudsen12_cube.inspection import Status, look, read_choices
+from cloudsen12_cube.inspection import Status, read_choices, summarise
 from cloudsen12_cube.storage import (
     NOTHING,
     LocalStore,
@@ -416,7 +416,7 @@ def finalise(cube: str | os.PathLike[str]) -> Status:
         stored = open_stored_cube(cube, "creating")
         if not stored.order:
             raise StoreError(f"the creation of {store.root} was cut short: run any of its parts again")
-        found = look(stored)
+        found = summarise(stored)
         write_metadata(store, contents_of(stored, "converting" if found.missing else "final"))
     write_failures(found.failures, cube)
-    return look(open_stored_cube(cube))
+    return summarise(open_stored_cube(cube))

@@ -19,8 +19,7 @@ import pandas as pd
 
 from cloudsen12_cube.conversion.readers import OnLoss, RoiReader, ShardRoi, ShardTask
 from cloudsen12_cube.errors import without_secrets
-from cloudsen12_cube.format import ProductLayout
-from cloudsen12_cube.inspection import AcceptedFailure, FailureKey
+from cloudsen12_cube.format import AcceptedFailure, FailureKey, ProductLayout
 from cloudsen12_cube.schema import Catalogue, RowFault, Selection
 
 PLAN_VERSION = 1
@@ -125,7 +124,7 @@ class Plan:
         """Describe a shard in the document of the plan."""
         raise NotImplementedError
 
-    def holding(self, failures: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
+    def still_accepted(self, failures: Iterable[AcceptedFailure]) -> frozenset[FailureKey]:
         """Keys of the accepted failures that the source still has."""
         return frozenset(failure.key for failure in failures)
 

@@ -35,7 +35,7 @@ from cloudsen12_cube.format import (
     split,
 )
 from cloudsen12_cube.format import record as records
-from cloudsen12_cube.inspection import outdated
+from cloudsen12_cube.inspection import sources_changed
 from cloudsen12_cube.storage import ObjectStore
 
 OnLoss = Literal["note", "keep", "remove"]
@@ -152,7 +152,7 @@ class ArchiveReader:
         if open_faults or (repair and record.faults):
             return True
         files = {patch.time: patch.files for patch in self.files.patches}
-        return repair and outdated(self.files.layout.product, record, files, self.files.decoder)
+        return repair and sources_changed(self.files.layout.product, record, files, self.files.decoder)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from cloudsen12_cube.format import (
     ROOT_KEY,
     Chunk,
     Contents,
+    FailureKey,
     Fault,
     Frame,
     PatchRecord,
@@ -40,7 +41,7 @@ from cloudsen12_cube.format import (
     write_metadata,
 )
 from cloudsen12_cube.format import record as records
-from cloudsen12_cube.inspection import FailureKey, as_setting, decide, in_settings
+from cloudsen12_cube.inspection import accept_failures, accepted_failures, accepted_setting
 from cloudsen12_cube.schema import PLUS
 from cloudsen12_cube.storage import ObjectStore, each, is_empty, list_names, list_once
 
@@ -139,9 +140,9 @@ class CubeWriter:
         listed = list_once(self.store)
         loaded = each(listed, lambda pair: records.load(listed, *pair), pairs)
         known = {fault.key for record in loaded if record for fault in record.faults}
-        known |= {(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
-        gaps = decide(choices, known, in_settings(self.settings), archive)
-        return replace(self, settings=self.settings | as_setting(gaps), accepted=self.plan.holding(gaps))
+        known |= {FailureKey(row.roi_id, row.s2_id_gee, "", "metadata") for row in self.plan.faults()}
+        gaps = accept_failures(choices, known, accepted_failures(self.settings), archive)
+        return replace(self, settings=self.settings | accepted_setting(gaps), accepted=self.plan.still_accepted(gaps))
 
     def survey(self, repair: bool = False, workers: int = 1) -> PendingWork:
         """Find out which shards are to be made.
@@ -349,11 +350,11 @@ def open_writer(plan: Plan, store: ObjectStore, repair: bool = False) -> CubeWri
     validate_resume(found.settings, plan, store.root)
     settings = plan.settings | {name: found.settings[name] for name in plan.kept if name in found.settings}
     # What the source accepts is newer than what was taken over from it before.
-    gaps = {gap.key: gap for known in (found.settings, plan.settings) for gap in in_settings(known)}
-    settings |= as_setting(frozenset(gaps.values()))
+    gaps = {gap.key: gap for known in (found.settings, plan.settings) for gap in accepted_failures(known)}
+    settings |= accepted_setting(frozenset(gaps.values()))
     order, table = _grown(plan, found, repair)
     is_new = found.state == "creating"
-    return CubeWriter(store, replace(plan, order=order), table, settings, plan.holding(gaps.values()), is_new)
+    return CubeWriter(store, replace(plan, order=order), table, settings, plan.still_accepted(gaps.values()), is_new)
 
 
 def _create(plan: Plan, store: ObjectStore) -> CubeWriter:
@@ -363,7 +364,7 @@ def _create(plan: Plan, store: ObjectStore) -> CubeWriter:
     claimed = plan.settings | {"state": "creating", "patches": len(plan.catalogue.table)}
     mark = {"zarr_format": 3, "node_type": "group", "attributes": {KEY: claimed}}
     store.put(ROOT_KEY, json.dumps(mark, indent=1).encode())
-    accepted = plan.holding(in_settings(plan.settings))
+    accepted = plan.still_accepted(accepted_failures(plan.settings))
     return CubeWriter(store, plan, plan.catalogue.table, plan.settings, accepted, is_new=True)
 
 

@@ -1,5 +1,6 @@
 """What a cube is on disk: layouts, codecs, shards, records, metadata and statistics."""
 
+from .codec import CRC as CRC
 from .codec import decode as decode
 from .cube import StoredCube as StoredCube
 from .cube import find_stored_cube as find_stored_cube
@@ -12,7 +13,6 @@ from .layout import DIMS as DIMS
 from .layout import KEY as KEY
 from .layout import ROOT_KEY as ROOT_KEY
 from .layout import ChunkName as ChunkName
-from .layout import CodecName as CodecName
 from .layout import Layout as Layout
 from .layout import ProductLayout as ProductLayout
 from .layout import check_version as check_version
@@ -39,6 +39,7 @@ from .record import DONE as DONE
 from .record import FAILED as FAILED
 from .record import STATUS as STATUS
 from .record import AcceptedFailure as AcceptedFailure
+from .record import FailureKey as FailureKey
 from .record import Fault as Fault
 from .record import PatchRecord as PatchRecord
 from .record import ShardRecord as ShardRecord

@@ -152,28 +152,38 @@ class StoredCube:
         """The store with its objects listed once, so that asking for the size of each costs no request."""
         return list_once(self.store)
 
-    def record(self, product: str, roi_id: str) -> ShardRecord | None:
-        """Read the record of an ROI; None if there is none, or it is damaged."""
-        return load(self.store, product, roi_id)
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {roi: index for index, roi in enumerate(self.order)}
+
+    @property
+    def has_records(self) -> bool:
+        """Whether any ROI has a record; tools that copy what zarr lists leave them out."""
+        return any(True for product in self.layouts for _ in self.listed.list(records_path(product)))
+
+    def record(self, product: ProductName, roi_id: str) -> ShardRecord | None:
+        """Read the record of an ROI; None if there is none, it is damaged, or it does not fit the cube."""
+        return self._load(self.store, product, roi_id)
+
+    def _load(self, store: ObjectStore, product: ProductName, roi_id: str) -> ShardRecord | None:
+        record = load(store, product, roi_id)
+        if record is None or record.index != self._position.get(roi_id, record.index):
+            return None
+        fits = all(patch.time < self.layouts[product].times for patch in record.patches)
+        return record if fits else None
 
     def records(self, product: ProductName) -> Iterator[tuple[str, ShardRecord | None]]:
-        """Yield each ROI and its record; None where there is none, or the shard is not as long as it says.
+        """Yield each ROI and its record; None where there is none, or the shard's object has another length.
 
         While the cube is being created, the ROIs are those that have a record.
         """
-        layout, rois = self.layouts[product], self.order or self._recorded(product)
-        position = {roi: index for index, roi in enumerate(self.order)}
+        layout, store, rois = self.layouts[product], self.listed, self.order or self._recorded(product)
 
         def read(roi_id: str) -> ShardRecord | None:
-            record = load(self.listed, product, roi_id)
-            if record is None or record.index != position.get(roi_id, record.index):
-                return None
-            if any(patch.time >= layout.times for patch in record.patches):
-                return None
-            size = self.listed.size(layout.place(record.index)[0]) or 0
-            return record if size == record.size else None
+            record = self._load(store, product, roi_id)
+            return record if record and record.size == (store.size(layout.place(record.index)[0]) or 0) else None
 
-        found = each(self.listed, read, rois)
+        found = each(store, read, rois)
         shared = layout.form.rois_per_shard
         yield from zip(rois, found if shared == 1 else agreeing(list(found), shared), strict=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,16 @@ from cloudsen12_cube.schema import LAYERS, probability_scale
 from cloudsen12_cube.storage import ObjectStore
 
 ABSENT, DONE, FAILED = 0, 1, 2
+
+
+class FailureKey(NamedTuple):
+    """Identity of a failure: one asset of one patch, or a whole patch."""
+
+    roi_id: str
+    s2_id_gee: str
+    asset: str
+    """File of the asset, ``labels/fmask``; empty where the whole patch is concerned."""
+    path: str
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,9 @@ class Fault:
     expected: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """Identity of the failure: roi_id, s2_id_gee, asset and path."""
-        return self.roi_id, self.s2_id_gee, self.asset, self.path
+    def key(self) -> FailureKey:
+        """Identity of the failure."""
+        return FailureKey(self.roi_id, self.s2_id_gee, self.asset, self.path)
 
     def __str__(self) -> str:
         return f"{self.path}: found {self.found}, expected {self.expected}"
@@ -56,9 +66,9 @@ class AcceptedFailure:
     """Bytes of the file when it was accepted; 0 for a folder, -1 for what was not there."""
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What names the failure; see `Fault.key`."""
-        return self.roi_id, self.s2_id_gee, self.asset, self.path
+    def key(self) -> FailureKey:
+        """Identity of the failure."""
+        return FailureKey(self.roi_id, self.s2_id_gee, self.asset, self.path)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,14 @@
 """What is in a cube: verification, status and summary. Nothing here can import what makes a cube."""
 
-from .accepted import AcceptedFailure as AcceptedFailure
-from .accepted import FailureKey as FailureKey
-from .accepted import as_setting as as_setting
-from .accepted import decide as decide
-from .accepted import holding as holding
-from .accepted import in_settings as in_settings
-from .accepted import key_of as key_of
+from .accepted import accept_failures as accept_failures
+from .accepted import accepted_failures as accepted_failures
+from .accepted import accepted_setting as accepted_setting
 from .accepted import read_choices as read_choices
+from .accepted import still_accepted as still_accepted
 from .completeness import Status as Status
-from .completeness import look as look
-from .completeness import outdated as outdated
+from .completeness import sources_changed as sources_changed
 from .completeness import status as status
+from .completeness import summarise as summarise
 from .summary import Info as Info
 from .summary import info as info
 from .verification import Level as Level

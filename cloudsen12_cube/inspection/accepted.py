@@ -7,33 +7,22 @@ written again. It holds as long as the archive has a file of the same size there
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cloudsen12_cube.archive import Archive
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.format import AcceptedFailure as AcceptedFailure
-from cloudsen12_cube.format import Fault, load_json, parse
-
-FailureKey = tuple[str, str, str, str]
-"""roi_id, s2_id_gee, asset and path: see `Fault.key`."""
-
-_NAMES = ("roi_id", "s2_id_gee", "asset", "path")
+from cloudsen12_cube.format import AcceptedFailure, FailureKey, load_json, parse
 
 
-def key_of(fault: Fault) -> FailureKey:
-    """Identity of a failure."""
-    return fault.key
-
-
-def size_of(archive: Archive, key: FailureKey) -> int:
-    """Bytes that the archive has now in the place of a failure; 0 for a folder, -1 for what is not there."""
-    files = archive.patches.get((key[0], key[1]))
+def archive_size(archive: Archive, key: FailureKey) -> int:
+    """Return the bytes that the archive has in the place of a failure; 0 for a folder, -1 if there is nothing."""
+    files = archive.patches.get((key.roi_id, key.s2_id_gee))
     if files is None:
         return -1
-    return files.sizes.get(key[2], -1) if key[2] else 0
+    return files.sizes.get(key.asset, -1) if key.asset else 0
 
 
 def read_choices(path: Path) -> list[FailureKey]:
@@ -42,15 +31,17 @@ def read_choices(path: Path) -> list[FailureKey]:
     Parameters
     ----------
     path : pathlib.Path
+        JSON: a list of failures, or an object with a list ``failures``.
 
     Returns
     -------
-    list of (roi_id, s2_id_gee, asset, path)
+    list of FailureKey
+        Keys of the failures that are listed.
 
     Raises
     ------
     SelectionError
-        If the file is not there, or has no list of failures.
+        If the file cannot be read, or has no list of failures.
     """
     way = "give a file such as CUBE.failures.json"
     try:
@@ -66,24 +57,32 @@ def read_choices(path: Path) -> list[FailureKey]:
 
 
 def _key(row: Any, path: Path) -> FailureKey:
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _NAMES):
-        raise SelectionError(f"{path}: {json.dumps(row)[:100]} is no failure; each has {', '.join(_NAMES)}")
-    return row["roi_id"], row["s2_id_gee"], row["asset"], row["path"]
+    names = FailureKey._fields
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
+        raise SelectionError(f"{path}: {json.dumps(row)[:100]} is no failure; each has {', '.join(names)}")
+    return FailureKey(*(row[name] for name in names))
 
 
-def decide(
+def accept_failures(
     choices: Sequence[FailureKey], known: Iterable[FailureKey], before: frozenset[AcceptedFailure], archive: Archive
 ) -> frozenset[AcceptedFailure]:
-    """Add accepted failures to those that were accepted before.
+    """Add failures to those that were accepted before.
 
     Parameters
     ----------
-    choices : sequence of key
-        As `read_choices` gives them.
-    known : iterable of key
-        The failures that there are.
+    choices : sequence of FailureKey
+        Failures to accept, as `read_choices` returns them.
+    known : iterable of FailureKey
+        Failures of the cube.
     before : frozenset of AcceptedFailure
+        Failures that were accepted before.
     archive : Archive
+        Source of the cube, for the sizes of the files.
+
+    Returns
+    -------
+    frozenset of AcceptedFailure
+        All accepted failures.
 
     Raises
     ------
@@ -96,20 +95,20 @@ def decide(
         first = "; ".join(f"{roi} {image} {asset or path}" for roi, image, asset, path in strange[:3])
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise SelectionError(f"the cube has no such failure to accept: {first}{more}")
-    fresh = {AcceptedFailure(*key, size_of(archive, key)) for key in choices}
+    fresh = {AcceptedFailure(*key, archive_size(archive, key)) for key in choices}
     return frozenset(failure for failure in before if failure.key not in set(choices)) | fresh
 
 
-def in_settings(settings: dict[str, Any]) -> frozenset[AcceptedFailure]:
-    """Read the accepted failures of a cube's settings; none in a cube of a release that did not know them."""
+def accepted_failures(settings: Mapping[str, Any]) -> frozenset[AcceptedFailure]:
+    """Return the accepted failures of a cube's settings; none if they were written before there were any."""
     return frozenset(parse(tuple[AcceptedFailure, ...], settings.get("accepted", [])))
 
 
-def as_setting(failures: frozenset[AcceptedFailure]) -> dict[str, Any]:
-    """Give the part of the settings that holds accepted failures: empty without accepted failures."""
+def accepted_setting(failures: frozenset[AcceptedFailure]) -> dict[str, Any]:
+    """Return the part of the settings that holds accepted failures; an empty one for no failure."""
     return {"accepted": [asdict(failure) for failure in sorted(failures)]} if failures else {}
 
 
-def holding(failures: frozenset[AcceptedFailure], archive: Archive) -> frozenset[FailureKey]:
-    """Keys of the accepted failures for which the archive still has a file of the same size."""
-    return frozenset(failure.key for failure in failures if size_of(archive, failure.key) == failure.size)
+def still_accepted(failures: frozenset[AcceptedFailure], archive: Archive) -> frozenset[FailureKey]:
+    """Return the keys of the accepted failures for which the archive has a file of the same size as before."""
+    return frozenset(failure.key for failure in failures if archive_size(archive, failure.key) == failure.size)

@@ -1,91 +1,90 @@
-"""What an archive has become since it was converted: files that changed, went or came.
-
-How far a cube is, from its records alone: done, missing, failed, accepted; and what its archive has become since.
-"""
+"""How complete a cube is, by its records alone, and which files of its archive have changed since the conversion."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from cloudsen12_cube.archive import Archive, Decoder, PatchFiles, build, open_archive
-from cloudsen12_cube.errors import CubeError, SelectionError
+from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
 from cloudsen12_cube.format import (
     DONE,
     FAILED,
+    FailureKey,
     Fault,
     PatchRecord,
     ShardRecord,
-    Source,
     StoredCube,
     faults_of,
     open_stored_cube,
 )
-from cloudsen12_cube.inspection import accepted as accept
-from cloudsen12_cube.schema import ProductName, Selection, catalogue, files_of
+from cloudsen12_cube.inspection.accepted import archive_size
+from cloudsen12_cube.schema import ProductName, files_of, select
 
 
 @dataclass(frozen=True)
 class Change:
-    """One file that is no longer as it was."""
+    """A file of the archive that has changed since the conversion."""
 
     path: str
     found: str
+    """Its state now."""
     expected: str
-    """What the record of the shard says."""
+    """Its state in the record of the shard."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}, converted was {self.expected}"
 
 
-def here(product: ProductName, files: PatchFiles | None, decoder: Decoder) -> dict[str, int]:
-    """Path -> bytes of the files that a patch has now for one product."""
-    if files is None:
-        return {}
-    return {decoder.path(files, f): files.sizes[f] for f in files_of(product) if f in files.names}
+def find_changes(
+    product: ProductName, patch: PatchRecord, files: PatchFiles | None, decoder: Decoder
+) -> Iterator[Change]:
+    """Compare the files that a finished patch was made from with those of the archive, by name and size.
 
-
-def changes(product: ProductName, patch: PatchRecord, files: PatchFiles | None, decoder: Decoder) -> Iterator[Change]:
-    """Compare the files that went into a finished patch with those of the archive, by name and size.
-
-    The time of a file is not compared: a copy of an archive has others, and the record of a shard would not be the
-    same for the same pixels. Who does not trust the size asks for the sha256.
+    Modification times are not compared: a copy of an archive has other ones, and records would differ for equal
+    pixels. `status` with ``checksum=True`` compares the sha256.
     """
-    was: dict[str, Source] = {source.path: source for source in patch.sources}
-    now = here(product, files, decoder)
-    for path, source in was.items():
+    now: dict[str, int] = {}
+    if files is not None:
+        now = {decoder.path(files, name): files.sizes[name] for name in files_of(product) if name in files.names}
+    before = {source.path: source.size for source in patch.sources}
+    for path, size in before.items():
         if path not in now:
-            yield Change(path, "gone", f"{source.size} bytes")
-        elif now[path] not in (source.size, -1):  # a web server may not tell
-            yield Change(path, f"{now[path]} bytes", f"{source.size} bytes")
+            yield Change(path, "gone", f"{size} bytes")
+        elif now[path] not in (size, -1):  # a web server may not state a size
+            yield Change(path, f"{now[path]} bytes", f"{size} bytes")
     for path, size in now.items():
-        if path not in was:
+        if path not in before:
             yield Change(path, f"a new file of {size} bytes", "none")
 
 
-def outdated(product: ProductName, record: ShardRecord, files: dict[int, PatchFiles | None], decoder: Decoder) -> bool:
-    """Tell whether a finished patch of a shard has other files now. Files that went are no reason to lose its pixels.
+def sources_changed(
+    product: ProductName, record: ShardRecord, files: dict[int, PatchFiles | None], decoder: Decoder
+) -> bool:
+    """Tell whether a finished patch has new or changed files. A deleted file is no reason to drop its pixels.
 
     Parameters
     ----------
-    product : str
+    product : {"s2l1c", "s2l2a", "s1", "extra", "labels"}
+        Product of the shard.
     record : ShardRecord
-    files : dict
-        By ``time``.
+        Record of the shard.
+    files : dict of int to PatchFiles
+        Files of the archive by ``time``.
     decoder : Decoder
-        Of the archive.
+        Decoder of the archive, which names the files.
     """
     done = (patch for patch in record.patches if patch.status == DONE)
-    found = (c for patch in done for c in changes(product, patch, files.get(patch.time), decoder))
+    found = (change for patch in done for change in find_changes(product, patch, files.get(patch.time), decoder))
     return any(change.found != "gone" for change in found)
 
 
 @dataclass(frozen=True)
 class ProductStatus:
-    """How far one product is; patches are counted."""
+    """Patches of one product by their state."""
 
     product: str
     done: int
@@ -95,112 +94,149 @@ class ProductStatus:
     failed: int
     """Patches with a damaged file."""
     accepted: int
-    """Patches that are missing or failed and whose failure is accepted; not counted in the two fields before."""
+    """Patches that are missing or failed, and accepted; neither ``missing`` nor ``failed`` counts them."""
     bytes: int
     """Stored bytes."""
 
 
-@dataclass(frozen=True)
+class MissingShard(NamedTuple):
+    """An ROI of a product without a valid record and object."""
+
+    product: str
+    roi_id: str
+
+
+@dataclass(frozen=True, repr=False)
 class Status:
-    """How far a cube is."""
+    """How complete a cube is."""
 
     place: str
+    """Path or URL."""
     state: str
-    """``creating``, ``converting`` or ``final``: what the last run has said of itself."""
+    """``creating``, ``converting`` or ``final``, as the last run left it."""
     products: tuple[ProductStatus, ...]
-    missing: tuple[tuple[str, str], ...]
-    """(product, roi_id) of the shards that are not there."""
+    missing: tuple[MissingShard, ...]
+    """Shards that are not in the cube."""
     failures: tuple[Fault, ...]
-    """What could not be converted, less what is accepted."""
+    """What could not be converted, without accepted failures."""
     changes: tuple[Change, ...] = ()
-    """Files of the archive that are no longer as they were."""
+    """Files of the archive that have changed since the conversion."""
     new_rois: tuple[str, ...] = ()
-    """ROIs of the archive that the cube's own conditions select, and that it does not have yet."""
+    """ROIs of the archive that the cube's own selection includes, and that are not in the cube."""
+
+    def __repr__(self) -> str:
+        done = sum(row.done for row in self.products)
+        counts = f"{done} patches done, {len(self.missing)} shards missing, {len(self.failures)} failures"
+        changes = f", {len(self.changes)} changes" if self.changes else ""
+        return f"<Status of {self.place}: {self.state}, {counts}{changes}>"
 
     @property
     def exit_code(self) -> int:
-        """0 if all is done and nothing has changed, else 1."""
-        unfinished = any(row.missing or row.failed for row in self.products)
-        begun = self.state == "creating"
-        return 1 if begun or unfinished or self.missing or self.changes or self.new_rois else 0
+        """0 if the cube is complete and the archive unchanged, else 1."""
+        incomplete = self.state == "creating" or any(row.missing or row.failed for row in self.products)
+        return 1 if incomplete or self.missing or self.changes or self.new_rois else 0
 
 
-def status(
-    cube: str | os.PathLike[str], source: str | os.PathLike[str] | None = None, checksum: bool = False
-) -> Status:
-    """Look how far a cube is, while a run goes on or after it died.
+def status(cube: Any, source: Any = None, checksum: bool = False) -> Status:
+    """Count what a cube has of its patches, also during a run or after one that died.
 
     Parameters
     ----------
-    cube : path
-    source : path, optional
-        The archive: tells which of its files have changed, gone or come since they were converted.
+    cube : path, URL, `Url` or store
+        The cube.
+    source : path, URL or `Url`, optional
+        The archive: reports which of its files have changed since they were converted, and ROIs that are new.
     checksum : bool
-        Compare the sha256 of every file, not the size alone: all of the archive is read.
+        Compare the sha256 of every file instead of its size alone: the whole archive is read.
+
+    Returns
+    -------
+    Status
+        Counts of each product, missing shards, failures and changes.
 
     Raises
     ------
     StoreError
-        If there is no cube at the place.
+        If there is no cube at the location, or a finished one without records.
+    CubeError
+        If ``checksum`` is given without a source.
     """
     if checksum and source is None:
-        raise CubeError("checksums are compared with an archive: give a source, too")
+        raise CubeError("checksum=True compares files with an archive: give a source, too")
     stored = open_stored_cube(cube, "creating")
-    found = look(stored)
+    found = summarise(stored)
     if source is None:
         return found
     archive = open_archive(source)
-    changed = (*_changes(stored, archive, checksum), *_changed_gaps(stored, archive))
+    changed = (*_changed_files(stored, archive, checksum), *_changed_failures(stored, archive))
     return replace(found, changes=changed, new_rois=_new_rois(stored, archive))
 
 
-def look(cube: StoredCube) -> Status:
-    """Sum up the records."""
-    accepted = frozenset(gap.key for gap in accept.in_settings(cube.settings))
+def require_records(cube: StoredCube) -> None:
+    """Refuse a finished cube without records: tools that copy what zarr lists leave them out.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    if cube.state == "final" and not cube.has_records:
+        raise StoreError(
+            f"{cube.store.root} has no records, which say what was converted: copy them from the original "
+            "(PRODUCT/PRODUCT/records), or convert again into a new place; open_cube needs none"
+        )
+
+
+def summarise(cube: StoredCube) -> Status:
+    """Count the patches of each product by the cube's records."""
+    require_records(cube)
+    accepted = frozenset(failure.key for failure in cube.stated.accepted)
     rows, missing, faulty = [], [], []
     for product, layout in cube.layouts.items():
-        codes: Counter[str] = Counter()
-        sizes: dict[int, int] = {}
+        counts: Counter[str] = Counter()
+        sizes: dict[str, int] = {}
         for roi, record in cube.records(product):
             if record is None:
-                missing.append((product, roi))
+                missing.append(MissingShard(product, roi))
                 continue
-            sizes[record.index // layout.form.rois_per_shard] = record.size
-            codes.update(_words(record, accepted))
+            sizes[layout.place(record.index)[0]] = record.size
+            counts.update(_state(patch, accepted) for patch in record.patches)
             if record.faults:
                 faulty.append(record.without_sources())
-        rest = max(cube.patches - codes["done"] - codes["failed"] - codes["accepted"], 0)
-        stored = sum(sizes.values())
-        rows.append(ProductStatus(product, codes["done"], rest, codes["failed"], codes["accepted"], stored))
-    state = cube.state
-    faults = tuple(fault for fault in faults_of(faulty) if accept.key_of(fault) not in accepted)
-    return Status(cube.store.root, state, tuple(rows), tuple(missing), faults)
+        done, failed, known = counts["done"], counts["failed"], counts["accepted"]
+        rest = max(cube.patches - done - failed - known, 0)
+        rows.append(ProductStatus(product, done, rest, failed, known, sum(sizes.values())))
+    failures = tuple(fault for fault in faults_of(faulty) if fault.key not in accepted)
+    return Status(cube.store.root, cube.state, tuple(rows), tuple(missing), failures)
 
 
-def _words(record: ShardRecord, accepted: frozenset[accept.FailureKey]) -> Iterator[str]:
-    for patch in record.patches:
-        if patch.status == DONE:
-            yield "done"
-        elif patch.faults and all(accept.key_of(fault) in accepted for fault in patch.faults):
-            yield "accepted"
-        elif patch.status == FAILED:
-            yield "failed"
+def _state(patch: PatchRecord, accepted: frozenset[FailureKey]) -> str:
+    if patch.status == DONE:
+        return "done"
+    if is_accepted(patch, accepted):
+        return "accepted"
+    return "failed" if patch.status == FAILED else "missing"
 
 
-def _changes(cube: StoredCube, archive: Archive, checksum: bool) -> Iterator[Change]:
+def is_accepted(patch: PatchRecord, accepted: frozenset[FailureKey]) -> bool:
+    """Tell whether all failures of a patch are accepted."""
+    return bool(patch.faults) and all(fault.key in accepted for fault in patch.faults)
+
+
+def _changed_files(cube: StoredCube, archive: Archive, checksum: bool) -> Iterator[Change]:
     for product in cube.layouts:
         for roi, record in cube.records(product):
             for patch in record.patches if record else ():
                 if patch.status == DONE:
                     files = archive.patches.get((roi, patch.s2_id_gee))
-                    found = list(changes(product, patch, files, archive.decoder))
+                    found = list(find_changes(product, patch, files, archive.decoder))
                     yield from found
                     if checksum and files and not found:
-                        yield from _read(patch, archive, files)
+                        yield from _changed_bytes(patch, archive, files)
 
 
-def _read(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[Change]:
-    """Compare the bytes of files whose names and sizes are as they were."""
+def _changed_bytes(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[Change]:
+    """Compare the sha256 of files whose names and sizes have not changed."""
     names = {archive.decoder.path(files, name): name for name in files.names}
     for source in patch.sources:
         try:
@@ -212,20 +248,17 @@ def _read(patch: PatchRecord, archive: Archive, files: PatchFiles) -> Iterator[C
             yield Change(source.path, f"sha256 {digest[:12]}...", f"{source.sha256[:12]}...")
 
 
-def _changed_gaps(cube: StoredCube, archive: Archive) -> Iterator[Change]:
-    for gap in sorted(accept.in_settings(cube.settings)):
-        now = accept.size_of(archive, gap.key)
-        if now != gap.size:
-            yield Change(gap.path, f"{now} bytes", f"{gap.size} bytes, a gap that was accepted")
+def _changed_failures(cube: StoredCube, archive: Archive) -> Iterator[Change]:
+    for failure in sorted(cube.stated.accepted):
+        size = archive_size(archive, failure.key)
+        if size != failure.size:
+            yield Change(failure.path, f"{size} bytes", f"{failure.size} bytes, a gap that was accepted")
 
 
 def _new_rois(cube: StoredCube, archive: Archive) -> tuple[str, ...]:
-    asked = cube.settings["selection"]
-    selection = Selection(tuple(asked["where"]), asked["bbox"] and tuple(asked["bbox"]), tuple(asked["rois"]))
-    table = build(archive.table()[1], cube.settings["test_meaning"])
     try:
-        rois = catalogue.select(table, selection).rois
-    except SelectionError:  # what was selected is gone, and each of its files is named as such
+        rois = select(build(archive.table()[1], cube.stated.test_meaning), cube.stated.selection).rois
+    except SelectionError:  # nothing that was selected exists any more; each of the files is a change
         return ()
     known = set(cube.order)
     return tuple(roi for roi in rois if roi not in known)

@@ -1,28 +1,22 @@
-"""What reading a cube costs where each request is paid or waited for: requests and bytes, from the layout alone.
+"""What is in a cube: groups, shapes, bytes and counts, from the store alone, and what reading it costs.
 
-A shard's index is one request, which an open cube makes once; the inner chunks of a patch are neighbours and come in
-one more; a whole shard is one, and an ROI that shares its shard is as a patch. A test counts the requests that
-are really made.
-
-What is in a cube: groups, shapes, bytes and counts, from the store alone.
+The costs are requests and bytes, from the layout alone: a shard's index is one request, which an open cube makes once;
+the inner chunks of a patch are neighbours and come in one more; a whole shard is one, and an ROI that shares its shard
+is read as a patch is. A test counts the requests that are made.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from cloudsen12_cube.format import DONE, FAILED, ProductLayout, StoredCube, open_stored_cube
+from cloudsen12_cube.format import CRC, DONE, FAILED, ProductLayout, StoredCube, open_stored_cube
 from cloudsen12_cube.schema import ProductName
-from cloudsen12_cube.storage import each, is_url
+from cloudsen12_cube.storage import is_url
 
-_INDEX_ENTRY, _CHECKSUM = 16, 4
+_COUNTED = ("label_type", "split", "cloud_coverage")
 
 
 @dataclass(frozen=True)
@@ -36,85 +30,19 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What of a product lies in the store."""
+class ProductInfo:
+    """What a cube stores of one product."""
 
-    times: int
-    bands: int
-    shards: int
-    """Shards that are there."""
-    patches: int
-    """Patches that are done."""
-    bytes: int
-    rois_per_shard: int = 1
-    whole: bool = False
-    """Whether all bands of a date are one chunk."""
-
-    @property
-    def index(self) -> int:
-        """Bytes of the index of one shard."""
-        return _INDEX_ENTRY * self.rois_per_shard * self.times * (1 if self.whole else self.bands) + _CHECKSUM
-
-    def part(self, bands: int) -> float:
-        """Mean bytes that are read for some bands of a patch."""
-        return self.patch if self.whole else self.patch * bands / self.bands
-
-    @property
-    def roi(self) -> Cost:
-        """Cost of all of an ROI: its object, or its part of one."""
-        if self.rois_per_shard == 1:
-            return Cost("ROI", 1, round(self.bytes / self.shards))
-        return Cost("ROI", 2, round(self.index + self.patch * self.times))
-
-    @property
-    def patch(self) -> float:
-        """Mean bytes of the chunks of one patch."""
-        return max(self.bytes - self.shards * self.index, 0) / max(self.patches, 1)
-
-
-def costs(products: Mapping[str, Stored]) -> tuple[Cost, ...]:
-    """Write the sheet.
-
-    Parameters
-    ----------
-    products : mapping
-        Product -> what is stored of it.
-    """
-    made: list[Cost] = []
-    image, label = products.get("s2l1c"), products.get("labels")
-    if image and image.shards:
-        made += [
-            Cost("patch", 2, round(image.index + image.patch)),
-            Cost("second patch of an ROI", 1, round(image.patch)),
-            Cost("RGB patch", 2, round(image.index + image.part(3))),
-            image.roi,
-        ]
-    if label and label.shards:
-        made.append(Cost("label", 2, round(label.index + label.part(1))))
-    if image and image.shards and label and label.shards:
-        requests = image.shards + image.patches + label.shards + label.patches
-        size = image.bytes + label.shards * label.index + label.patches * label.part(1)
-        made.append(Cost("epoch of patches and one label layer", requests, round(size)))
-    return tuple(made)
-
-
-_COUNTED = ("label_type", "split", "cloud_coverage")
-
-
-@dataclass(frozen=True)
-class ProductState:
-    """How far one product of a cube is."""
-
-    product: str
+    product: ProductName
     shape: tuple[int, ...]
-    """(roi, time, band, y, x)"""
+    """(roi, time, band, y, x)."""
     dtype: str
     done: int
     """Patches whose pixels are in the cube."""
     failed: int
     """Patches with a damaged file."""
     missing: int
-    """Patches that were not converted yet, or have no files."""
+    """Patches that are not converted yet, or have no files."""
     bytes: int
     """Stored bytes."""
     raw_bytes: int
@@ -125,58 +53,123 @@ class ProductState:
     """Objects with pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Info:
     """What is in a cube."""
 
     place: str
+    """Path or URL."""
     settings: dict[str, Any]
+    """Root attribute ``cloudsen12``."""
     rois: int
     patches: int
-    products: tuple[ProductState, ...]
+    products: tuple[ProductInfo, ...]
     counts: dict[str, dict[str, int]]
     """Property -> value -> patches."""
     costs: tuple[Cost, ...] = ()
-    """What reading it costs, where it lies behind a URL."""
+    """What reading costs, if the cube lies behind a URL."""
+
+    def __repr__(self) -> str:
+        products = ", ".join(row.product for row in self.products)
+        stored = sum(row.bytes for row in self.products)
+        return f"<Info of {self.place}: {self.rois} ROIs, {self.patches} patches of {products}, {stored:,} bytes>"
 
 
-def info(cube: str | os.PathLike[str]) -> Info:
-    """Look into a cube; the records of its shards are read, so it is right while a run goes on, too.
+def info(cube: Any) -> Info:
+    """Summarise a cube. The records of its shards are read, so counts are right during a run, too.
+
+    Parameters
+    ----------
+    cube : path, URL, `Url` or store
+        The cube.
+
+    Returns
+    -------
+    Info
+        Shapes, bytes and counts.
 
     Raises
     ------
     StoreError
-        If there is no cube at the place.
+        If there is no cube at the location.
     """
     stored = open_stored_cube(cube)
-    products = tuple(_state(stored, product) for product in stored.layouts)
+    products = tuple(_product(stored, layout) for layout in stored.layouts.values())
     counts = {name: dict(sorted(Counter(stored.table[name]).items())) for name in _COUNTED}
-    sheet = costs(
-        {row.product: _stored(row, layout) for row, layout in zip(products, stored.layouts.values(), strict=True)}
-    )
-    place, shape = stored.store.root, (len(stored.order), stored.patches)
-    return Info(place, stored.settings, *shape, products, counts, sheet if is_url(place) else ())
+    costs = read_costs(stored, products) if is_url(stored.store.root) else ()
+    return Info(stored.store.root, stored.settings, len(stored.order), stored.patches, products, counts, costs)
 
 
-def _stored(state: ProductState, layout: ProductLayout) -> Stored:
-    whole = layout.form.chunk == "bands"
-    sizes = layout.times, len(layout.bands), state.shards, state.done, state.bytes
-    return Stored(*sizes, layout.form.rois_per_shard, whole)
-
-
-def _state(cube: StoredCube, product: ProductName) -> ProductState:
+def _product(cube: StoredCube, layout: ProductLayout) -> ProductInfo:
     status: Counter[int] = Counter()
     sizes: dict[str, int] = {}
-    notes, layout, store = 0, cube.layouts[product], cube.listed
-    for index, record in enumerate(each(store, lambda roi: cube.record(product, roi), cube.order)):
+    records = 0
+    for _, record in cube.records(layout.product):
         if record is not None:
             status.update(patch.status for patch in record.patches)
-            key = layout.place(index)[0]
-            sizes[key] = store.size(key) or 0
-            notes += 1
-    size, shards = sum(sizes.values()), sum(map(bool, sizes.values()))
-    shape = layout.shape(len(cube.order))
-    raw = math.prod(shape) * np.dtype(layout.dtype).itemsize
-    missing = cube.patches - status[DONE] - status[FAILED]
-    counts = (status[DONE], status[FAILED], missing)
-    return ProductState(product, shape, layout.dtype, *counts, size, raw, notes + shards, shards)
+            sizes[layout.place(record.index)[0]] = record.size
+            records += 1
+    shape, shards = layout.shape(len(cube.order)), sum(map(bool, sizes.values()))
+    return ProductInfo(
+        layout.product,
+        shape,
+        layout.dtype,
+        done=status[DONE],
+        failed=status[FAILED],
+        missing=cube.patches - status[DONE] - status[FAILED],
+        bytes=sum(sizes.values()),
+        raw_bytes=layout.roi_bytes * shape[0],
+        objects=records + shards,
+        shards=shards,
+    )
+
+
+@dataclass(frozen=True)
+class _ReadSizes:
+    """Mean bytes of what is read of a product."""
+
+    layout: ProductLayout
+    info: ProductInfo
+
+    @property
+    def index(self) -> int:
+        """The index of one shard."""
+        return 8 * math.prod(self.layout.index_shape) + CRC
+
+    def chunks(self, bands: int) -> float:
+        """Estimate the chunks that hold some bands of a patch."""
+        patch = max(self.info.bytes - self.info.shards * self.index, 0) / max(self.info.done, 1)
+        return patch if self.layout.form.chunk == "bands" else patch * bands / len(self.layout.bands)
+
+    @property
+    def patch(self) -> float:
+        """All chunks of a patch."""
+        return self.chunks(len(self.layout.bands))
+
+    @property
+    def roi(self) -> Cost:
+        """An ROI: its object, or its part of one."""
+        if self.layout.form.rois_per_shard == 1:
+            return Cost("ROI", 1, round(self.info.bytes / self.info.shards))
+        return Cost("ROI", 2, round(self.index + self.patch * self.layout.times))
+
+
+def read_costs(cube: StoredCube, products: tuple[ProductInfo, ...]) -> tuple[Cost, ...]:
+    """List what it costs to read a patch, an ROI and all patches with one label layer."""
+    sizes = {row.product: _ReadSizes(cube.layouts[row.product], row) for row in products if row.shards}
+    image, label = sizes.get("s2l1c"), sizes.get("labels")
+    costs: list[Cost] = []
+    if image:
+        costs += [
+            Cost("patch", 2, round(image.index + image.patch)),
+            Cost("second patch of an ROI", 1, round(image.patch)),
+            Cost("RGB patch", 2, round(image.index + image.chunks(3))),
+            image.roi,
+        ]
+    if label:
+        costs.append(Cost("label", 2, round(label.index + label.chunks(1))))
+    if image and label:
+        requests = image.info.shards + image.info.done + label.info.shards + label.info.done
+        size = image.info.bytes + label.info.shards * label.index + label.info.done * label.chunks(1)
+        costs.append(Cost("epoch of patches and one label layer", requests, round(size)))
+    return tuple(costs)
