@@ -178,7 +178,7 @@ def require_records(cube: StoredCube) -> None:
     Raises
     ------
     StoreError
-        If there is none.
+        If there is no cube.
     """
     if cube.state == "final" and not cube.has_records:
         raise StoreError(
