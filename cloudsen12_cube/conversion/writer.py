@@ -56,12 +56,15 @@ class ShardResult:
         One for each ROI that is in it, without the files it was made from.
     lost : tuple of Fault
         ROIs that the source does not have, or has damaged.
+    missing : int
+        Number of these ROIs that the shard does not have either.
     copied : bool
         Whether it is the source's object as it was.
     """
 
     records: tuple[ShardRecord, ...]
     lost: tuple[Fault, ...] = ()
+    missing: int = 0
     copied: bool = False
 
     def joint_record(self, task: ShardTask) -> ShardRecord:
@@ -236,7 +239,7 @@ class CubeWriter:
         for result in results:
             for record in result.records:
                 grid.add(record)
-            is_lost |= bool(result.lost)
+            is_lost |= result.missing > 0
         self.publish("converting" if is_lost else "final", grid)
 
 
@@ -275,13 +278,14 @@ def write_shard(task: ShardTask, store: ObjectStore) -> ShardResult:
     if not found:
         if task.on_loss == "remove":
             delete_shard(task, store)
-        return ShardResult((), tuple(lost))
+        return ShardResult((), tuple(lost), len(task.rois))
     chunks += [b""] * (per_roi * task.layout.form.rois_per_shard - len(chunks))
     copy, data = found[0][1].copy, found[0][1].data
     if copy is None:
         data = assemble(chunks) if any(map(len, chunks)) else b""
     made = _commit(task, data, [(roi, content.patches) for roi, content in found], copy, store)
-    return ShardResult(tuple(record.without_sources() for record in made), tuple(lost), copy is not None)
+    missing = len(task.rois) - len(found)
+    return ShardResult(tuple(record.without_sources() for record in made), tuple(lost), missing, copy is not None)
 
 
 def _kept(task: ShardTask, roi: ShardRoi, store: ObjectStore) -> RoiContent | None:

@@ -7,6 +7,7 @@ from .images import labels as labels
 from .images import overview as overview
 from .images import rgb as rgb
 from .images import save_overview as save_overview
+from .methods import Plot as Plot
 from .repr import accessor_html as accessor_html
 from .repr import accessor_text as accessor_text
 from .tiles import ImageProduct as ImageProduct

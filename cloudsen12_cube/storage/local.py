@@ -74,6 +74,7 @@ class LocalStore:
         """
         path = Path(self.path(key))
         partial = Path(self.root, _PARTIAL, uuid.uuid4().hex)
+        renamed = False
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,13 +87,15 @@ class LocalStore:
                 os.link(partial, path)  # unlike a rename, it fails where there is a file
             else:
                 os.replace(partial, path)
+                renamed = True
         except FileExistsError:
             return False
         except OSError as error:
             raise DestinationError(reason(error, self.root)) from None
         finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            if not renamed:
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
         return True
 
     def size(self, key: str) -> int | None:
