@@ -26,10 +26,10 @@ _AHEAD = 512
 class CallingThread(Executor):
     """Runs each task at once, in the thread that submits it."""
 
-    def submit[**P, R](self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit[**P, R](self, fn: Callable[P, R], /, *args: P.args, **named: P.kwargs) -> Future[R]:
         """Run a task; an error is raised here and now."""
         future: Future[R] = Future()
-        future.set_result(fn(*args, **kwargs))
+        future.set_result(fn(*args, **named))
         return future
 
 

@@ -207,7 +207,7 @@ def check_resolves(row: Layer, scheme: Superclass) -> None:
         The message lists the superclasses, or the layers that distinguish this one.
     """
     if scheme not in SUPERCLASSES:
-        raise ValueError(f"no superclass {scheme!r}; there are {', '.join(SUPERCLASSES)}")
+        raise ValueError(f"unknown superclass {scheme!r}; the superclasses are {', '.join(SUPERCLASSES)}")
     if scheme not in row.resolves:
         able = ", ".join(other.band for other in LAYERS if scheme in other.resolves)
         raise ValueError(

@@ -56,7 +56,7 @@ def test_a_probability_is_cloud_above_its_threshold(name: str, scale: int) -> No
 
 
 def test_an_unknown_scale_is_asked_for() -> None:
-    with pytest.raises(ValueError, match="give scale=100 or scale=10000"):
+    with pytest.raises(ValueError, match="pass scale=100 or scale=10000"):
         to_classes(np.zeros((1, 1), np.uint16), "CD-FCNN-RGBI")
 
 
