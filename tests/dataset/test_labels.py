@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.dataset import class_views as class_view
-from cloudsen12_cube.schema.classes import LAYERS, Threshold
+from cloudsen12_cube.schema.classes import LAYERS, Layer, Threshold
 from cloudsen12_cube.schema.labels import in_classes, is_labelled, merge, probability_scale, to_classes, to_superclass
 
 U = 255
@@ -224,7 +224,7 @@ def test_a_layer_that_cannot_tell_a_class_says_which_can(name: str) -> None:
 
 
 @pytest.mark.parametrize("row", LAYERS, ids=lambda row: row.band)
-def test_every_layer_tells_cloud_from_non_cloud(row: c12.classes.Layer) -> None:
+def test_every_layer_tells_cloud_from_non_cloud(row: Layer) -> None:
     array = layers(np.arange(100, dtype=np.uint16).reshape(1, 10, 10), [row.band])
     scale = 100 if "CD" in row.band else None
     cloud = class_view.superclass(array, "cloud", scale=scale)

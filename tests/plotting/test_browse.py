@@ -28,6 +28,7 @@ from command_line import interruptible
 from PIL import Image
 
 import cloudsen12_cube as c12
+from cloudsen12_cube import schema
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.dataset.class_views import classes
 from cloudsen12_cube.plotting import browser as browse
@@ -178,7 +179,7 @@ def test_a_click_shows_the_dates_and_the_pixels_of_the_cube(tab: Tab, tree: xr.D
 def assert_labels(shown: npt.NDArray[np.uint8], tree: xr.DataTree, roi: str, time: int, of: str) -> None:
     labels = tree["labels"].to_dataset()["labels"].sel(roi=roi, time=time)
     codes = classes(labels, of).values
-    colors = {row.code: row.color for row in c12.classes.CLASSES} | {255: c12.classes.UNLABELLED_COLOR}
+    colors = {row.code: row.color for row in schema.CLASSES} | {255: schema.UNLABELLED_COLOR}
     for code, color in colors.items():
         here = codes == code
         assert (shown[here][:, 3] == (0 if code == 0 else 255)).all()  # clear alone lets the image through
@@ -402,7 +403,7 @@ def test_every_picture_of_labels_is_the_layer(tree: xr.DataTree) -> None:
                 assert drawn is not None
                 shown = decode(drawn["src"])
                 assert_labels(shown, tree, roi, time, layer)
-                grey = list(bytes.fromhex(c12.classes.UNLABELLED_COLOR[1:]))
+                grey = list(bytes.fromhex(schema.UNLABELLED_COLOR[1:]))
                 count = int((shown[..., :3] == grey).all(axis=-1).sum())
                 assert (drawn["note"] == "unlabelled") == (count == shown[..., 0].size)
                 unlabelled += count
@@ -434,7 +435,7 @@ def test_the_server_answers_to_known_addresses_alone(address: tuple[str, int]) -
         "/pictures/%30/rgb.json",
         "/page.html",
     ):
-        assert ask(port, path) == (404, b"nothing here")
+        assert ask(port, path) == (404, b"no such page")
     assert ask(port, "/", method="POST")[0] == 501
 
 
