@@ -122,6 +122,7 @@ def _plan_cube(
         seconds_per_gb=_RESHARD_SECONDS_PER_GB,
         ratio=1.0 if layouts[0].form.codec == "none" else None,
         cached_shards=CACHED_SHARDS,
+        on_loss="keep",
         cube=cube,
     )
 

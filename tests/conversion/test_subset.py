@@ -384,7 +384,7 @@ def test_wrong_selections(cube: Path, tmp_path: Path) -> None:
         ("selection is empty", None, ["difficulty>5"], INLINE),
         ("no product 's9'", ["s9"], [], INLINE),
         ("no ROI 'ROI_9'", None, [], c12.SubsetOptions(rois=("ROI_9",))),
-        ("no west, south", None, [], c12.SubsetOptions(bbox=(1, 2, 3, -4))),
+        ("is not west, south", None, [], c12.SubsetOptions(bbox=(1, 2, 3, -4))),
     ):
         with pytest.raises(SelectionError, match=told):
             c12.subset(cube, out, products, where, options)
