@@ -252,9 +252,9 @@ def changed(tree: xr.DataTree, change: Callable[[xr.Dataset], xr.Dataset]) -> xr
 
 def test_a_patch_without_a_place(cube: Path) -> None:
     tree = c12.open_cube(cube)
-    with pytest.raises(SelectionError, match="the location of ROI_0012 time 0 .* is unknown"):
+    with pytest.raises(SelectionError, match=r"the location of ROI_0012 time 0 .* is unknown"):
         select_patch(changed(tree, lambda root: root.assign(proj_epsg=root["proj_epsg"] * 0)), "ROI_0012", 0)
-    with pytest.raises(SelectionError, match="the location of .* is unknown"):
+    with pytest.raises(SelectionError, match=r"the location of .* is unknown"):
         select_patch(
             changed(tree, lambda root: root.assign(proj_transform=root["proj_transform"] * np.nan)),
             SHARED_ID,

@@ -106,7 +106,7 @@ def test_dask_gives_the_same(place: Path, tree: xr.DataTree, chunks: Any) -> Non
 def test_what_runs_on_a_cluster_can_be_sent_there(tree: xr.DataTree) -> None:
     lazy = confusion(tree, "fmask")["counts"].variable
     reduction = lazy._data.array.array.reduction
-    assert pickle.loads(pickle.dumps(reduction)).made == reduction.made  # noqa: S301  # made in the line itself
+    assert pickle.loads(pickle.dumps(reduction)).sizes == reduction.sizes  # noqa: S301  # made in the line itself
 
 
 def test_counts_add(tree: xr.DataTree) -> None:
