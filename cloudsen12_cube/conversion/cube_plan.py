@@ -20,7 +20,7 @@ from cloudsen12_cube.conversion.planning import (
     made_now,
     selection_json,
 )
-from cloudsen12_cube.conversion.readers import CACHED_SHARDS, CubeReader, RoiReader, ShardTask
+from cloudsen12_cube.conversion.readers import CACHED_SHARDS, CubeReader, OnLoss, RoiReader, ShardTask
 from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError, without_secrets
 from cloudsen12_cube.format import AcceptedFailure, ProductLayout, StoredCube, open_stored_cube
 from cloudsen12_cube.inspection import accepted_failures, accepted_setting
@@ -36,6 +36,7 @@ class CubePlan(Plan):
     """What will be made from a cube: the same patches in another layout, or some of them in the same."""
 
     cube: StoredCube
+    on_loss: OnLoss = "keep"
 
     @cached_property
     def _disk(self) -> dict[str, int]:
@@ -122,7 +123,6 @@ def _plan_cube(
         seconds_per_gb=_RESHARD_SECONDS_PER_GB,
         ratio=1.0 if layouts[0].form.codec == "none" else None,
         cached_shards=CACHED_SHARDS,
-        on_loss="keep",
         cube=cube,
     )
 
