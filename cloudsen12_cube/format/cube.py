@@ -162,7 +162,7 @@ class StoredCube:
         return any(True for product in self.layouts for _ in self.listed.list(records_path(product)))
 
     def record(self, product: ProductName, roi_id: str) -> ShardRecord | None:
-        """Read the record of an ROI; None if there is none, it is damaged, or it does not fit the cube."""
+        """Read the record of an ROI; None if it is missing or damaged, or does not fit the cube."""
         return self._load(self.store, product, roi_id)
 
     def _load(self, store: ObjectStore, product: ProductName, roi_id: str) -> ShardRecord | None:
@@ -173,7 +173,7 @@ class StoredCube:
         return record if fits else None
 
     def records(self, product: ProductName) -> Iterator[tuple[str, ShardRecord | None]]:
-        """Yield each ROI and its record; None where there is none, or the shard's object has another length.
+        """Yield each ROI and its record; None if it is missing, or the shard's object has another length.
 
         While the cube is being created, the ROIs are those that have a record.
         """

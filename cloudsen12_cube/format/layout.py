@@ -50,7 +50,7 @@ class Layout:
     Raises
     ------
     SelectionError
-        If a value is none of those that there are.
+        If a value is not allowed.
     """
 
     codec: CodecName = "zstd"
@@ -105,12 +105,12 @@ def parse_codec(text: str) -> tuple[CodecName, int | None]:
     Raises
     ------
     SelectionError
-        If it is none.
+        If it cannot be read.
     """
     name, colon, level = text.partition(":")
     found = next((known for known in get_args(CodecName) if known == name), None)
     if found is None or (colon and not level.isdecimal()):
-        raise SelectionError(f"codec {text!r} is none: give one of {', '.join(get_args(CodecName))}, or zstd:3")
+        raise SelectionError(f"codec is {text!r}: give one of {', '.join(get_args(CodecName))}, or zstd:3")
     return found, int(level) if level else None
 
 

@@ -92,7 +92,7 @@ class PatchRecord:
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
     maxima: dict[str, int] = field(default_factory=dict)
-    """Largest stored value of each layer of probabilities: what its full scale is told from."""
+    """Largest stored value of each layer of probabilities: the full scale is derived from it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def load(store: ObjectStore, product: str, roi_id: str) -> ShardRecord | None:
     Returns
     -------
     ShardRecord or None
-        None if there is none, it is damaged, or it speaks of another shard: keys are made of product and ROI, so a
+        None if it is missing or damaged, or describes another shard: keys are made of product and ROI, so a
         record is trusted only where it was asked for.
     """
     data = store.get(record_key(product, roi_id))
@@ -167,7 +167,7 @@ class StatusGrid:
     maxima: dict[int, int] = field(default_factory=dict)
     """Place of an ROI on disk -> largest value of CD-FCNN in its labels; -1 where none was read."""
     known: int = -1
-    """Full scale that a larger cube told, from which this one was taken; -1 where none did."""
+    """Full scale stated by the larger cube of which this one is a subset; -1 without a statement."""
 
     @classmethod
     def empty(cls, layouts: Sequence[ProductLayout], rois: int, known: int | None = None) -> StatusGrid:
@@ -184,7 +184,7 @@ class StatusGrid:
         ----------
         record : ShardRecord
         shown : bool
-            Whether readers may be told that its patches are there.
+            Whether readers may see its patches as present.
         """
         status = self.status[record.product]
         status[record.index] = 0
