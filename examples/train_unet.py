@@ -3,7 +3,7 @@
     python examples/train_unet.py train   CUBE unet.pt
     python examples/train_unet.py predict CUBE unet.pt unet.zarr --split test
 
-The set-up is that of Aybar et al. 2022: U-Net with a MobileNetV2 encoder on the 13 bands of Sentinel-2 L1C in
+The setup is that of Aybar et al. 2022: U-Net with a MobileNetV2 encoder on the 13 bands of Sentinel-2 L1C in
 reflectance, Adam with 1e-3, batches of 32, cross-entropy without the unlabelled pixels, a tenth of the learning rate
 after four epochs without a better validation loss, the end after ten.
 
@@ -30,17 +30,16 @@ from torch import nn
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.dataset.predictions import Predicted, write_layer
-from cloudsen12_cube.training.stream import StreamOptions
-from cloudsen12_cube.training.torch import TorchStream, loader
+from cloudsen12_cube.training import TorchStream, loader
 
 INPUTS: dict[str, list[str] | None] = {"s2l1c": None}
-SCALE = 1e-4  # of the stored integers; they cross to the GPU as they are, in half the bytes of floats
-STALE, PATIENCE = 4, 10
+SCALE = 1e-4  # reflectance of 1; the stored integers are copied to the GPU, in half the bytes of floats
+STALE, PATIENCE = 4, 10  # epochs without a better validation loss, until the rate drops and until the end
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training can be told."""
+    """Settings of a training."""
 
     model: str = "unet"
     weights: str | None = None
@@ -53,7 +52,7 @@ class Settings:
 
 
 def make_model(name: str) -> nn.Module:
-    """Make a network from 13 bands to 4 classes."""
+    """Create a network from 13 bands to 4 classes."""
     if name == "unet":
         import segmentation_models_pytorch as smp
 
@@ -63,33 +62,33 @@ def make_model(name: str) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Load a checkpoint of ours, or a file of ``cloudsen12_models``, whose keys may begin with ``model.``."""
-    found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    found = found.get("state_dict", found)
-    model.load_state_dict({key.removeprefix("model."): value for key, value in found.items()})
+    """Load a checkpoint of this script, or a file of ``cloudsen12_models``, whose keys may begin with ``model.``."""
+    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
 
 
 def dataset(cube: xr.DataTree, settings: Settings, split: str) -> TorchStream:
-    """Stream a split: turned and shuffled for training, in order and whole otherwise."""
+    """Stream a split: augmented and shuffled for training, in order and uncropped otherwise."""
     training = split == "train"
-    options = StreamOptions(
+    options = c12.StreamOptions(
         crop=settings.crop if training else None,
         pad=32,
         augment=training,
         shuffle=training,
         last="drop" if training else "keep",
     )
-    made: TorchStream = cube.cloudsen12.torch_dataset(
+    stream: TorchStream = cube.cloudsen12.torch_dataset(
         INPUTS, settings.target, split, settings.batch_size, settings.seed, options
     )
-    return made
+    return stream
 
 
 def losses(model: nn.Module, batches: Any, device: str, optimizer: torch.optim.Optimizer | None = None) -> list[float]:
-    """Go through an epoch, learning if there is an optimizer; the loss of every batch."""
+    """Run one epoch, training if there is an optimizer; return the loss of every batch."""
     model.train(optimizer is not None)
     criterion = nn.CrossEntropyLoss(ignore_index=255)
-    found = []
+    values = []
     for batch in batches:
         pixels = batch["pixels"].to(device, non_blocking=True).float() * SCALE
         target = batch["target"].to(device, non_blocking=True).long()
@@ -99,8 +98,8 @@ def losses(model: nn.Module, batches: Any, device: str, optimizer: torch.optim.O
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        found.append(loss.item())
-    return found
+        values.append(loss.item())
+    return values
 
 
 def train(cube: xr.DataTree, checkpoint: Path, settings: Settings) -> list[float]:
@@ -137,7 +136,7 @@ def train(cube: xr.DataTree, checkpoint: Path, settings: Settings) -> list[float
 def predictions(cube: xr.DataTree, model: nn.Module, settings: Settings, split: str | None) -> Iterator[Predicted]:
     """Predict the classes of every patch of a split, in order, without the padding."""
     height, width = (cube["s2l1c"]["s2l1c"].sizes[dim] for dim in ("y", "x"))
-    options = StreamOptions(pad=32, shuffle=False)
+    options = c12.StreamOptions(pad=32, shuffle=False)
     stream = cube.cloudsen12.torch_dataset(INPUTS, None, split, settings.batch_size, options=options)
     model.eval()
     for batch in loader(stream):

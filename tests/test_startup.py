@@ -36,3 +36,9 @@ def test_nothing_heavy_is_imported_before_it_is_used(entry: str) -> None:
     assert {"cloudsen12_cube", "xarray"} <= found
     # xarray's own imports do not count: pandas takes pyarrow along where it is installed.
     assert found & HEAVY <= imported("import xarray")
+
+
+def test_streams_tables_and_the_web_page_need_neither_torch_nor_matplotlib() -> None:
+    fronts = {"training": "make_stream, stats", "evaluation": "confusion, evaluate, split", "plotting": "browser"}
+    code = "; ".join(f"from cloudsen12_cube.{room} import {names}" for room, names in fronts.items())
+    assert not imported(code) & {"torch", "matplotlib"}

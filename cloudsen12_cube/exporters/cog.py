@@ -33,16 +33,24 @@ _LARGE = 512  # rows or columns from which a COG should have overviews; a publis
 
 @dataclass(frozen=True)
 class RasterPlanes:
-    """Bands of one file, with the stored values."""
+    """Bands of one file, with the stored values.
+
+    Parameters
+    ----------
+    name : str
+        Path in the patch's folder, without suffix: ``labels/fmask``.
+    assets : tuple[Asset, ...]
+        One per band, in order; all of one published data type.
+    pixels : Pixels
+        (band, y, x)
+    fill : int | float
+        Value of a missing pixel.
+    """
 
     name: str
-    """Path in the patch's folder, without suffix: ``labels/fmask``."""
     assets: tuple[Asset, ...]
-    """One per band, in order; all of one published data type."""
     pixels: Pixels
-    """(band, y, x)"""
     fill: int | float
-    """Value of a missing pixel."""
 
     @property
     def absent(self) -> npt.NDArray[np.bool_]:

@@ -31,11 +31,11 @@ _MORE = ("eo/v2.0.0", "raster/v2.0.0", "scientific/v1.0.0")
 ZARR = "application/vnd.zarr; version=3"
 _DOI = "10.1038/s41597-022-01878-2"
 _SUMMARISED = ("label_type", "split", "cloud_coverage", "land_cover", "proj_epsg")
+# Reference system of y and x: each image has its own UTM zone, so the axes of the cube count pixels.
 _PIXELS = (
     'ENGCRS["pixels of one patch",EDATUM["upper left corner of the patch"],CS[Cartesian,2],'
     'AXIS["column (x)",east,ORDER[1]],AXIS["row (y)",south,ORDER[2]],LENGTHUNIT["pixel of 10 m",10]]'
 )
-"""Reference system of y and x: each image has its own UTM zone, so the axes of the cube count pixels."""
 
 
 def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
     }
 
 
+# As the published collection says.
 _PRODUCER = {
     "name": "EcoHidro",
     "roles": ["producer", "licensor"],
     "url": "https://vrip.unmsm.edu.pe/category/ecohidro/",
 }
-"""As the published collection says."""
 
 
 def _bounds(places: geopandas.GeoDataFrame) -> list[float]:

@@ -35,8 +35,8 @@ from cloudsen12_cube.schema import CLASSES, LAYERS, PLUS, PROPERTIES, UNLABELLED
 RGB = "rgb"
 """Name of the true-colour picture; the other pictures have the names of label layers."""
 
+# Values that a legend can hold; a property with more of them is an identifier.
 _MAX_CATEGORIES = 24
-"""Values that a legend can hold; a property with more of them is an identifier."""
 _ORDER: dict[str, tuple[str, ...]] = {
     "label_type": ("high", "scribble", "nolabel"),
     "split": ("train", "validation", "test"),
@@ -216,8 +216,8 @@ def _uri(kind: str, file: io.BytesIO) -> str:
 
 _HOST = "127.0.0.1"
 _SCRIPTS = ("map.js", "page.js")
+# Longest edge in pixels of a picture in a file.
 _THUMBNAIL = 256
-"""Longest edge in pixels of a picture in a file."""
 
 
 def page(data: dict[str, Any] | None = None) -> str:

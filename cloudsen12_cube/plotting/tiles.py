@@ -22,8 +22,8 @@ ImageProduct = Literal["s2l1c", "s2l2a"]
 TRUE_COLOUR = ("B4", "B3", "B2")
 
 _IMAGE_PRODUCTS: tuple[ImageProduct, ...] = ("s2l1c", "s2l2a")
+# Reflectance that is shown white: thin clouds keep their structure, only the brightest tops saturate.
 _WHITE = 0.55
-"""Reflectance that is shown white: thin clouds keep their structure, only the brightest tops saturate."""
 _GAMMA = 1 / 1.8
 _STATUS_NOTES = {ABSENT: "not in the cube", FAILED: "failed"}
 _LISTED = 8  # labels of a dim that an error message lists
@@ -42,14 +42,21 @@ _GREY = _PALETTE[UNLABELLED]
 
 @dataclass(frozen=True)
 class Tile:
-    """One patch as one pair of axes shows it."""
+    """One patch as one pair of axes shows it.
+
+    Parameters
+    ----------
+    pixels : npt.NDArray[np.float32]
+        (y, x, 3), 0..1
+    note : str
+        Why it is all grey; empty if it is not.
+    interpolation : Literal['auto', 'nearest']
+        How to resample it for the screen: codes must not be interpolated, a mean of two classes is a third one.
+    """
 
     pixels: npt.NDArray[np.float32]
-    """(y, x, 3), 0..1"""
     note: str = ""
-    """Why it is all grey; empty if it is not."""
     interpolation: Literal["auto", "nearest"] = "nearest"
-    """How to resample it for the screen: codes must not be interpolated, a mean of two classes is a third one."""
 
 
 def select_dates(cube: xr.DataTree, product: str, roi: str) -> list[xr.Dataset]:

@@ -20,13 +20,20 @@ from cloudsen12_cube.training.transform import TRANSPOSE, Draw, PatchTransform, 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Bands of one product, which become adjacent channels."""
+    """Bands of one product, which become adjacent channels.
+
+    Parameters
+    ----------
+    chunks : ChunkReader
+    bands : tuple[int, ...]
+        Positions in the product.
+    scalings : tuple[Scaling, ...] | None
+        One per band; None keeps the stored values.
+    """
 
     chunks: ChunkReader
     bands: tuple[int, ...]
-    """Positions in the product."""
     scalings: tuple[Scaling, ...] | None
-    """One per band; None keeps the stored values."""
 
     @property
     def is_one_chunk(self) -> bool:
@@ -37,23 +44,38 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A label layer that becomes the target."""
+    """A label layer that becomes the target.
+
+    Parameters
+    ----------
+    chunks : ChunkReader
+    band : int
+    codes : Callable[[Plane], npt.NDArray[np.uint8]]
+        From a plane of stored values to class codes.
+    """
 
     chunks: ChunkReader
     band: int
     codes: Callable[[Plane], npt.NDArray[np.uint8]]
-    """From a plane of stored values to class codes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Contents of a batch."""
+    """Contents of a batch.
+
+    Parameters
+    ----------
+    groups : tuple[ChannelGroup, ...]
+    target : TargetLayer | None
+    transform : PatchTransform
+    dtype : np.dtype[Any]
+        Data type of the pixels in the batch.
+    """
 
     groups: tuple[ChannelGroup, ...]
     target: TargetLayer | None
     transform: PatchTransform
     dtype: np.dtype[Any]
-    """Data type of the pixels in the batch."""
     _scratch: threading.local = field(default_factory=threading.local, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:

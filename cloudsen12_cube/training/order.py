@@ -21,18 +21,29 @@ FILLER = -1
 
 @dataclass(frozen=True)
 class Order:
-    """Order of the patches of an epoch, and the share of this rank."""
+    """Order of the patches of an epoch, and the share of this rank.
+
+    Parameters
+    ----------
+    batch_size : int
+    seed : int
+    shuffle : bool
+    window : int | None
+        Number of ROIs whose patches are mixed with each other; None mixes all.
+    rank : int
+    world_size : int
+    last : Last
+        Patches that do not fill a batch on every rank: ``keep`` makes a short batch (one rank only), ``drop``
+        leaves them out, ``pad`` fills the batch up with `FILLER`.
+    """
 
     batch_size: int
     seed: int = 0
     shuffle: bool = True
     window: int | None = 1024
-    """Number of ROIs whose patches are mixed with each other; None mixes all."""
     rank: int = 0
     world_size: int = 1
     last: Last = "keep"
-    """Patches that do not fill a batch on every rank: ``keep`` makes a short batch (one rank only), ``drop`` leaves
-    them out, ``pad`` fills the batch up with `FILLER`."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -55,13 +66,20 @@ class Order:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: the patches in order, and the random numbers of each."""
+    """One epoch: the patches in order, and the random numbers of each.
+
+    Parameters
+    ----------
+    order : Order
+    patches : Indices
+        Positions in the table of patches, for all ranks.
+    draws : Floats
+        Shape (patches, 3), 0 to 1: the position of a crop in y and x, and the flip or rotation.
+    """
 
     order: Order
     patches: Indices
-    """Positions in the table of patches, for all ranks."""
     draws: Floats
-    """Shape (patches, 3), 0 to 1: the position of a crop in y and x, and the flip or rotation."""
 
     @property
     def steps(self) -> int:

@@ -26,37 +26,59 @@ from cloudsen12_cube.training.order import FILLER, Epoch, Indices
 
 @dataclass(frozen=True)
 class Limits:
-    """Resources that a pipeline may use."""
+    """Resources that a pipeline may use.
+
+    Parameters
+    ----------
+    buffers : int
+        Batches that exist at a time: in preparation, waiting, and held by the consumer.
+    threads : int
+        Threads that decode.
+    connections : int
+        Concurrent requests of a remote cube; 0 reads in the threads that decode.
+    """
 
     buffers: int
-    """Batches that exist at a time: in preparation, waiting, and held by the consumer."""
     threads: int
-    """Threads that decode."""
     connections: int
-    """Concurrent requests of a remote cube; 0 reads in the threads that decode."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """An epoch of patches, and where they are stored."""
+    """An epoch of patches, and where they are stored.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    epoch : Epoch
+    disk : Indices
+        Index of the shards of each patch in the table.
+    time : Indices
+    """
 
     recipe: Recipe
     epoch: Epoch
     disk: Indices
-    """Index of the shards of each patch in the table."""
     time: Indices
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of a batch, and the patches in its rows."""
+    """Arrays of a batch, and the patches in its rows.
+
+    Parameters
+    ----------
+    patches : Indices
+        Positions in the table; `FILLER` where there is no patch.
+    pixels : npt.NDArray[Any]
+        (batch, band, y, x)
+    target : npt.NDArray[np.uint8] | None
+        (batch, y, x)
+    """
 
     patches: Indices
-    """Positions in the table; `FILLER` where there is no patch."""
     pixels: npt.NDArray[Any]
-    """(batch, band, y, x)"""
     target: npt.NDArray[np.uint8] | None
-    """(batch, y, x)"""
 
 
 class BufferPool:

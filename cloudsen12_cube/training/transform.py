@@ -23,20 +23,31 @@ TRANSPOSE, _FLIP_Y, _FLIP_X = 4, 1, 2
 
 @dataclass(frozen=True)
 class PatchTransform:
-    """Size, crop, padding and augmentation of every patch."""
+    """Size, crop, padding and augmentation of every patch.
+
+    Parameters
+    ----------
+    height : int
+    width : int
+        Of a stored patch.
+    crop : tuple[int, int] | None
+        Rows and columns to crop; None takes the whole patch.
+    crop_at : CropAt
+    pad : int | None
+        Pad rows and columns, below and to the right, to a multiple of this.
+    pad_mode : PadMode
+        How input is padded; ``constant`` writes zeros. The padding of a target is always unlabelled.
+    augment : bool
+        Apply one of the eight flips and rotations of a square, or of the four flips to a rectangle.
+    """
 
     height: int
     width: int
-    """Of a stored patch."""
     crop: tuple[int, int] | None = None
-    """Rows and columns to crop; None takes the whole patch."""
     crop_at: CropAt = "random"
     pad: int | None = None
-    """Pad rows and columns, below and to the right, to a multiple of this."""
     pad_mode: PadMode = "reflect"
-    """How input is padded; ``constant`` writes zeros. The padding of a target is always unlabelled."""
     augment: bool = False
-    """Apply one of the eight flips and rotations of a square, or of the four flips to a rectangle."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -123,14 +134,22 @@ class PatchTransform:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Linear scaling of the stored values of a band to floats: gain times value plus offset."""
+    """Linear scaling of the stored values of a band to floats: gain times value plus offset.
+
+    Parameters
+    ----------
+    gain : float
+    offset : float
+    nodata : float | None
+        Stored value that is not a measurement.
+    missing : float
+        Value in the batch in its place, and for a band that is not stored.
+    """
 
     gain: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
-    """Stored value that is not a measurement."""
     missing: float = float("nan")
-    """Value in the batch in its place, and for a band that is not stored."""
 
     def write(self, plane: Plane, out: Plane) -> None:
         """Write the scaled values of a plane into a float32 view of the same shape."""
