@@ -154,7 +154,8 @@ def _read_range(store: ObjectStore, part: ByteRange, size: int, path: str) -> by
 
 
 Planes = npt.NDArray[Any]
-_PROBABILITY_MAX = {"s2cloudless": 100}  # CD-FCNN is published in per cent and in hundredths of it
+_PROBABILITY_MAX = {"s2cloudless": 100, "qa60": 2**16 - 2}
+# QA60 holds bit flags, of which resampled and newer files have more than two.
 _LABEL_MAX = 10_000
 
 

@@ -89,8 +89,10 @@ ASSETS: tuple[Asset, ...] = (
     Asset("s1", "VV", "S1", "float32", "backscatter, vertical transmit and receive", 1.0, "dB", -99.0),
     Asset("s1", "VH", "S1", "float32", "backscatter, vertical transmit, horizontal receive", 1.0, "dB", -99.0),
     Asset("s1", "angle", "S1", "float32", "incidence angle over the ellipsoid", 1.0, "degree", -99.0),
-    Asset("extra", "CDI", "extra/CDI", "int16", "cloud displacement index", 1e-4, "1", -99.0),
-    Asset("extra", "Shwdirection", "extra/Shwdirection", "int16", "azimuth of cloud shadows", 1e-2, "degree", -99.0),
+    # No nodata: -99 is the index -0.0099, and whether missing pixels were set to it before or after scaling is unknown.
+    Asset("extra", "CDI", "extra/CDI", "int16", "cloud displacement index", 1e-4),
+    # No nodata: the creating code never masked it, so -99 is -0.99 degrees, of -180 to 180.
+    Asset("extra", "Shwdirection", "extra/Shwdirection", "int16", "azimuth of cloud shadows", 1e-2, "degree"),
     Asset("extra", "elevation", "extra/elevation", "int16", "elevation (MERIT)", 1.0, "m", 0.0),
     Asset("extra", "ocurrence", "extra/ocurrence", "int16", "surface water occurrence (JRC)", 1.0, "percent", -99.0),
     Asset("extra", "LC100", "extra/LC100", "uint8", "land cover at 100 m (Copernicus)", nodata=-99.0),
@@ -101,8 +103,9 @@ ASSETS: tuple[Asset, ...] = (
     _label("fmask", "Fmask 4"),
     _label("s2cloudless", "s2cloudless cloud probability in per cent"),
     _label("qa60", "QA60 cloud mask bits", "uint16"),
-    _label("CD-FCNN-RGBI", "CD-FCNN cloud probability, RGBI bands"),
-    _label("CD-FCNN-RGBISWIR", "CD-FCNN cloud probability, RGBI and SWIR bands"),
+    # 0 to 10000, as in the paper's benchmark; files from before July 2022 hold 0 to 100.
+    _label("CD-FCNN-RGBI", "CD-FCNN cloud probability, RGBI bands", "uint16"),
+    _label("CD-FCNN-RGBISWIR", "CD-FCNN cloud probability, RGBI and SWIR bands", "uint16"),
     _label("kappamask_L1C", "KappaMask on L1C"),
     _label("kappamask_L2A", "KappaMask on L2A"),
 )

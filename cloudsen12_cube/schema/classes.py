@@ -90,7 +90,7 @@ class Layer:
     full_scale: int | None = None
     """Stored value of probability 1; None if it depends on the files (CD-FCNN: 100 or 10000)."""
     bits: bool = False
-    """The values are bit flags."""
+    """The values are bit flags: any value is legal, and ``codes`` lists the flags, the one that wins first."""
 
     @property
     def probability(self) -> bool:
@@ -99,8 +99,8 @@ class Layer:
 
     @property
     def legal(self) -> frozenset[int]:
-        """Values that a layer of codes may hold."""
-        return frozenset(self.meanings)
+        """Values that a layer of codes may hold; empty for probabilities and bit flags."""
+        return frozenset() if self.bits else frozenset(self.meanings)
 
     @property
     def classes(self) -> frozenset[int]:
@@ -109,14 +109,17 @@ class Layer:
 
 
 _MANUAL_HQ = {0: "clear", 1: "thick_cloud", 2: "thin_cloud", 3: "cloud_shadow", 99: "unlabelled", 255: "missing"}
+# Names of 1 to 7 as in the class list of the authors' drawing tool. No published file was seen, so which of a pair is
+# the centre and which the edge is unverified; the classes do not depend on it.
 _SCRIBBLE = {
     0: "clear",
-    1: "thick_cloud_border",
-    2: "thick_cloud_centre",
-    3: "thin_cloud_border",
-    4: "thin_cloud_centre",
-    5: "cloud_shadow_border",
-    6: "cloud_shadow_centre",
+    1: "thick_cloud_centre",
+    2: "thick_cloud_edge",
+    3: "thin_cloud_centre",
+    4: "thin_cloud_edge",
+    5: "cloud_shadow_centre",
+    6: "cloud_shadow_edge",
+    7: "no_data",
     99: "unlabelled",
     255: "missing",
 }
@@ -149,8 +152,8 @@ LAYERS: tuple[Layer, ...] = (
         {2: _CLEAR, 4: _CLEAR, 5: _CLEAR, 6: _CLEAR, 11: _CLEAR, 8: _THICK, 9: _THICK, 10: _THIN, 3: _SHADOW},
     ),
     Layer("fmask", _FMASK, {0: _CLEAR, 1: _CLEAR, 3: _CLEAR, 4: _THICK, 2: _SHADOW}),
-    # The defaults of the detector, which the benchmark of the paper used.
-    Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.4, 4, 2), full_scale=100),
+    # The detector's own defaults, which the paper's benchmark used; the README of the detector recommends (0.4, 4, 2).
+    Layer("s2cloudless", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.4, 1, 1), full_scale=100),
     # Where both bits are set, opaque takes precedence over cirrus: thick cloud has priority 1.
     Layer("qa60", _QA60, {0: _CLEAR, 1024: _THICK, 2048: _THIN, 3072: _THICK}, _CLOUD_ONLY, bits=True),
     Layer("CD-FCNN-RGBI", {}, resolves=_CLOUD_ONLY, threshold=Threshold(0.5)),

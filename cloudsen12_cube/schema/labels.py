@@ -6,6 +6,7 @@ the neighbours of a pixel. Unlabelled pixels are 255 in every step and never bec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from cloudsen12_cube.schema.classes import CLASSES, LAYERS, SUPERCLASSES, UNLABE
 Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
+_THICK = next(row.code for row in CLASSES if row.name == "thick_cloud")
 _MISSING = 2**16 - 1  # fill of a label array, as the 16 bits of either sign
 
 
@@ -87,9 +89,11 @@ def code_table(name: str) -> Codes:
     -------
     numpy.ndarray of uint8, shape (65536,)
     """
+    row = layer(name)
     table = np.full(2**16, UNLABELLED, dtype=np.uint8)
-    for value, code in layer(name).codes.items():
-        table[value] = code
+    values = np.arange(_MISSING)
+    for value, code in reversed(row.codes.items()):  # of bit flags, the first one wins
+        table[:_MISSING][(values & value) > 0 if row.bits and value else values == value] = code
     table.flags.writeable = False
     return table
 
@@ -102,16 +106,19 @@ def _limit(full: int, probability: float) -> float:
 def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> Codes:
     """Convert a probability to clear and thick cloud, as the s2cloudless detector does.
 
-    The arithmetic is exact: the sum of integers over a disk is compared, not a rounded mean. Missing pixels are
-    excluded from averages and are unlabelled in the result. The image is extended by reflection at its edges.
+    The sum of integers over a disk is compared, which is exact, except where it equals the threshold: there the
+    rounding of the detector's average in float64 decides. Missing pixels are excluded from averages and are unlabelled
+    in the result. The image is extended by reflection at its edges.
     """
     known = None if values.max(initial=0) <= full else values <= full
     limit = _limit(full, threshold.probability)
     cloud: Mask = values > int(limit)  # an integer limit: a float would convert the array
+    reached = values >= math.ceil(limit)
     if known is not None:
         cloud &= known
-    if threshold.average_over and cloud.any():  # otherwise no average exceeds the limit
-        cloud = _average_above(limit, values, known, _disk(threshold.average_over))
+        reached &= known
+    if threshold.average_over and reached.any():  # otherwise no average reaches the limit
+        cloud = _average_above(threshold, full, values, known)
     if threshold.dilation_size and cloud.any():  # reflected pixels are nearer inside the image
         cloud = _over(cloud, _disk(threshold.dilation_size), np.logical_or)
     codes = cloud.astype(np.uint8)  # 0 clear, 1 thick cloud
@@ -120,15 +127,38 @@ def _cloud(values: npt.NDArray[np.uint16], full: int, threshold: Threshold) -> C
     return codes
 
 
-def _average_above(limit: float, values: npt.NDArray[np.uint16], known: Mask | None, disk: Mask) -> Mask:
-    """Return where the mean of the known values over a disk exceeds a limit; ``known=None`` means all."""
+def _average_above(threshold: Threshold, full: int, values: npt.NDArray[np.uint16], known: Mask | None) -> Mask:
+    """Return where the mean of the known values over a disk exceeds a threshold; ``known=None`` means all."""
+    disk, limit = _disk(threshold.average_over), _limit(full, threshold.probability)
+    size = int(disk.sum())
     kept = values if known is None else np.where(known, values, 0)
-    total = _over(kept.astype(np.min_scalar_type(int(kept.max()) * int(disk.sum())), copy=False), disk, np.add)
+    total = _over(kept.astype(np.min_scalar_type(int(kept.max()) * size), copy=False), disk, np.add)
+    whole = round(limit * size, 6)
     if known is None:
-        above: Mask = total > int(limit * disk.sum())
-        return above
-    count = _over(known.astype(np.min_scalar_type(disk.sum())), disk, np.add)
-    return (total > limit * count) & known
+        above: Mask = total > int(whole)
+        ties = total == whole
+    else:
+        count = _over(known.astype(np.min_scalar_type(size)), disk, np.add)
+        above = (total > limit * count) & known
+        ties = (total == whole) & (count == size) & known
+    if ties.any():
+        above[ties] = _float_averages(kept, ties, full, disk) > threshold.probability
+    return above
+
+
+def _float_averages(values: npt.NDArray[np.uint16], where: Mask, full: int, disk: Mask) -> npt.NDArray[np.float64]:
+    """Average probabilities over a disk in float64 at some pixels, rounded as a convolution with the disk rounds.
+
+    The average of five times 0.4 is 0.4000000000000001 there, so the benchmark's detector calls it cloud at a threshold
+    of 0.4.
+    """
+    radius = disk.shape[0] // 2
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(radius, radius)] * 2, mode="symmetric")
+    *lead, rows, columns = np.nonzero(where)
+    average = np.zeros(len(rows))
+    for y, x in np.argwhere(disk):  # in the order of a convolution: the sum depends on it
+        average += padded[(*lead, rows + y, columns + x)] / full * (1 / disk.sum())
+    return average
 
 
 def _over(values: npt.NDArray[Any], disk: Mask, combine: np.ufunc) -> npt.NDArray[Any]:
@@ -209,7 +239,10 @@ def in_classes(codes: Codes, wanted: Iterable[int]) -> Mask:
 
 
 def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -> Iterator[Mask]:
-    """Yield a mask for each class of a label layer: the result of `to_classes` without a look-up for each pixel.
+    """Yield a mask for each class of a label layer, as the paper's benchmark reads it.
+
+    The masks are those of `to_classes`, without a look-up for each pixel, except that any value of QA60 above 0 is
+    cloud, also where it has neither of the two known bits.
 
     Parameters
     ----------
@@ -232,6 +265,11 @@ def class_masks(values: npt.NDArray[Any], name: str, scale: int | None = None) -
         yield from (codes == code for code in sorted(row.classes))
         return
     bits: npt.NDArray[Any] = _as_16_bits(values, name)
+    if row.bits:
+        codes = code_table(name)[bits]
+        codes[(codes == UNLABELLED) & (bits != _MISSING)] = _THICK
+        yield from (codes == code for code in sorted(row.classes))
+        return
     if bits.size and bits.max() < 256:  # half the bytes, half the time
         bits = bits.astype(np.uint8)
     for code in sorted(row.classes):

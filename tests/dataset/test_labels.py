@@ -15,7 +15,15 @@ from scipy import ndimage
 import cloudsen12_cube as c12
 from cloudsen12_cube.dataset import class_views as class_view
 from cloudsen12_cube.schema.classes import LAYERS, Layer, Threshold
-from cloudsen12_cube.schema.labels import in_classes, is_labelled, merge, probability_scale, to_classes, to_superclass
+from cloudsen12_cube.schema.labels import (
+    class_masks,
+    in_classes,
+    is_labelled,
+    merge,
+    probability_scale,
+    to_classes,
+    to_superclass,
+)
 
 U = 255
 # Written from the paper's tables 3 and 5 and the producers' handbooks: stored value -> class.
@@ -24,7 +32,7 @@ EXPECTED: dict[str, dict[int, int]] = {
     "manual_sc": {0: 0, 1: 1, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 99: U, 255: U},
     "sen2cor": {0: U, 1: U, 2: 0, 3: 3, 4: 0, 5: 0, 6: 0, 7: U, 8: 1, 9: 1, 10: 2, 11: 0},
     "fmask": {0: 0, 1: 0, 2: 3, 3: 0, 4: 1, 255: U},
-    "qa60": {0: 0, 1024: 1, 2048: 2, 3072: 1},
+    "qa60": {0: 0, **{v: 1 if v & 1024 else 2 for v in range(1, 65535) if v & 3072}},
     "kappamask_L1C": {0: U, 1: 0, 2: 3, 3: 2, 4: 1, 5: U},
     "kappamask_L2A": {0: U, 1: 0, 2: 3, 3: 2, 4: 1, 5: U},
 }
@@ -40,7 +48,8 @@ def test_no_layer_is_left_out() -> None:
 def test_every_code_of_every_layer(name: str, dtype: str) -> None:
     limits = np.iinfo(dtype)
     values = np.arange(max(limits.min, -300), min(limits.max, 65535) + 1).astype(dtype)
-    expected = [EXPECTED[name].get(int(v), U) for v in values]
+    sixteen_bits = values.view(np.uint16) if dtype == "int16" else values
+    expected = [EXPECTED[name].get(int(v), U) for v in sixteen_bits]
     np.testing.assert_array_equal(to_classes(values, name), np.array(expected, np.uint8))
 
 
@@ -61,17 +70,16 @@ def test_an_unknown_scale_is_asked_for() -> None:
 
 
 def naive_detector(percent: npt.NDArray[np.uint16], threshold: Threshold) -> npt.NDArray[np.bool_]:
-    """The s2cloudless detector with SciPy and fractions of whole numbers, as its documentation describes it."""
+    """The s2cloudless detector's ``get_mask_from_prob`` with SciPy: a convolution in float64, ``>``, a dilation."""
 
-    def disk(radius: int) -> npt.NDArray[np.int64]:
-        return np.array(
-            [[i * i + j * j <= radius**2 for j in range(-radius, radius + 1)] for i in range(-radius, radius + 1)]
-        ).astype(np.int64)
+    def disk(radius: int) -> npt.NDArray[np.float64]:
+        offsets = np.arange(-radius, radius + 1)
+        return (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float64)
 
-    mean = disk(threshold.average_over)
-    total = ndimage.convolve(percent.astype(np.int64), mean, mode="reflect")
-    cloud = total > round(threshold.probability * 100) * mean.sum()
-    return ndimage.binary_dilation(cloud, disk(threshold.dilation_size).astype(bool))
+    mean, average = disk(threshold.average_over), percent / 100
+    if threshold.average_over:
+        average = ndimage.convolve(average, mean / mean.sum(), mode="reflect")
+    return ndimage.binary_dilation(average > threshold.probability, disk(threshold.dilation_size) > 0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -87,9 +95,35 @@ def test_the_detectors_average_and_dilation(percent: npt.NDArray[np.uint16], thr
 def test_the_benchmarks_threshold_is_the_default() -> None:
     percent = np.random.default_rng(0).integers(0, 101, (2, 60, 60)).astype(np.uint16)
     for plane, found in zip(percent, to_classes(percent, "s2cloudless"), strict=True):
-        np.testing.assert_array_equal(found, naive_detector(plane, Threshold(0.4, 4, 2)))
+        np.testing.assert_array_equal(found, naive_detector(plane, Threshold(0.4, 1, 1)))
     plain = to_classes(percent, "s2cloudless", threshold=Threshold(0.4))
     np.testing.assert_array_equal(plain, percent > 40)
+
+
+@pytest.mark.parametrize("value", range(0, 101, 5))
+def test_rounding_decides_where_the_average_is_the_threshold(value: int) -> None:
+    """The average of five times 0.4 is 0.4000000000000001 in the detector: a uniform 40 is cloud in the benchmark."""
+    plane = np.full((9, 12), value, np.uint16)
+    for radius in (1, 2, 4):
+        for limit in (value / 100, 0.4):
+            threshold = Threshold(limit, radius, 1)
+            found = to_classes(plane, "s2cloudless", threshold=threshold)
+            np.testing.assert_array_equal(found, naive_detector(plane, threshold))
+    assert (to_classes(plane, "s2cloudless") == (value >= 40)).all()
+    missing = plane.copy()
+    missing[0, 0] = 65535
+    assert (to_classes(missing, "s2cloudless")[4:] == (value >= 40)).all()
+
+
+def test_any_value_of_qa60_is_legal_and_its_known_bits_decide() -> None:
+    values = np.array([[0, 1024, 2048, 3072, 1024 | 16384, 2048 | 32768, 16384, 32768, 700, 65535]], np.uint16)
+    expected = [0, 1, 2, 1, 1, 2, U, U, 2 if 700 & 2048 else U, U]
+    assert to_classes(values, "qa60")[0].tolist() == expected
+    assert to_classes(values.view(np.int16), "qa60")[0].tolist() == expected
+    clear, thick, thin = class_masks(values, "qa60")  # as the benchmark reads it: cloud is any value above 0
+    assert clear[0].tolist() == [True] + [False] * 9
+    assert (thick | thin)[0].tolist() == [False] + [True] * 8 + [False]
+    assert not (thick & thin).any()
 
 
 def test_what_is_missing_in_a_probability_stays_missing_and_weighs_nothing() -> None:

@@ -120,7 +120,10 @@ def test_the_pages_codes_are_the_codes() -> None:
         if row.threshold:
             assert text.startswith(f"a probability of cloud; full scale {row.full_scale or '100 or 10,000'}")
             continue
-        codes = {int(v): int(c) for v, _, c in (pair.partition(" = ") for pair in text.split(", "))}
+        pairs = [(value, int(code)) for value, _, code in (pair.partition(" = ") for pair in text.split(", "))]
+        codes = {int(value): code for value, code in pairs if not value.startswith("bit ")}
+        for value, code in reversed([(int(v.removeprefix("bit ")), c) for v, c in pairs if v.startswith("bit ")]):
+            codes |= {every: code for every in range(2**16 - 1) if every & value}  # the last one is the fill
         every = np.arange(2**16, dtype=np.uint16)
         expected = [codes.get(int(value), UNLABELLED) for value in every]
         assert to_classes(every, layer).tolist() == expected
