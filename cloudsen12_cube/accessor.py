@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cloudsen12_cube.dataset import QueryColumns
-    from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source
+    from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source, Unclassified
     from cloudsen12_cube.plotting import Plot
     from cloudsen12_cube.schema import ClassName, Scheme, Superclass, Threshold
     from cloudsen12_cube.training import Inputs, Stream, StreamOptions, TorchStream
@@ -416,7 +416,13 @@ class CubeAccessor(Accessor):
         """
         return data.with_layer(self._cube, path)
 
-    def confusion(self, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four") -> xr.Dataset:
+    def confusion(
+        self,
+        predicted: Source,
+        reference: Source = "manual_hq",
+        scheme: Scheme = "four",
+        unclassified: Unclassified = "negative",
+    ) -> xr.Dataset:
         """Count the pixels of each patch by reference class and predicted class.
 
         Parameters
@@ -428,12 +434,14 @@ class CubeAccessor(Accessor):
             What is taken as the truth, given like ``predicted``.
         scheme : {"four", "cloud", "shadow", "valid"}
             Classes that are distinguished.
+        unclassified : {"negative", "exclude"}
+            What a labelled reference pixel without a predicted class counts as: negative, the paper's rule, or nothing.
 
         Returns
         -------
         xarray.Dataset
-            ``counts`` (roi, time, reference, predicted) int64, lazy. A pixel that one of both leaves unlabelled is not
-            counted.
+            ``counts`` (roi, time, reference, predicted) int64, lazy. Pixels without a label of the reference are not
+            counted; in ``four``, unclassified pixels are a fifth column of ``predicted``.
 
         Raises
         ------
@@ -442,7 +450,7 @@ class CubeAccessor(Accessor):
         ValueError
             If a layer does not distinguish the classes of the scheme, or an array does not fit the cube.
         """
-        return evaluation.confusion(self._cube, predicted, reference, scheme)
+        return evaluation.confusion(self._cube, predicted, reference, scheme, unclassified)
 
     def evaluate(
         self,
@@ -450,6 +458,7 @@ class CubeAccessor(Accessor):
         split: str | None = "test",
         predicted: Predictions = None,
         by: str | Sequence[str] | None = None,
+        unclassified: Unclassified = "negative",
     ) -> AccuracyTable:
         """Compute the paper's table 6: how well algorithms detect cloud, shadow, and either of them.
 
@@ -464,11 +473,14 @@ class CubeAccessor(Accessor):
             default all algorithms of the archive and all predicted layers.
         by : str or sequence of str, optional
             Columns of the catalogue, or ``hexagon``: a table for each of their values.
+        unclassified : {"negative", "exclude"}
+            What a labelled reference pixel without a predicted class counts as: negative, the paper's rule, or nothing.
 
         Returns
         -------
         pandas.DataFrame
-            In per cent, in full precision, index scheme and layer; it prints like the paper's table.
+            In per cent, in full precision, index scheme and layer; it prints like the paper's table. ``attrs`` holds
+            the options, the thresholds and the version of the package.
 
         Raises
         ------
@@ -479,7 +491,7 @@ class CubeAccessor(Accessor):
         ValueError
             If an array does not fit the cube.
         """
-        return evaluation.evaluate(self._cube, reference, split, predicted, by)
+        return evaluation.evaluate(self._cube, reference, split, predicted, by, unclassified)
 
     def per_patch(
         self,
@@ -487,6 +499,7 @@ class CubeAccessor(Accessor):
         split: str | None = "test",
         predicted: Predictions = None,
         columns: Sequence[str] = (),
+        unclassified: Unclassified = "negative",
     ) -> pd.DataFrame:
         """Compute the accuracies behind table 6, one row per patch, scheme and layer.
 
@@ -501,6 +514,8 @@ class CubeAccessor(Accessor):
             default all algorithms of the archive and all predicted layers.
         columns : sequence of str
             Further columns of the catalogue.
+        unclassified : {"negative", "exclude"}
+            What a labelled reference pixel without a predicted class counts as: negative, the paper's rule, or nothing.
 
         Returns
         -------
@@ -517,7 +532,15 @@ class CubeAccessor(Accessor):
         ValueError
             If an array does not fit the cube.
         """
-        return evaluation.per_patch(self._cube, reference, split, predicted, columns)
+        return evaluation.per_patch(self._cube, reference, split, predicted, columns, unclassified)
+
+    def table_one(self) -> pd.Series[float]:
+        """Compute the cube's row of the paper's table 1: annotated scenes and pixels, and shares of the classes."""
+        return evaluation.table_one(self._cube)
+
+    def claims(self) -> pd.DataFrame:
+        """Compare the cube with the paper's claims on Sentinel-1 and cloud coverage: numbers, nothing is judged."""
+        return evaluation.claims(self._cube)
 
     def stream(
         self,

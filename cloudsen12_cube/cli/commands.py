@@ -124,10 +124,10 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
 def _evaluate(given: argparse.Namespace, _: Console) -> int:
     cube = dataset.open_cube(cube_of(given), products=["labels"])
     split = None if given.split == "all" else given.split
-    patches = evaluation.per_patch(cube, given.reference, split, given.predictions, given.by)
+    patches = evaluation.per_patch(cube, given.reference, split, given.predictions, given.by, given.unclassified)
     if given.per_patch:
         evaluation.save(patches, given.per_patch)
-    print(evaluation.format_table(evaluation.build_table(patches, given.by, patches.attrs["notes"]), given.format))
+    print(evaluation.format_table(evaluation.build_table(patches, given.by), given.format))
     return 0
 
 

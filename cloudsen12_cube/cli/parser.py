@@ -153,6 +153,8 @@ def _evaluation(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--split", default="test", help="split to evaluate, or all (%(default)s)")
     sub.add_argument("--by", type=_list, default=[], metavar="COL,COL", help="columns to group by, e.g. land_cover")
     sub.add_argument("--predictions", type=Path, metavar="DIR", help="evaluate a folder of ROI/<s2_id_gee>.tif instead")
+    text = "pixels without a predicted class count as negative, as in the paper, or are left out (%(default)s)"
+    sub.add_argument("--unclassified", choices=get_args(evaluation.Unclassified), default="negative", help=text)
     sub.add_argument(
         "--format", choices=get_args(evaluation.Format), default="table", help="output format (%(default)s)"
     )

@@ -9,6 +9,7 @@ from .benchmark import save as save
 from .counts import Source as Source
 from .counts import accuracies as accuracies
 from .counts import confusion as confusion
+from .metrics import Unclassified as Unclassified
 from .metrics import aggregate_counts as aggregate_counts
 from .metrics import balanced_overall_accuracy as balanced_overall_accuracy
 from .metrics import binary_accuracies as binary_accuracies
@@ -21,7 +22,11 @@ from .metrics import users_accuracy as users_accuracy
 from .split import block_split as block_split
 from .split import hexagons as hexagons
 from .split import leakage as leakage
+from .split import published_cells as published_cells
 from .split import rois_of as rois_of
+from .summary import claims as claims
+from .summary import sen2cor_versions as sen2cor_versions
+from .summary import table_one as table_one
 from .table import AccuracyTable as AccuracyTable
 from .table import Format as Format
 from .table import build_table as build_table

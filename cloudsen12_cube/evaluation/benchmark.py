@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -14,12 +18,26 @@ from cloudsen12_cube.dataset import full_scale
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import counts as counting
 from cloudsen12_cube.evaluation.counts import GROUPS, ResolvedSource, Source, labels_dataset, source_name
-from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, MEMBERS, Counts, aggregate_counts, binary_accuracies
+from cloudsen12_cube.evaluation.metrics import (
+    ALGORITHMS,
+    BINARY,
+    MEMBERS,
+    Counts,
+    Unclassified,
+    aggregate_counts,
+    binary_accuracies,
+    check_unclassified,
+)
 from cloudsen12_cube.evaluation.table import AccuracyTable, build_table
 from cloudsen12_cube.schema import Scheme, layer
 
 Predictions = Source | Sequence[str] | Mapping[str, Source] | None
 """Names of label layers, an array, a folder of tifs, or several of them by the name to print; None: all algorithms."""
+
+_UNCLASSIFIED_NOTES = {
+    "negative": "pixels without a predicted class count as negative, as in the paper",
+    "exclude": "pixels without a predicted class are left out",
+}
 
 
 def evaluate(
@@ -28,6 +46,7 @@ def evaluate(
     split: str | None = "test",
     predicted: Predictions = None,
     by: str | Sequence[str] | None = None,
+    unclassified: Unclassified = "negative",
 ) -> AccuracyTable:
     """Compute the paper's table 6: how well algorithms detect cloud, shadow, and either of them.
 
@@ -45,13 +64,17 @@ def evaluate(
         and the layers that models have added to it.
     by : str or sequence of str, optional
         Columns of the catalogue, or ``hexagon``: a table for each of their values.
+    unclassified : {"negative", "exclude"}
+        What a labelled reference pixel without a predicted class counts as: ``negative``, as in the paper (not cloud,
+        not shadow, not invalid), or ``exclude`` to leave it out.
 
     Returns
     -------
     AccuracyTable
         A DataFrame in full precision, index ``by``, scheme, layer; the columns are those of `summarise`. A layer is
         listed in the schemes that it distinguishes. It prints like the paper's table; `format_table` gives CSV,
-        Markdown and LaTeX.
+        Markdown and LaTeX. ``attrs`` holds ``unclassified``, ``thresholds`` (layer -> threshold of its probability),
+        ``reference``, ``split``, ``version`` of the package and ``notes``.
 
     Raises
     ------
@@ -63,8 +86,7 @@ def evaluate(
         If an array does not fit the cube.
     """
     groups = [by] if isinstance(by, str) else list(by or ())
-    patches = per_patch(cube, reference, split, predicted, groups)
-    return build_table(patches, groups, patches.attrs["notes"])
+    return build_table(per_patch(cube, reference, split, predicted, groups, unclassified), groups)
 
 
 def per_patch(
@@ -73,6 +95,7 @@ def per_patch(
     split: str | None = "test",
     predicted: Predictions = None,
     columns: Sequence[str] = (),
+    unclassified: Unclassified = "negative",
 ) -> pd.DataFrame:
     """Compute the accuracies behind table 6: one row per patch, scheme and layer.
 
@@ -88,41 +111,58 @@ def per_patch(
         What is evaluated, as in `evaluate`.
     columns : sequence of str
         Further columns of the catalogue.
+    unclassified : {"negative", "exclude"}
+        What a labelled reference pixel without a predicted class counts as, as in `evaluate`.
 
     Returns
     -------
     pandas.DataFrame
         ``roi_id``, ``time``, ``s2_id_gee``, the columns to group by, ``scheme``, ``layer``; ``pa``, ``ua``, ``boa`` as
-        `summarise` takes them; pixels ``tp``, ``fn``, ``fp``, ``tn``, and ``unlabelled`` by the prediction alone, which
-        are in none of these; ``cloudy``, whether the reference holds any cloud. Save it with ``to_parquet``.
-        ``attrs["notes"]`` says what was left out.
+        `summarise` takes them; pixels ``tp``, ``fn``, ``fp``, ``tn``; ``unlabelled``, pixels without a predicted class,
+        which are among ``fn`` and ``tn`` if they count as negative; ``cloudy``, whether the reference holds any cloud.
+        A patch without a prediction of a layer has no row of it: its file is absent or failed, an array does not cover
+        it, or a model left it unlabelled as a whole. ``attrs`` as in `evaluate`. Save it with ``to_parquet``.
 
     Raises
     ------
     SelectionError, KeyError, ValueError
         As in `evaluate`.
     """
+    check_unclassified(unclassified)
     table = _catalogue(cube, columns)
     truth = counting.resolve_source(cube, reference)
     sources, notes = _sources(cube, predicted, truth)
     if not sources:
         raise SelectionError("there is nothing to evaluate: name a layer, or give an array or a folder")
-    counts = counting.confusion_counts(cube, sources, truth, _in_split(cube, split)).load()
-    rows, times = np.nonzero(counts.values[:, :, 0].sum(axis=(-2, -1)))
+    # The reference is counted against itself, too: that tells its labels where other layers are missing.
+    counts = counting.confusion_counts(cube, {"": truth, **sources}, truth, _in_split(cube, split)).load()
+    rows, times = np.nonzero(counts.values[:, :, 0].any(axis=(-2, -1)))
     if not rows.size:
         raise SelectionError(
             f"no patch of {_split_text(split)} has a label of {source_name(reference)}: {_splits(cube)}"
         )
-    pixels = counts.values[rows, times]
-    chosen = table.loc[list(zip(map(str, counts["roi"].values[rows]), counts["time"].values[times], strict=True))]
-    parts = [
-        chosen.reset_index().assign(scheme=scheme, layer=name, **_accuracy_columns(pixels[:, index], scheme))
-        for scheme in BINARY
-        for index, (name, source) in enumerate(sources.items())
-        if counting.supports_scheme(source, scheme) and counting.supports_scheme(truth, scheme)
-    ]
+    labels, pixels = counts.values[rows, times, 0].sum(axis=-1), counts.values[rows, times, 1:]
+    table = table.loc[list(zip(map(str, counts["roi"].values[rows]), counts["time"].values[times], strict=True))]
+    table = table.reset_index().assign(cloudy=labels @ np.array(MEMBERS["cloud"]) > 0)
+    models = counting.predicted_layers(cube)
+    parts: list[pd.DataFrame] = []
+    for scheme, (index, (name, source)) in itertools.product(BINARY, enumerate(sources.items())):
+        if counting.supports_scheme(source, scheme) and counting.supports_scheme(truth, scheme):
+            # A model that left a patch out wrote nothing but 255 there, which its layer cannot tell from a prediction.
+            classes = slice(-1) if name in models else slice(None)
+            predicted_there = pixels[:, index, :, classes].any(axis=(-2, -1))
+            rows_of = table[predicted_there].assign(scheme=scheme, layer=name)
+            parts.append(rows_of.assign(**_accuracies(pixels[predicted_there, index], scheme, unclassified, rows_of)))
     patches = pd.concat(parts, ignore_index=True)
-    patches.attrs["notes"] = [*_notes(patches, reference, split), *notes]
+    patches["cloudy"] = patches.pop("cloudy")  # to the end
+    patches.attrs = {
+        "reference": source_name(reference),
+        "split": split,
+        "unclassified": unclassified,
+        "thresholds": _thresholds(sources),
+        "version": version("cloudsen12-cube"),
+    }
+    patches.attrs["notes"] = [*_notes(table, patches, list(sources)), *notes]
     return patches
 
 
@@ -252,23 +292,34 @@ def _splits(cube: xr.DataTree) -> str:
     return f"the cube's ROIs are in {', '.join(found)}; None (on the command line: all) takes all"
 
 
-def _accuracy_columns(pixels: Counts, scheme: Scheme) -> dict[str, Any]:
+def _thresholds(sources: Mapping[str, ResolvedSource]) -> dict[str, dict[str, float]]:
+    """Give the threshold of each layer that is a probability."""
+    rows = {name: layer(source) for name, source in sources.items() if isinstance(source, str)}
+    return {name: asdict(row.threshold) for name, row in rows.items() if row.threshold}
+
+
+def _accuracies(
+    pixels: Counts, scheme: Scheme, unclassified: Unclassified, patches: pd.DataFrame
+) -> dict[str, npt.NDArray[Any]]:
     """Compute the columns of one layer and scheme from its counts, shape (patch, 4, 5)."""
-    binary = aggregate_counts(pixels[:, :, :-1], scheme)
-    cloudy = pixels.sum(axis=-1) @ np.array(MEMBERS["cloud"]) > 0
+    binary = aggregate_counts(pixels, scheme, unclassified)
     (tn, fp), (fn, tp) = np.moveaxis(binary, 0, -1)
-    counts = {"tp": tp, "fn": fn, "fp": fp, "tn": tn, "unlabelled": pixels[:, :, -1].sum(axis=-1), "cloudy": cloudy}
-    return {**binary_accuracies(binary, cloudy), **counts}
+    counts = {"tp": tp, "fn": fn, "fp": fp, "tn": tn, "unlabelled": pixels[:, :, -1].sum(axis=-1)}
+    return {**binary_accuracies(binary, patches["cloudy"].to_numpy(dtype=bool)), **counts}
 
 
-def _notes(patches: pd.DataFrame, reference: Source, split: str | None) -> list[str]:
-    """State how many patches the numbers rest on, and which layers lack a prediction."""
-    missing = []
-    layers = patches[patches["scheme"] == "cloud"].groupby("layer", sort=False)
-    for name, rows in layers:
-        empty = int((rows[["tp", "fn", "fp", "tn"]].sum(axis=1) == 0).sum())
-        if empty:
-            missing.append(f"{name}: no prediction for {empty} of {len(rows)} patches; they do not count")
-    _, rows = next(iter(layers))
-    text = f"{len(rows)} patches of {_split_text(split)} with a label of {source_name(reference)}; "
-    return [f"{text}PA and UA over the {int(rows['cloudy'].sum())} with cloud", *missing]
+def _notes(table: pd.DataFrame, patches: pd.DataFrame, layers: Sequence[str]) -> list[str]:
+    """State how many patches the numbers rest on, what unclassified pixels count as, and which layers lack patches."""
+    about = patches.attrs
+    text = f"{len(table)} patches of {_split_text(about['split'])} with a label of {about['reference']}; "
+    counts = patches.loc[patches["scheme"] == "cloud", "layer"].value_counts()
+    missing = {name: len(table) - int(counts.get(name, 0)) for name in layers}
+    return [
+        f"{text}PA and UA over the {int(table['cloudy'].sum())} with cloud",
+        _UNCLASSIFIED_NOTES[about["unclassified"]],
+        *(
+            f"{name}: no prediction for {n} of {len(table)} patches; they do not count"
+            for name, n in missing.items()
+            if n
+        ),
+    ]

@@ -19,10 +19,10 @@ import xarray as xr
 
 from cloudsen12_cube.dataset import GROUP, Reduction, find_layer, full_scale, reduce_per_roi
 from cloudsen12_cube.evaluation import metrics
-from cloudsen12_cube.evaluation.metrics import CLASS_NAMES, Counts, aggregate_counts
+from cloudsen12_cube.evaluation.metrics import CLASS_NAMES, Counts, Unclassified, aggregate_counts, check_unclassified
 from cloudsen12_cube.evaluation.split import hexagons
 from cloudsen12_cube.evaluation.tif_predictions import from_folder
-from cloudsen12_cube.format import DONE
+from cloudsen12_cube.format import DONE, fill_value
 from cloudsen12_cube.schema import CLASSES, LAYERS, UNLABELLED, Mask, Scheme, class_masks, layer
 
 PixelCounts = npt.NDArray[np.int64]
@@ -36,6 +36,7 @@ GROUPS = ("label_type", "split", "land_cover", "difficulty", "cloud_coverage", "
 """Columns of the catalogue that become coordinates of the counts; ``hexagon`` is computed from the location."""
 
 _CLASS_COUNT = len(CLASSES)
+# Variables of `accuracies`; their names are part of the public result and do not follow those of functions.
 _METRICS = {
     "producers_accuracy": metrics.producers_accuracy,
     "users_accuracy": metrics.users_accuracy,
@@ -44,29 +45,36 @@ _METRICS = {
     "balanced_overall_accuracy": metrics.balanced_overall_accuracy,
     "overall_agreement": metrics.overall_agreement,
 }
-"""Variables of `accuracies`; their names are part of the public result and do not follow those of functions."""
 
 
 @dataclass(frozen=True)
 class ConfusionCounter:
-    """Count several sources against one reference. Picklable, so that a cluster can run it."""
+    """Count several sources against one reference. Picklable, so that a cluster can run it.
+
+    Parameters
+    ----------
+    bands : tuple[str, ...]
+        Label layers of the block, in order; the class-code arrays follow as further sources.
+    scales : tuple[int | None, ...]
+        For each band, the stored value of probability 1, where the layer is a probability.
+    reference : int
+        Index of the reference among the sources.
+    predicted : tuple[int, ...]
+        Indices of the sources that are compared with it.
+    """
 
     bands: tuple[str, ...]
-    """Label layers of the block, in order; the class-code arrays follow as further sources."""
     scales: tuple[int | None, ...]
-    """For each band, the stored value of probability 1, where the layer is a probability."""
     reference: int
-    """Index of the reference among the sources."""
     predicted: tuple[int, ...]
-    """Indices of the sources that are compared with it."""
 
     def __call__(self, wanted: Mask, *arrays: npt.NDArray[Any]) -> PixelCounts:
         """Count pixels.
 
         Parameters
         ----------
-        wanted : numpy.ndarray of bool, shape (roi, time)
-            Patches to count; the counts of the others are 0.
+        wanted : numpy.ndarray of bool, shape (roi, time, layer)
+            Patches to count, and which layers have a prediction there; all other counts are 0.
         *arrays : numpy.ndarray
             The block of stored labels, shape (roi, time, band, y, x), if there are bands; then one array of class
             codes, shape (roi, time, y, x), for each further source.
@@ -74,20 +82,24 @@ class ConfusionCounter:
         Returns
         -------
         numpy.ndarray of int64, shape (roi, time, layer, 4, 5)
-            Reference class and predicted class of labelled reference pixels; column 4 is unlabelled by the prediction.
+            Reference class and predicted class of labelled reference pixels; column 4 is unclassified by the
+            prediction. All 0 where a layer is missing from a patch: none of its pixels holds a stored value.
         """
-        counts = np.zeros((*wanted.shape, len(self.predicted), _CLASS_COUNT, _CLASS_COUNT + 1), dtype=np.int64)
-        for patch in map(tuple, np.argwhere(wanted)):
-            self._count([array[patch] for array in arrays], counts[patch])
+        counts = np.zeros((*wanted.shape, _CLASS_COUNT, _CLASS_COUNT + 1), dtype=np.int64)
+        for patch in map(tuple, np.argwhere(wanted.any(axis=-1))):
+            self._count(wanted[patch], [array[patch] for array in arrays], counts[patch])
         return counts
 
-    def _count(self, planes: list[npt.NDArray[Any]], counts: PixelCounts) -> None:
+    def _count(self, wanted: Mask, planes: list[npt.NDArray[Any]], counts: PixelCounts) -> None:
         bits = pack_masks(self._masks(self.reference, planes))
         present = np.flatnonzero(bits.any(axis=1))  # a class that the reference does not hold costs nothing below
         rows = np.array(self._classes(self.reference))[present]
         totals = np.bitwise_count(bits[present]).sum(axis=1, dtype=np.int64)
         for index, source in enumerate(self.predicted if rows.size else ()):
-            pixels = intersection_counts(bits[present], pack_masks(self._masks(source, planes)))
+            if not wanted[index] or (source < len(self.bands) and _is_missing(planes[0][source])):
+                continue
+            predicted = bits if source == self.reference else pack_masks(self._masks(source, planes))
+            pixels = intersection_counts(bits[present], predicted)
             counts[index][np.ix_(rows, self._classes(source))] = pixels
             counts[index][rows, _CLASS_COUNT] = totals - pixels.sum(axis=1)
 
@@ -106,6 +118,12 @@ class ConfusionCounter:
                 f"{UNLABELLED} where there is no prediction"
             )
         return (codes == code for code in range(_CLASS_COUNT))
+
+
+def _is_missing(plane: npt.NDArray[Any]) -> bool:
+    """Tell whether a patch lacks a label layer: all of its pixels are the fill value, which no layer uses."""
+    fill = fill_value("labels", str(plane.dtype))
+    return bool(plane.flat[0] == fill and (plane == fill).all())
 
 
 def pack_masks(masks: Iterable[Mask]) -> PackedMasks:
@@ -144,7 +162,11 @@ def intersection_counts(reference: PackedMasks, predicted: PackedMasks) -> Pixel
 
 
 def confusion(
-    cube: xr.DataTree, predicted: Source, reference: Source = "manual_hq", scheme: Scheme = "four"
+    cube: xr.DataTree,
+    predicted: Source,
+    reference: Source = "manual_hq",
+    scheme: Scheme = "four",
+    unclassified: Unclassified = "negative",
 ) -> xr.Dataset:
     """Count pixels by reference class and predicted class.
 
@@ -158,12 +180,17 @@ def confusion(
         coordinates must have the cube's ROIs and dates.
     scheme : {"four", "cloud", "shadow", "valid"}
         Classes that are distinguished.
+    unclassified : {"negative", "exclude"}
+        What a labelled reference pixel without a predicted class counts as. ``negative``, the paper's rule: not cloud,
+        not shadow, not invalid; in the scheme ``four`` a fifth column of ``predicted``, "unlabelled" (code 255).
+        ``exclude``: it is not counted.
 
     Returns
     -------
     xarray.Dataset
         ``counts`` (roi, time, reference, predicted), int64, lazy: computed once, when values are needed. A pixel that
-        either source leaves unlabelled is not counted; a patch that is not in the cube has 0 everywhere. Sum the counts
+        the reference leaves unlabelled is not counted; a patch that is not in the cube, or has no prediction, has 0
+        everywhere. Coordinates ``reference_code`` and ``predicted_code`` hold the codes of the classes. Sum the counts
         by any coordinate: ``counts.groupby("cloud_coverage").sum()``.
 
     Raises
@@ -175,6 +202,7 @@ def confusion(
     """
     if scheme not in CLASS_NAMES:
         raise ValueError(f"no scheme {scheme!r}; there are {', '.join(CLASS_NAMES)}")
+    check_unclassified(unclassified)
     prediction, truth = resolve_source(cube, predicted), resolve_source(cube, reference)
     for source in (prediction, truth):
         if not supports_scheme(source, scheme):
@@ -184,16 +212,22 @@ def confusion(
                 f"one of {able}"
             )
     counter, arrays = _prepare(cube, {source_name(prediction): prediction}, truth, _stored_patches(cube))
-    names = list(CLASS_NAMES[scheme])
-    sizes = {"time": arrays[0].sizes["time"], "reference": len(names), "predicted": len(names)}
-    counts = reduce_per_roi(Reduction(partial(_count_scheme, counter, scheme), np.dtype(np.int64), sizes), *arrays)
+    names, codes = list(CLASS_NAMES[scheme]), list(range(len(CLASS_NAMES[scheme])))
+    extra = scheme == "four" and unclassified == "negative"
+    classes: dict[str, Any] = {
+        "reference": names,
+        "predicted": [*names, "unlabelled"] if extra else names,
+        "reference_code": ("reference", codes),
+        "predicted_code": ("predicted", [*codes, UNLABELLED] if extra else codes),
+    }
+    sizes = {"time": arrays[0].sizes["time"], **{dim: len(classes[dim]) for dim in ("reference", "predicted")}}
+    function = partial(_count_scheme, counter, scheme, unclassified)
+    counts = reduce_per_roi(Reduction(function, np.dtype(np.int64), sizes), *arrays)
     counts.attrs = {"long_name": "pixels by reference class and predicted class", "units": "1"}
     root = cube.to_dataset()
-    return xr.Dataset(
-        {"counts": counts},
-        {"roi": root["roi"], "time": root["time"], "reference": names, "predicted": names, **patch_columns(cube)},
-        {"scheme": scheme, "reference": source_name(truth), "predicted": source_name(prediction)},
-    )
+    about = {"reference": source_name(truth), "predicted": source_name(prediction), "unclassified": unclassified}
+    coords = {"roi": root["roi"], "time": root["time"], **classes, **patch_columns(cube)}
+    return xr.Dataset({"counts": counts}, coords, {"scheme": scheme, **about})
 
 
 def accuracies(counts: xr.Dataset) -> xr.Dataset:
@@ -218,9 +252,11 @@ def accuracies(counts: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, {**coords, "class": pixels["reference"].values}, counts.attrs)
 
 
-def _count_scheme(counter: ConfusionCounter, scheme: Scheme, *arrays: npt.NDArray[Any]) -> Counts:
-    """Count one layer in one scheme, without the pixels that the prediction leaves unlabelled."""
-    return aggregate_counts(counter(*arrays)[:, :, 0, :, :_CLASS_COUNT], scheme)
+def _count_scheme(
+    counter: ConfusionCounter, scheme: Scheme, unclassified: Unclassified, *arrays: npt.NDArray[Any]
+) -> Counts:
+    """Count one layer in one scheme."""
+    return aggregate_counts(counter(*arrays)[:, :, 0], scheme, unclassified)
 
 
 def confusion_counts(
@@ -246,6 +282,7 @@ def confusion_counts(
     -------
     xarray.DataArray
         (roi, time, layer, reference, predicted), int64, lazy. ``predicted`` has the four classes and ``unlabelled``.
+        All 0 where a layer is missing from a patch.
     """
     wanted = _stored_patches(cube) if wanted is None else wanted & _stored_patches(cube)
     wanted = wanted.isel(roi=np.flatnonzero(wanted.any("time").values))
@@ -331,16 +368,24 @@ def _prepare(
     layers = [source for source in sources if isinstance(source, str)]
     bands = _band_slice(layers, labels)
     names = [str(band) for band in labels["band"].values[bands]]
-    arrays = [wanted, labels.isel(band=bands).sel(roi=wanted["roi"])] if names else [wanted]
+    block = [labels.isel(band=bands).sel(roi=wanted["roi"])] if names else []
     positions: list[int] = []
-    for source in sources:
-        if isinstance(source, str):
+    arrays: list[xr.DataArray] = []
+    covered = np.ones((*wanted.shape, len(sources)), dtype=bool)
+    for index, source in enumerate(sources):
+        if positions and source is reference:
+            positions.append(positions[0])
+        elif isinstance(source, str):
             positions.append(names.index(source))
         else:
-            positions.append(len(names) + len(arrays) - 1 - bool(names))
+            positions.append(len(names) + len(arrays))
+            covered[..., index] = _coverage(source, wanted)
             arrays.append(_align(source, labels, wanted))
+    covered &= wanted.values[..., None] & covered[..., :1]  # a patch without the reference is not counted at all
+    by_layer = xr.DataArray(covered[..., 1:], dims=(*wanted.dims, "layer"))
     scales = tuple(_scale(labels, name) if name in layers else None for name in names)
-    return ConfusionCounter(tuple(names), scales, positions[0], tuple(positions[1:])), arrays
+    counter = ConfusionCounter(tuple(names), scales, positions[0], tuple(positions[1:]))
+    return counter, [by_layer, *block, *arrays]
 
 
 def _band_slice(names: list[str], labels: xr.DataArray) -> slice:
@@ -358,6 +403,24 @@ def _scale(labels: xr.DataArray, name: str) -> int | None:
     return full_scale(labels, name) if row.probability and row.full_scale is None else row.full_scale
 
 
+def _coverage(array: xr.DataArray, wanted: xr.DataArray) -> Mask:
+    """Tell of which wanted patches an array has a prediction: its own ROIs and dates, and those that have a file."""
+    covered = np.ones(wanted.shape, dtype=bool)
+    if "roi" in array.coords:
+        covered &= np.isin(_texts(wanted["roi"]), _texts(array["roi"]))[:, None]
+    if "time" in array.coords:
+        covered &= np.isin(wanted["time"].values, array["time"].values)
+    if "has_file" in array.coords:
+        files = array["has_file"].transpose("roi", "time").assign_coords(roi=_texts(array["roi"]))
+        covered &= files.reindex(roi=_texts(wanted["roi"]), time=wanted["time"].values, fill_value=False).values
+    return covered
+
+
+def _texts(array: xr.DataArray) -> list[str]:
+    """Give ROI ids as str: they come as fixed-width, variable-width and object texts, which do not match each other."""
+    return [str(value) for value in array.values]
+
+
 def _align(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) -> xr.DataArray:
     """Check an array of class codes, and select the wanted ROIs and dates; those that it lacks are unlabelled."""
     name, dims = source_name(array), ("roi", "time", "y", "x")
@@ -369,9 +432,8 @@ def _align(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) -> x
             hint = ": add coordinates that say which" if dim in ("roi", "time") else ""
             raise ValueError(f"{name} has {array.sizes[dim]} along {dim}, the cube has {labels.sizes[dim]}{hint}")
     array = array.assign_coords({dim: labels[dim].values for dim in ("roi", "time") if dim not in array.coords})
-    # ROI ids come as fixed-width, variable-width and object texts, which do not match each other in an index.
-    array = array.assign_coords(roi=[str(roi) for roi in array["roi"].values])
-    rois, times = [str(roi) for roi in wanted["roi"].values], wanted["time"].values
+    array = array.assign_coords(roi=_texts(array["roi"]))
+    rois, times = _texts(wanted["roi"]), wanted["time"].values
     if set(rois) <= set(array["roi"].values.tolist()) and np.isin(times, array["time"].values).all():
         return array.sel(roi=rois, time=times)
     lazy = array if array.chunks is not None or array.variable._in_memory else array.chunk({"roi": 1})

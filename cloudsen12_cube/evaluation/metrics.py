@@ -7,7 +7,8 @@ arrays here are small; no pixel is read in this module. Rules and names follow A
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from cloudsen12_cube.schema import CLASSES, SUPERCLASSES, Scheme
 
 Counts = npt.NDArray[np.integer[Any]]
 Rates = npt.NDArray[np.float64]
+Unclassified = Literal["negative", "exclude"]
+"""What a labelled reference pixel without a predicted class counts as: ``negative``, as in the paper, or nothing."""
 
 CLASS_NAMES: dict[Scheme, tuple[str, ...]] = {
     "four": tuple(row.name for row in CLASSES),
@@ -55,30 +58,44 @@ ALGORITHMS = (
 """The eight algorithms of the archive, in the order of table 6."""
 
 
-def aggregate_counts(counts: Counts, scheme: Scheme) -> Counts:
+def aggregate_counts(counts: Counts, scheme: Scheme, unclassified: Unclassified = "negative") -> Counts:
     """Sum counts of the four classes to those of a coarser scheme.
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., 4, 4)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., 4, 5)
+        Reference class, predicted class; the last column is unclassified by the prediction.
     scheme : {"four", "cloud", "shadow", "valid"}
         Scheme of the result.
+    unclassified : {"negative", "exclude"}
+        ``negative`` counts the last column as predicted negative (not cloud, not shadow, not invalid) and keeps it as a
+        column of its own in ``four``; ``exclude`` drops it.
 
     Returns
     -------
-    numpy.ndarray of integers, shape (..., n, n)
+    numpy.ndarray of integers, shape (..., n, n), or (..., 4, 5) for ``four`` with ``negative``
         ``n`` is 4 for ``four``, else 2.
 
     Raises
     ------
     ValueError
-        If the scheme is unknown.
+        If the scheme or the option is unknown.
     """
     if scheme not in MEMBERS:
         raise ValueError(f"no scheme {scheme!r}; there are {', '.join(get_args(Scheme))}")
-    membership = np.eye(len(CLASS_NAMES[scheme]), dtype=np.int64)[list(MEMBERS[scheme])]
-    return np.asarray(membership.T @ counts @ membership)
+    check_unclassified(unclassified)
+    reference = np.eye(len(CLASS_NAMES[scheme]), dtype=np.int64)[list(MEMBERS[scheme])]
+    if unclassified == "exclude":
+        return np.asarray(reference.T @ counts[..., :-1] @ reference)
+    if scheme == "four":
+        return counts
+    return np.asarray(reference.T @ counts @ np.concatenate([reference, [[1, 0]]]))  # code 0 is the negative class
+
+
+def check_unclassified(unclassified: str) -> None:
+    """Raise a ValueError if the option is unknown."""
+    if unclassified not in get_args(Unclassified):
+        raise ValueError(f"unclassified is {unclassified!r}: give one of {', '.join(get_args(Unclassified))}")
 
 
 def _divide(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> Rates:
@@ -92,13 +109,18 @@ def _agreeing(counts: Counts) -> Counts:
     return np.diagonal(counts, axis1=-2, axis2=-1)
 
 
+def _predicted(counts: Counts) -> Counts:
+    """Count the pixels predicted as each class, without a column of unclassified pixels."""
+    return np.asarray(counts.sum(axis=-2)[..., : counts.shape[-2]])
+
+
 def producers_accuracy(counts: Counts) -> Rates:
     """Compute the producer's accuracy (recall) of each class: TP / (TP + FN).
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
 
     Returns
     -------
@@ -113,15 +135,15 @@ def users_accuracy(counts: Counts) -> Rates:
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
 
     Returns
     -------
     numpy.ndarray of float64, shape (..., n)
         NaN where the prediction has no pixel of the class.
     """
-    return _divide(_agreeing(counts), counts.sum(axis=-2))
+    return _divide(_agreeing(counts), _predicted(counts))
 
 
 def balanced_overall_accuracy(counts: Counts) -> Rates:
@@ -129,8 +151,8 @@ def balanced_overall_accuracy(counts: Counts) -> Rates:
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
 
     Returns
     -------
@@ -140,19 +162,22 @@ def balanced_overall_accuracy(counts: Counts) -> Rates:
     return np.asarray(producers_accuracy(counts).mean(axis=-1))
 
 
-def overall_agreement(counts: Counts) -> Rates:
+def overall_agreement(counts: Counts, without: Sequence[int] = ()) -> Rates:
     """Compute the share of all pixels whose classes agree.
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
+    without : sequence of int
+        Classes whose rows and columns are dropped; the paper states the agreement also without thin cloud, ``(2,)``.
 
     Returns
     -------
     numpy.ndarray of float64, shape (...)
         NaN where there are no pixels.
     """
+    counts = np.delete(np.delete(counts, list(without), axis=-1), list(without), axis=-2)
     return _divide(_agreeing(counts).sum(axis=-1), counts.sum(axis=(-2, -1)))
 
 
@@ -161,15 +186,15 @@ def f1(counts: Counts) -> Rates:
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
 
     Returns
     -------
     numpy.ndarray of float64, shape (..., n)
         NaN where neither the reference nor the prediction has a pixel of the class.
     """
-    return _divide(2 * _agreeing(counts), counts.sum(axis=-1) + counts.sum(axis=-2))
+    return _divide(2 * _agreeing(counts), counts.sum(axis=-1) + _predicted(counts))
 
 
 def iou(counts: Counts) -> Rates:
@@ -177,8 +202,8 @@ def iou(counts: Counts) -> Rates:
 
     Parameters
     ----------
-    counts : numpy.ndarray of integers, shape (..., n, n)
-        Reference class, predicted class.
+    counts : numpy.ndarray of integers, shape (..., n, n) or (..., n, n + 1)
+        Reference class, predicted class; a further column is unclassified by the prediction.
 
     Returns
     -------
@@ -186,7 +211,7 @@ def iou(counts: Counts) -> Rates:
         NaN as for `f1`.
     """
     intersection = _agreeing(counts)
-    return _divide(intersection, counts.sum(axis=-1) + counts.sum(axis=-2) - intersection)
+    return _divide(intersection, counts.sum(axis=-1) + _predicted(counts) - intersection)
 
 
 def binary_accuracies(counts: Counts, cloudy: npt.NDArray[np.bool_]) -> dict[str, Rates]:

@@ -16,7 +16,12 @@ import pyproj
 import xarray as xr
 
 HEXAGON_KM2 = 50_000.0
+CELL_DEGREES = 3.5
+"""Width of a cell of the published split, in degrees of longitude."""
 
+# Lattice of the published split: centre of cell 0/0, and the offset of every other row.
+_CELL_LATITUDE, _CELL_LONGITUDE = -54.72539, 2.4145
+_CELL_ROW, _CELL_SHIFT = 3.031088913, -1.75
 _GOODE = "+proj=igh +datum=WGS84 +units=km"
 _EARTH_KM = 6371.0088  # mean radius; good to 0.6 % of a distance
 _ROWS = 1000
@@ -66,6 +71,37 @@ def _hexagon(x: Floats, y: Floats, area: float) -> tuple[list[int], list[int]]:
     return rounded[0].astype(int).tolist(), rounded[1].astype(int).tolist()
 
 
+def published_cells(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Name the cell of the published split of each location.
+
+    The published test set consists of whole cells of this lattice: hexagons in plain longitude and latitude, 3.5
+    degrees wide. They are not the equal-area hexagons of the paper's text, see `hexagons`.
+
+    Parameters
+    ----------
+    longitude, latitude : array of float, any shape
+        Degrees, WGS 84.
+
+    Returns
+    -------
+    numpy.ndarray of str objects, same shape
+        ``column/row``; empty where a coordinate is NaN.
+    """
+    lon, lat = np.asarray(longitude, dtype=np.float64), np.asarray(latitude, dtype=np.float64)
+    known = np.isfinite(lon) & np.isfinite(lat)
+    below = np.floor((lat[known] - _CELL_LATITUDE) / _CELL_ROW)
+    rows = np.stack([below, below + 1])  # the nearest centre is in one of the two adjacent rows
+    west = _CELL_LONGITUDE + _CELL_SHIFT * (rows % 2)
+    columns = np.rint((lon[known] - west) / CELL_DEGREES)
+    east, north = west + CELL_DEGREES * columns, _CELL_LATITUDE + _CELL_ROW * rows
+    nearest = ((lon[known] - east) ** 2 + (lat[known] - north) ** 2).argmin(axis=0)
+    chosen = np.arange(nearest.size)
+    names = np.full(lon.shape, "", dtype=object)
+    pairs = zip(columns[nearest, chosen].astype(int), rows[nearest, chosen].astype(int), strict=True)
+    names[known] = [f"{column}/{row}" for column, row in pairs]
+    return names
+
+
 def rois_of(cube: xr.DataTree) -> pd.DataFrame:
     """List the ROIs of a cube with the properties that a split needs.
 
@@ -92,6 +128,9 @@ def rois_of(cube: xr.DataTree) -> pd.DataFrame:
 
 def block_split(rois: pd.DataFrame, share: float = 0.1, seed: int = 0, area: float = HEXAGON_KM2) -> pd.Series[str]:
     """Draw a new split: random hexagons, stratified by difficulty.
+
+    This is the rule of the paper's text. It does not reproduce the published split, which is made of other cells: see
+    `published_cells`.
 
     Parameters
     ----------
@@ -160,6 +199,8 @@ def leakage(rois: pd.DataFrame, split: pd.Series[str], one: str = "train", other
     pandas.DataFrame
         Index ``roi_id`` of ``other``, nearest first; ``nearest``, an ROI of ``one``, and ``km``, the great-circle
         distance of their centres. The first row is the split's minimum distance; patches overlap below 7.2 km at most.
+        ``cell`` and ``hexagon`` are the ROI's cell of the published lattice and of the paper's text (`published_cells`,
+        `hexagons`), ``cell_shared`` and ``hexagon_shared`` whether an ROI of ``one`` is in it, too.
 
     Raises
     ------
@@ -177,6 +218,9 @@ def leakage(rois: pd.DataFrame, split: pd.Series[str], one: str = "train", other
         {"nearest": ids[there[nearest]], "km": 2 * _EARTH_KM * np.arcsin(np.minimum(chord / 2, 1))},
         index=pd.Index(ids[here], name="roi_id"),
     )
+    location = rois["longitude"], rois["latitude"]
+    for name, cells in (("cell", published_cells(*location)), ("hexagon", hexagons(*location))):
+        table[name], table[f"{name}_shared"] = cells[here], np.isin(cells[here].astype(str), cells[there].astype(str))
     return table.sort_values("km", kind="stable")
 
 

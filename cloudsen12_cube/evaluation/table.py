@@ -10,6 +10,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.evaluation.metrics import ALGORITHMS, BINARY, COLUMNS, summarise
@@ -43,7 +45,7 @@ class AccuracyTable(pd.DataFrame):
         return table.replace('halign="left"', 'style="text-align: center"') + notes  # a title over its three columns
 
 
-def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] = ()) -> AccuracyTable:
+def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence[str] | None = None) -> AccuracyTable:
     """Build table 6 from accuracies per patch.
 
     Parameters
@@ -52,13 +54,13 @@ def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence
         One row per patch, scheme and layer; columns ``scheme``, ``layer``, ``pa``, ``ua``, ``boa`` and those of ``by``.
     by : sequence of str
         Columns; each of their values gets a table of its own, one below the other.
-    notes : sequence of str
-        Lines to print below the table.
+    notes : sequence of str, optional
+        Lines to print below the table; by default those in ``per_patch.attrs``.
 
     Returns
     -------
     AccuracyTable
-        Index ``by``, scheme, layer; columns as in `summarise`.
+        Index ``by``, scheme, layer; columns as in `summarise`; ``attrs`` those of ``per_patch``.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def build_table(per_patch: pd.DataFrame, by: Sequence[str] = (), notes: Sequence
     levels = [[key[level] for key in order] for level in range(len(keys))]
     index = pd.MultiIndex.from_arrays(levels, names=keys)
     table = AccuracyTable([rows[key] for key in order], index=index, columns=list(COLUMNS), dtype="float64")
-    table.attrs["notes"] = list(notes)
+    table.attrs = {**per_patch.attrs, "notes": list(per_patch.attrs.get("notes", ()) if notes is None else notes)}
     return table
 
 
@@ -114,8 +116,8 @@ def format_table(table: pd.DataFrame, form: Format = "table") -> str:
     table : pandas.DataFrame
         Result of `build_table` or `evaluate`.
     form : {"table", "csv", "markdown", "latex"}
-        ``csv`` has the plain names and all digits; the others have the paper's titles and two decimals. The LaTeX table
-        needs no package.
+        ``csv`` has the plain names and all digits; the others have the paper's titles and two decimals. Markdown and
+        LaTeX print the best values of a block bold, as the paper does. The LaTeX table needs no package.
 
     Returns
     -------
@@ -154,28 +156,49 @@ def _titled(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Format the titles of the columns, and the rows; a row title that repeats the one above it is left empty."""
+def _best(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Tell which values are the best of their block, to be printed bold as in the paper.
+
+    Best is the highest BOA, the smallest share below 0.1 and the largest above 0.9, as printed. Nothing is best where
+    all are equal; the share in between is neither good nor bad.
+    """
+    best = np.zeros(table.shape, dtype=bool)
+    values = pd.DataFrame(table).round(2)
+    blocks = values.groupby(level=[*range(table.index.nlevels - 1)], sort=False, dropna=False)
+    for name, sign in {"boa": 1, "pa_low": -1, "pa_high": 1, "ua_low": -1, "ua_high": 1}.items():
+        signed = sign * values[name]
+        top = blocks[name].transform("max" if sign > 0 else "min") * sign
+        varied = blocks[name].transform("nunique") > 1
+        best[:, values.columns.get_loc(name)] = ((signed == top) & varied).to_numpy()
+    return best
+
+
+def _cells(table: pd.DataFrame, bold: str) -> tuple[list[str], list[list[str]]]:
+    """Format the titles of the columns, and the rows; a row title that repeats the one above it is left empty.
+
+    ``bold`` is the pattern of the best values.
+    """
     shown = _titled(table)
     head = [str(name or "") for name in shown.index.names] + [" ".join(pair).strip() for pair in shown.columns]
     rows: list[list[str]] = []
     before: tuple[object, ...] = ()
-    for key, values in zip(shown.index, shown.to_numpy(), strict=True):
+    for key, values, best in zip(shown.index, shown.to_numpy(), _best(table), strict=True):
         titles = [str(part) if key[: i + 1] != before[: i + 1] else "" for i, part in enumerate(key)]
-        rows.append(titles + ["" if pd.isna(value) else _two_decimals(value) for value in values])
+        texts = ["" if pd.isna(value) else _two_decimals(value) for value in values]
+        rows.append(titles + [bold.format(text) if top else text for text, top in zip(texts, best, strict=True)])
         before = key
     return head, rows
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    head, rows = _cells(table)
+    head, rows = _cells(table, "**{}**")
     rule = ["---" if i < table.index.nlevels else "---:" for i in range(len(head))]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (head, rule, *rows)]
     return "\n".join([*lines, *(f"\n{note}" for note in _notes(table))])
 
 
 def _latex(table: pd.DataFrame) -> str:
-    head, rows = _cells(table)
+    head, rows = _cells(table, r"\textbf{{{}}}")
     lines = [" & ".join(map(_escape_latex, row)) + r" \\" for row in (head, *rows)]
     blocks = [r"\hline" if rows[i][-len(COLUMNS) - 2] and i else "" for i in range(len(rows))]
     body = [part for pair in zip(blocks, lines[1:], strict=True) for part in pair if part]

@@ -1,7 +1,9 @@
 """A folder of predicted tifs as a lazy array with the cube's ROIs and dates, read patch by patch.
 
-Two layouts are supported: one file per patch, ``ROI_0827/<s2_id_gee>.tif``, and that of the archive, one folder per
-patch, ``.../ROI_0827/<s2_id_gee>/[labels/]<layer>.tif``. A patch without a file is unlabelled.
+Three layouts are supported: one file per patch, ``ROI_0827/<s2_id_gee>.tif``; that of the archive, one folder per
+patch, ``.../ROI_0827/<s2_id_gee>/[labels/]<layer>.tif``; and that of the dataset's authors, one flat folder of
+``ROI_0827__<s2_id_gee>.tif`` or, before quality control, ``ROI_0827__<s2_id_gee>__manual.tif``. A patch without a file
+is unlabelled.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
         Folder of tifs of one band with class codes: 0 clear, 1 thick cloud, 2 thin cloud, 3 cloud shadow, 255 no
         prediction.
     layer : str, optional
-        Name of the files in the archive's layout; needed where a patch has several.
+        Name of the files in the archive's layout, or ``manual`` in the authors' flat layout; needed where a patch has
+        several.
 
     Returns
     -------
     xarray.DataArray of uint8, (roi, time, y, x)
-        Lazy; 255 where there is no file. ``attrs["missing"]`` counts the cube's patches without one.
+        Lazy; 255 where there is no file. The coordinate ``has_file`` tells where there is one, and ``attrs["missing"]``
+        counts the cube's patches without one.
 
     Raises
     ------
@@ -58,14 +62,16 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
     files = _find_files(root, known, layer)
     if not files:
         raise SelectionError(
-            f"{root} has no prediction: name the tifs ROI/<s2_id_gee>.tif or ROI/<s2_id_gee>/<layer>.tif, "
+            f"{root} has no prediction: name the tifs ROI/<s2_id_gee>.tif, ROI/<s2_id_gee>/<layer>.tif or "
+            "ROI__<s2_id_gee>.tif, "
             f"such as {'/'.join(min(known, default=('ROI_0827', 'S2_ID')))}.tif"
         )
     variable = xr.Variable(
         ("roi", "time", "y", "x"),
         indexing.LazilyIndexedArray(_PredictionFiles(keys, files, (labels.sizes["y"], labels.sizes["x"]))),
     )
-    coords = {"roi": labels["roi"].variable, "time": labels["time"].variable}
+    has_file = [[key in files for key in row] for row in keys]
+    coords = {"roi": labels["roi"].variable, "time": labels["time"].variable, "has_file": (("roi", "time"), has_file)}
     attrs = {"folder": root.name, "missing": len(known) - len(files)}
     return xr.DataArray(variable, coords=coords, name=layer or root.resolve().name, attrs=attrs)
 
@@ -84,6 +90,9 @@ def _find_files(folder: Path, known: set[Key], layer: str | None) -> dict[Key, P
 
 def _key_of(path: Path, layer: str | None) -> Key:
     """Derive ROI and image from the path of a file."""
+    roi, *rest = path.stem.split("__")
+    if roi.startswith("ROI_") and rest:
+        return (roi, rest[0]) if layer is None or rest[1:] == [layer] else ("", "")
     parents = [parent.name for parent in path.parents[1 if path.parent.name == "labels" else 0 :]][:2]
     if len(parents) == 2 and parents[1].startswith("ROI_") and layer in (None, path.stem):
         return parents[1], parents[0]

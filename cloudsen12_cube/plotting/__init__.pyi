@@ -3,6 +3,7 @@
 from . import browser as browser
 from .figures import accuracy_figure as accuracy_figure
 from .figures import confusion_figure as confusion_figure
+from .figures import versions_figure as versions_figure
 from .images import labels as labels
 from .images import overview as overview
 from .images import rgb as rgb

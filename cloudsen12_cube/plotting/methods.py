@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 import pandas as pd
@@ -120,13 +120,15 @@ class Plot:
         """
         return plotting.overview(self.cube, roi, of, product)
 
-    def confusion(self, counts: xr.Dataset) -> Figure:
+    def confusion(self, counts: xr.Dataset, producers: Literal["reference", "predicted"] = "reference") -> Figure:
         """Draw a confusion matrix, the paper's figure 7.
 
         Parameters
         ----------
         counts : xarray.Dataset
             As the accessor's ``confusion`` gives it; what is left of roi and time is summed.
+        producers : {"reference", "predicted"}
+            Labels that the producer's accuracy refers to; ``predicted`` is the convention of the paper's figure 7.
 
         Returns
         -------
@@ -138,7 +140,21 @@ class Plot:
         ValueError
             If no pixel was counted.
         """
-        return plotting.confusion_figure(counts)
+        return plotting.confusion_figure(counts, producers)
+
+    def versions(self, split: str | None = "test") -> Figure:
+        """Draw how many patches each version of Sen2Cor processed, the paper's figure S3.
+
+        Parameters
+        ----------
+        split : {"test", "train", "validation"} or None
+            Split whose patches are counted; None takes all.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        return plotting.versions_figure(self.cube, split)
 
     def accuracy(self, per_patch: pd.DataFrame, scheme: Scheme = "cloud") -> Figure:
         """Draw how the accuracies of the patches are spread, the paper's figure 9.

@@ -52,30 +52,47 @@ def codes(tree: xr.DataTree, name: str) -> Codes:
     return class_view.classes(tree["labels"]["labels"], name).values
 
 
-def naive(reference: Codes, predicted: Codes, scheme: Any = "four") -> npt.NDArray[np.int64]:
+def naive(
+    reference: Codes, predicted: Codes, scheme: Any = "four", unclassified: str = "negative"
+) -> npt.NDArray[np.int64]:
     """Count with scikit-learn, patch by patch."""
-    into, labels = np.array(MEMBERS[scheme]), range(len(CLASS_NAMES[scheme]))
-    counts = np.zeros((*reference.shape[:2], len(labels), len(labels)), dtype=np.int64)
+    into, labels = np.array([*MEMBERS[scheme], 4 if scheme == "four" else 0]), [*range(len(CLASS_NAMES[scheme]))]
+    counts = []
     for patch in np.ndindex(*reference.shape[:2]):
-        both = (reference[patch] != UNLABELLED) & (predicted[patch] != UNLABELLED)
-        if both.any():
-            truth, said = into[reference[patch][both]], into[predicted[patch][both]]
-            counts[patch] = oracle.confusion_matrix(truth, said, labels=labels)
-    return counts
+        chosen = reference[patch] != UNLABELLED
+        if unclassified == "exclude":
+            chosen &= predicted[patch] != UNLABELLED
+        truth, said = (into[np.minimum(codes[patch][chosen], 4)] for codes in (reference, predicted))
+        every = np.zeros((5, 5), np.int64)
+        np.add.at(every, (truth, said), 1)
+        counts.append(every[: len(labels), : len(labels) + (scheme == "four" and unclassified == "negative")])
+    return np.reshape(counts, (*reference.shape[:2], *counts[0].shape))
 
 
+@pytest.mark.parametrize("unclassified", ["negative", "exclude"])
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("scheme", ["four", *BINARY])
-def test_counts_are_naive_counts(tree: xr.DataTree, name: str, scheme: Any) -> None:
+def test_counts_are_naive_counts(tree: xr.DataTree, name: str, scheme: Any, unclassified: Any) -> None:
     if scheme not in layer(name).resolves:
         with pytest.raises(ValueError, match=f"{name} does not distinguish cloud shadow: .* one of manual_hq"):
             confusion(tree, name, "manual_hq", scheme)
         return
-    made = confusion(tree, name, "manual_hq", scheme)
+    made = confusion(tree, name, "manual_hq", scheme, unclassified)
     assert made["counts"].dims == ("roi", "time", "reference", "predicted")
-    assert list(made["reference"].values) == list(made["predicted"].values) == list(CLASS_NAMES[scheme])
-    np.testing.assert_array_equal(made["counts"], naive(codes(tree, "manual_hq"), codes(tree, name), scheme))
+    assert list(made["reference"].values) == list(CLASS_NAMES[scheme])
+    expected = naive(codes(tree, "manual_hq"), codes(tree, name), scheme, unclassified)
+    np.testing.assert_array_equal(made["counts"], expected)
+    assert made["predicted_code"].values.tolist()[: len(made["reference"])] == made["reference_code"].values.tolist()
     assert made["counts"].sum() > 0
+    assert made.attrs["unclassified"] == unclassified
+
+
+def test_the_fifth_column_is_unlabelled(tree: xr.DataTree) -> None:
+    made = confusion(tree, "sen2cor")
+    assert list(made["predicted"].values) == [*CLASS_NAMES["four"], "unlabelled"]
+    assert made["predicted_code"].values.tolist() == [0, 1, 2, 3, UNLABELLED]
+    with pytest.raises(ValueError, match="unclassified is 'drop': give one of negative, exclude"):
+        confusion(tree, "sen2cor", unclassified="drop")  # type: ignore[arg-type]
 
 
 def test_counts_are_lazy_and_made_once(tree: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +144,10 @@ def test_accuracies_of_summed_counts(tree: xr.DataTree) -> None:
     assert made["f1"].dims == ("cloud_coverage", "class")
     chosen = tree["cloud_coverage"].values == "low-cloudy"
     truth, said = (codes(tree, name)[chosen] for name in ("manual_hq", "sen2cor"))
-    both = (truth != UNLABELLED) & (said != UNLABELLED)
+    both = truth != UNLABELLED
     row = made.sel(cloud_coverage="low-cloudy")
     assert float(row["overall_agreement"]) == oracle.accuracy_score(truth[both], said[both])
-    recall = oracle.recall_score(truth[both], said[both], labels=[2], average=None)[0]
+    recall = oracle.recall_score(truth[both], said[both], labels=[2], average=None)[0]  # 255 is a miss
     assert float(row["producers_accuracy"].sel({"class": "thin_cloud"})) == recall
     whole = confusion(tree, "sen2cor").sum(["roi", "time"])
     without = accuracies(whole.drop_sel(reference="thin_cloud", predicted="thin_cloud"))
@@ -240,7 +257,9 @@ def test_nothing_to_evaluate(tree: xr.DataTree, tmp_path: Path) -> None:
 
 def test_scribbles_as_reference(tree: xr.DataTree) -> None:
     counts = confusion(tree, "manual_hq", "manual_sc")["counts"].values
-    np.testing.assert_array_equal(counts, naive(codes(tree, "manual_sc"), codes(tree, "manual_hq")))
+    expected = naive(codes(tree, "manual_sc"), codes(tree, "manual_hq"))
+    expected[(codes(tree, "manual_hq") == UNLABELLED).all(axis=(-2, -1))] = 0  # these patches have no such layer
+    np.testing.assert_array_equal(counts, expected)
     assert 0 < counts.sum() < (codes(tree, "manual_hq") != UNLABELLED).sum()
 
 
@@ -309,6 +328,27 @@ def test_layouts_of_a_folder(tree: xr.DataTree, tmp_path: Path, form: str) -> No
     np.testing.assert_array_equal(array, values)
     np.testing.assert_array_equal(array[2, :, 3:9, ::-1], values[2, :, 3:9, ::-1])
     np.testing.assert_array_equal(array.isel(roi=[4, 0], time=3), values[[4, 0], 3])
+
+
+def test_the_authors_flat_folders(tree: xr.DataTree, tmp_path: Path) -> None:
+    """Labels after and before quality control: the row "Human level" of table 6."""
+    after, before = codes(tree, "manual_hq"), codes(tree, "manual_hq").copy()
+    before[:, :, :4] = 0
+    write_folder(tree, np.where(after == UNLABELLED, 0, after), tmp_path / "after", "{roi}__{image}.tif")
+    write_folder(tree, before, tmp_path / "before", "{roi}__{image}__manual.tif")
+    labels = tree["labels"].to_dataset()
+    np.testing.assert_array_equal(from_folder(labels, tmp_path / "before"), before)
+    np.testing.assert_array_equal(from_folder(labels, tmp_path / "before", "manual"), before)
+    assert from_folder(labels, tmp_path / "after").attrs["missing"] == 0
+    table = evaluate(tree, split=None, predicted={"Human level": tmp_path / "before"})
+    assert list(table.index.get_level_values("layer")) == ["Human level"] * 3
+    counts = confusion(tree, tmp_path / "before")["counts"].sum(["roi", "time"]).values
+    assert 0 < np.trace(counts[:, :4]) < counts.sum()
+    for path in (tmp_path / "before").iterdir():
+        shutil.move(path, tmp_path / "after" / path.name)
+    with pytest.raises(SelectionError, match="two predictions of one patch"):
+        from_folder(labels, tmp_path / "after")
+    np.testing.assert_array_equal(from_folder(labels, tmp_path / "after", "manual"), before)
 
 
 def test_missing_files_are_unlabelled_and_told(tree: xr.DataTree, tmp_path: Path) -> None:

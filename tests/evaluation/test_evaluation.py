@@ -33,7 +33,7 @@ PAIRS = SHAPES.flatmap(
 def count(reference: Codes, predicted: Codes) -> npt.NDArray[np.int64]:
     """Count with the package: shape (4, 5)."""
     counter = counting.ConfusionCounter((), (), 0, (1,))
-    return counter(np.ones((1, 1), bool), reference[None, None], predicted[None, None])[0, 0, 0]
+    return counter(np.ones((1, 1, 1), bool), reference[None, None], predicted[None, None])[0, 0, 0]
 
 
 @settings(deadline=None)
@@ -47,7 +47,13 @@ def test_counts_are_those_of_scikit_learn(pair: tuple[Codes, Codes]) -> None:
         expected = np.zeros((len(names),) * 2)
         if both.any():
             expected = oracle.confusion_matrix(into[reference[both]], into[predicted[both]], labels=range(len(names)))
-        np.testing.assert_array_equal(evaluation.aggregate_counts(counts[:, :4], scheme), expected)
+        np.testing.assert_array_equal(evaluation.aggregate_counts(counts, scheme, "exclude"), expected)
+        labelled = reference != U
+        if scheme != "four" and labelled.any():  # an unclassified pixel is predicted negative
+            said = np.where(predicted == U, 0, into[np.where(predicted == U, 0, predicted)])
+            expected = oracle.confusion_matrix(into[reference[labelled]], said[labelled], labels=range(2))
+            np.testing.assert_array_equal(evaluation.aggregate_counts(counts, scheme), expected)
+    assert evaluation.aggregate_counts(counts, "four").shape == (4, 5)
     for code in range(4):
         assert counts[code, 4] == ((reference == code) & (predicted == U)).sum()
 
@@ -58,7 +64,7 @@ def test_metrics_are_those_of_scikit_learn(pair: tuple[Codes, Codes], scheme: An
     both = (pair[0] != U) & (pair[1] != U)
     into = np.array(MEMBERS[scheme])
     reference, predicted = into[pair[0][both]], into[pair[1][both]]
-    counts = evaluation.aggregate_counts(count(*pair)[:, :4], scheme)
+    counts = evaluation.aggregate_counts(count(*pair), scheme, "exclude")
     labels = list(range(len(CLASS_NAMES[scheme])))
     if not both.any():
         for metric in (evaluation.producers_accuracy, evaluation.users_accuracy, evaluation.f1, evaluation.iou):
@@ -95,6 +101,15 @@ def test_metrics_of_one_confusion_matrix_by_hand() -> None:
     assert evaluation.iou(counts)[1] == 35 / 50
 
 
+def test_unclassified_pixels_are_missed_but_never_wrongly_found() -> None:
+    counts = np.array([[6, 1, 0, 0, 3], [1, 4, 0, 0, 5], [0, 0, 2, 0, 0], [0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(evaluation.producers_accuracy(counts), [0.6, 0.4, 1, 0])
+    np.testing.assert_array_equal(evaluation.users_accuracy(counts), [6 / 7, 4 / 5, 1, NAN])
+    np.testing.assert_array_equal(evaluation.f1(counts), [12 / 17, 8 / 15, 1, 0])
+    np.testing.assert_array_equal(evaluation.iou(counts), [6 / 11, 4 / 11, 1, 0])
+    assert evaluation.overall_agreement(counts) == 12 / 23
+
+
 def test_metrics_work_on_stacks_of_counts() -> None:
     counts = np.random.default_rng(0).integers(0, 9, (3, 5, 4, 4))
     for metric, shape in ((evaluation.f1, (3, 5, 4)), (evaluation.overall_agreement, (3, 5))):
@@ -102,6 +117,8 @@ def test_metrics_work_on_stacks_of_counts() -> None:
         np.testing.assert_array_equal(metric(counts)[1, 2], metric(counts[1, 2]))
     with pytest.raises(ValueError, match="no scheme 'clouds'; there are four, cloud, shadow, valid"):
         evaluation.aggregate_counts(counts, "clouds")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unclassified is 'drop': give one of negative, exclude"):
+        evaluation.aggregate_counts(counts, "cloud", "drop")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("row", LAYERS, ids=lambda row: row.band)
@@ -111,7 +128,8 @@ def test_masks_are_the_classes(row: Any) -> None:
     for extra in ([], [7, 99], [65535], [300, 5000]):
         values = random.choice(np.array([*legal, *extra], np.uint16), (2, 9, 11))
         codes = to_classes(values, row.band, 100)
-        expected = [codes == code for code in sorted(row.classes)]
+        seen = np.where((codes == U) & (values < 65535), 1, codes) if row.bits else codes  # any other bit of QA60
+        expected = [seen == code for code in sorted(row.classes)]
         np.testing.assert_array_equal(list(class_masks(values, row.band, 100)), expected)
         assert set(np.unique(codes)) <= {*row.classes, U}
 
@@ -188,7 +206,7 @@ def test_pa_and_ua_rest_on_patches_with_cloud(pair: tuple[Codes, Codes]) -> None
     both = (reference != U) & (predicted != U)
     cloudy = bool(np.isin(reference, [1, 2]).any())
     for scheme in BINARY:
-        counts = evaluation.aggregate_counts(count(reference, predicted)[:, :4], scheme)
+        counts = evaluation.aggregate_counts(count(reference, predicted), scheme, "exclude")
         made = evaluation.binary_accuracies(counts, np.array(cloudy))
         into = np.array(MEMBERS[scheme], bool)
         truth, said = into[reference[both]], into[predicted[both]]
@@ -262,6 +280,19 @@ def test_markdown_and_latex() -> None:
     assert "% a note" in latex
     with pytest.raises(ValueError, match="no format 'html'; there are table, csv, markdown, latex"):
         format_table(table, "html")  # type: ignore[arg-type]
+
+
+def test_the_best_values_of_a_block_are_bold() -> None:
+    frame = many()
+    mine = (frame["layer"] == "mine") & (frame["scheme"] == "cloud")
+    table = build_table(frame.assign(boa=frame["boa"].where(~mine, 0.94), pa=frame["pa"].where(~mine, 0.99)))
+    rows = format_table(table, "markdown").splitlines()
+    assert rows[2] == "| cloud/no cloud | mine | **0.94** | **0.00** | 0.00 | **100.00** | 14.29 | 28.57 | 57.14 |"
+    assert "**" not in "".join(rows[3:])
+    assert r"mine & \textbf{0.94} & \textbf{0.00} & 0.00" in format_table(table, "latex")
+    assert "*" not in format_table(table, "table") + format_table(table, "csv")
+    grouped = build_table(frame.assign(boa=frame["boa"].where(~mine, 0.94)), ["land_cover"])
+    assert format_table(grouped, "markdown").count("**0.94**") == 2
 
 
 def test_what_is_undefined_is_left_empty() -> None:

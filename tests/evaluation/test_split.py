@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.evaluation.split import block_split, hexagons, leakage, rois_of
+from cloudsen12_cube.evaluation.split import block_split, hexagons, leakage, published_cells, rois_of
 
 GEOD = Geod(ellps="WGS84")
 
@@ -25,6 +25,40 @@ def places(count: int = 2000, seed: int = 0) -> pd.DataFrame:
     difficulty = np.where(random.random(count) < 0.2, np.nan, random.integers(1, 6, count).astype(float))
     table = {"longitude": random.uniform(-180, 180, count), "latitude": latitude, "difficulty": difficulty}
     return pd.DataFrame(table, index=index)
+
+
+@settings(deadline=None)
+@given(st.floats(-180, 180), st.floats(-90, 90))
+def test_a_published_cell_is_the_nearest_centre(longitude: float, latitude: float) -> None:
+    """The lattice as published: rows of hexagons 3.5 degrees wide, every other one shifted by half of that."""
+    j, k = np.meshgrid(np.arange(-14, 50), np.arange(-56, 56), indexing="ij")
+    north = -54.72539 + 3.031088913 * j
+    east = np.where(j % 2 == 0, 2.4145, 0.6645) + 3.5 * k
+    distance = np.hypot(east - longitude, north - latitude)
+    column, row = map(int, published_cells(longitude, latitude).item().split("/"))
+    found = distance[(j == row) & (k == column)]
+    assert found == pytest.approx(distance.min(), abs=1e-9)
+
+
+def test_published_cells_are_named_like_hexagons() -> None:
+    assert published_cells([2.4145, 0.6645, np.nan], [-54.72539, -54.72539 + 3.031088913, 0]).tolist() == [
+        "0/0",
+        "0/1",
+        "",
+    ]
+    assert published_cells(5.9145, -54.72539).item() == "1/0"
+
+
+def test_leakage_reports_cells_of_both_lattices() -> None:
+    rois = pd.DataFrame(
+        {"longitude": [2.4, 2.5, 60.0], "latitude": [-54.7, -54.6, 10.0]},
+        index=pd.Index(["a", "b", "c"], name="roi_id"),
+    )
+    found = leakage(rois, pd.Series(["train", "test", "test"]))
+    assert found.loc["b", "cell"] == "0/0"
+    assert found["cell_shared"].to_dict() == {"b": True, "c": False}
+    assert found["hexagon_shared"].to_dict() == {"b": True, "c": False}
+    assert found.loc["c", "hexagon"] == hexagons(60.0, 10.0).item()
 
 
 @pytest.mark.parametrize("area", [50_000.0, 1_000.0])
