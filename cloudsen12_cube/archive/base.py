@@ -224,7 +224,7 @@ class FormatDetector(Protocol):
         """Endings of the files that it is shown, ``.tif``."""
 
     def add(self, entry: ObjectInfo) -> None:
-        """Take a file into account."""
+        """Count a file."""
 
     def detect(self, store: ObjectStore) -> Archive | None:
         """Return the archive, or None if its files have another format."""
@@ -266,7 +266,7 @@ def crop(pixels: Pixels, files: PatchFiles) -> Pixels:
 
 
 def padding_pixels(pixels: Pixels, files: PatchFiles) -> Pixels:
-    """Give the pixels around a patch, (count, n)."""
+    """Return the pixels around a patch, (count, n)."""
     (row, column), rows = files.corner, files.rows
     around = np.ones(pixels.shape[1:], dtype=bool)
     around[row : row + rows, column : column + rows] = False

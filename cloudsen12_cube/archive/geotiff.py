@@ -81,7 +81,7 @@ class GeotiffDecoder:
         return f"{files.folder}/{files.names[name]}"
 
     def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
-        """Give the whole file."""
+        """Return the whole file."""
         return (ByteRange(self.path(files, name)),)
 
     def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
@@ -173,7 +173,7 @@ class GeotiffDetector:
         self.others = False
 
     def add(self, entry: ObjectInfo) -> None:
-        """Take a file into account."""
+        """Count a file."""
         match = _PATCH.fullmatch(entry.key)
         stem = SPELLINGS.get(match[4], match[4]) if match else ""
         if match and stem in _STEMS:

@@ -64,7 +64,7 @@ class MemmapDecoder:
         return f"{_below(files.folder, short)}[{files.number}]"
 
     def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
-        """Give a plane of each file."""
+        """Return a plane of each file."""
         stems = files.names[name].split("|")
         for band, stem in zip(_WANTED[name][1], stems, strict=True):
             if not stem:
@@ -233,7 +233,7 @@ class MemmapDetector:
         self.folders: dict[str, dict[str, ObjectInfo]] = {}
 
     def add(self, entry: ObjectInfo) -> None:
-        """Take a file into account."""
+        """Count a file."""
         folder, _, name = entry.key.rpartition("/")
         if not entry.outside and (name == _TABLE or name.endswith(".dat")):
             self.folders.setdefault(folder, {})[name] = entry

@@ -72,7 +72,7 @@ def from_stac(items: Iterable[tuple[str, Any]]) -> pd.DataFrame:
 
 
 def is_item(document: Any) -> bool:
-    """Tell whether a parsed JSON document is a STAC item of one image patch."""
+    """Return whether a parsed JSON document is a STAC item of one image patch."""
     if not isinstance(document, dict) or document.get("type") != "Feature":
         return False
     properties = document.get("properties")
@@ -173,7 +173,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
 
 
 def _more(table: pd.DataFrame) -> list[str]:
-    """Name columns that the published table has not: what CloudSEN12+ adds, and a split that `test` does not state."""
+    """Return names of columns that the published table lacks: those of CloudSEN12+, and a split that `test` does not state."""
     unstated = (table["split"] != "") & (table["test"] == BY_NAME["test"].missing)
     return [*(row.name for row in PLUS if row.name in table), *(["split"] if unstated.any() else [])]
 

@@ -288,7 +288,7 @@ def positions(header: Header, wanted: Sequence[str], path: str) -> Sequence[int]
 
 
 def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) -> Planes:
-    """Give a plane the stored data type without changing a value.
+    """Return a plane the stored data type without changing a value.
 
     What a float label file declares as nodata (-3.4e38 in KappaMask's) becomes the fill: no label.
 
@@ -378,7 +378,7 @@ def planes_of(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes | None 
 
 
 def listed_status(task: ArchiveRoi, patch: PatchTask) -> int:
-    """Tell from the listing alone whether a patch is there: absent, failed where a conversion is sure to refuse it.
+    """Return the status of a patch from the listing alone: failed where a conversion would refuse it.
 
     A damaged file is not noticed: reading it raises.
 

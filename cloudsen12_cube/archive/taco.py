@@ -71,11 +71,11 @@ class OffsetBounds:
         return self.rows[0] > self.rows[1] or self.columns[0] > self.columns[1]
 
     def holds(self, corner: tuple[int, int]) -> bool:
-        """Tell whether the patch may begin there."""
+        """Return whether the patch may begin there."""
         return self.rows[0] <= corner[0] <= self.rows[1] and self.columns[0] <= corner[1] <= self.columns[1]
 
     def __and__(self, other: OffsetBounds) -> OffsetBounds:
-        """Give the places that both allow."""
+        """Return the places that both allow."""
         return OffsetBounds(_both(self.rows, other.rows), _both(self.columns, other.columns))
 
 
@@ -142,7 +142,7 @@ def _chosen(bound: OffsetBounds, pad: int) -> tuple[int, int] | None:
 
 
 def _each(known: dict[int, OffsetBounds], count: int, pad: int) -> list[tuple[int, int] | None]:
-    """Give each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
+    """Return each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
     certain = [bound.corner for bound in known.values() if bound.corner]
     frequent: Iterable[tuple[int, int]] = sorted(set(certain), key=lambda c: (-certain.count(c), c))
     return [
@@ -212,7 +212,7 @@ def _table(store: ObjectStore, path: str, start: int, size: int, columns: list[s
 
 
 def _inside(row: dict[str, Any], size: int) -> bool:
-    """Tell whether the bytes of a row lie in its file.
+    """Return whether the bytes of a row lie in its file.
 
     Raises
     ------
@@ -249,7 +249,7 @@ class TacoDecoder:
         return f"{files.names[name]}[{files.starts[name]}+{files.sizes[name]}]"
 
     def byte_ranges(self, files: PatchFiles, name: str) -> tuple[ByteRange, ...]:
-        """Give the bytes of the raster."""
+        """Return the bytes of the raster."""
         return (ByteRange(files.names[name], files.starts[name], files.sizes[name]),)
 
     def header(self, store: ObjectStore, files: PatchFiles, name: str) -> Header | None:
@@ -338,7 +338,7 @@ class TacoArchive(Archive):
 
     @cached_property
     def _leaves(self) -> list[tuple[str, Row, list[Leaf] | None]]:
-        """Look into every sample, several at a time where each look is a request."""
+        """Read the header of every sample, several at a time where each read is a request."""
         asked = [(part, row) for part, table in self._tables.items() for row in table]
         with ThreadPoolExecutor(self.store.concurrency) as pool:
             seen = pool.map(lambda pair: leaves(self.store, *pair), asked)
@@ -416,7 +416,7 @@ class TacoArchive(Archive):
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Give the rows of the Parquet tables: columns that the cube has, too, some of them by another name."""
+        """Return the rows of the Parquet tables: columns that the cube has, too, some of them by another name."""
         for key, (_, row) in self._samples.items():
             same = {name: row[name] for name in _AS_THEY_ARE if row.get(name) is not None}
             yield same | {

@@ -146,7 +146,7 @@ class _Layout:
 
 
 def directory_inside(head: bytes) -> bool:
-    """Tell whether the first bytes of a tif hold its first directory, with some room for what that points to."""
+    """Return whether the first bytes of a tif hold its first directory, with some room for what that points to."""
     order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(head[:4])
     if order is None or len(head) < 8:
         return False

@@ -248,7 +248,7 @@ def _select(cube: StoredCube, selection: Selection) -> Catalogue:
 
 
 def _joint_selection(cube: StoredCube, asked: Selection, chosen: Catalogue) -> dict[str, Any]:
-    """Give the conditions of a cube and these as one; two boxes are not always a box, so the ROIs are named instead."""
+    """Return the conditions of a cube and these as one; two boxes are not always a box, so the ROIs are named instead."""
     before = cube.settings["selection"]
     rois, box = list(asked.rois) or before["rois"], list(asked.bbox) if asked.bbox else before["bbox"]
     if asked.bbox and before["bbox"] not in (None, box):
@@ -257,7 +257,7 @@ def _joint_selection(cube: StoredCube, asked: Selection, chosen: Catalogue) -> d
 
 
 def _accepted(cube: StoredCube, chosen: Catalogue, products: Sequence[ProductName]) -> frozenset[AcceptedFailure]:
-    """Give the accepted failures that go along: not those of patches and products that stay behind."""
+    """Return the accepted failures of the selected patches and products."""
     behind = set(zip(cube.table["roi_id"], cube.table["s2_id_gee"], strict=True)) - set(chosen.keys)
     files = {file for product in products for file in files_of(product)} | {""}
     known = accepted_failures(cube.settings)
@@ -265,7 +265,7 @@ def _accepted(cube: StoredCube, chosen: Catalogue, products: Sequence[ProductNam
 
 
 def _fixed_of_subset(settings: Settings) -> dict[str, Any]:
-    """Give what two subsets must share: where their cube lies now is not asked, it may have been moved."""
+    """Return what two subsets must share: where their cube lies now is not asked, it may have been moved."""
     if not settings.get("subsets"):
         return {"subset": None}
     *before, step = settings["subsets"]

@@ -36,7 +36,7 @@ Settings = Mapping[str, Any]
 
 
 def _fixed_of_conversion(settings: Settings) -> dict[str, Any]:
-    """Give the settings that a cube keeps for life."""
+    """Return the settings that a cube keeps for life."""
     return {name: settings.get(name) for name in ("products", "layout_version", "test_meaning")}
 
 
@@ -108,7 +108,7 @@ class Plan:
         return str(self.settings["metadata"])
 
     def with_room(self, times: int) -> Plan:
-        """Give the shards room for at least so many dates, as the cube has that is continued."""
+        """Return the shards room for at least so many dates, as the cube has that is continued."""
         layouts = tuple(replace(layout, times=max(layout.times, times)) for layout in self.layouts)
         return replace(self, layouts=layouts, settings=self.settings | {"products": describe_layouts(layouts)})
 

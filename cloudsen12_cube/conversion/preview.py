@@ -58,7 +58,7 @@ def preview_subset(
     where: Sequence[str] = (),
     options: SubsetOptions = SUBSET_DEFAULTS,
 ) -> Preview:
-    """Look what `subset` would do with the same arguments.
+    """Compute what `subset` would do with the same arguments.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def preview_subset(
 
 
 def _preview(task: ShardTask, plan: CubePlan) -> ProductPreview:
-    """Look at the record of one shard."""
+    """Check the record of one shard."""
     (roi,), product = task.rois, task.layout.product
     record = plan.cube.record(product, roi.roi_id)
     if record is None:

@@ -206,7 +206,7 @@ class CubeReader:
             return self.compare
 
     def _is_whole(self, record: ShardRecord, patches: tuple[PatchRecord, ...], layout: ProductLayout) -> bool:
-        """Tell whether the object can be copied as it is: the same layout, and all patches at the dates they have."""
+        """Return whether the object can be copied as it is: the same layout, and all patches at the dates they have."""
         alone = layout.form.rois_per_shard == 1
         return (
             alone
@@ -232,7 +232,7 @@ class CubeReader:
 
 
 def _renumbered(record: ShardRecord, roi: ShardRoi) -> tuple[PatchRecord, ...]:
-    """Give the records of an ROI's patches the times that they have in the cube that is written."""
+    """Return the records of an ROI's patches the times that they have in the cube that is written."""
     known = {patch.s2_id_gee: patch for patch in record.patches}
     missing = [image for _, image in roi.patches if image not in known]
     if missing:
@@ -269,7 +269,7 @@ class _ShardCache:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, store: ObjectStore, key: str, record: ShardRecord) -> bytes:
-        """Give a shard with the recorded sha256, or raise what reading it raised."""
+        """Return a shard with the recorded sha256, or raise what reading it raised."""
         name, mine = (store.root, key, record.sha256), Future[bytes]()
         with self.lock:
             found = self.held.setdefault(name, mine)
@@ -287,7 +287,7 @@ class _ShardCache:
 
 @lru_cache(maxsize=1)
 def _cache(process: int) -> _ShardCache:
-    """Give the cache of a process: a forked one must not wait for what its parent was reading."""
+    """Return the cache of a process: a forked one must not wait for what its parent was reading."""
     del process
     return _ShardCache()
 

@@ -177,7 +177,7 @@ class CubeWriter:
         return StatusGrid.empty(self.plan.layouts, len(self.plan.order), self.settings.get("full_scale"))
 
     def state_of(self, store: ObjectStore, task: ShardTask, repair: bool = False) -> TaskState:
-        """Look at a shard: it is done if the records of all its ROIs say the same of it, and it is as long as they say.
+        """Check a shard: it is done if the records of all its ROIs agree, and its size is the recorded one.
 
         Parameters
         ----------
@@ -393,7 +393,7 @@ def validate_resume(found: dict[str, Any], plan: Plan, place: str) -> None:
 
 
 def _difference(found: Any, wanted: Any) -> tuple[str, str]:
-    """Name what differs, not all that is the same."""
+    """Describe the differences only."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
         return str(found), str(wanted)
     if found.keys() != wanted.keys():
@@ -404,7 +404,7 @@ def _difference(found: Any, wanted: Any) -> tuple[str, str]:
 
 
 def _grown(plan: Plan, found: StoredCube, repair: bool) -> tuple[tuple[str, ...], pd.DataFrame]:
-    """Give the order and the catalogue of a cube that a plan adds to: what lies on disk stays where it lies."""
+    """Return the order and the catalogue of a cube that a plan adds to: what lies on disk stays where it lies."""
     new = plan.catalogue.table
     if found.state == "creating":
         return plan.order, new

@@ -129,7 +129,7 @@ def check_chunks(chunks: Chunks) -> None:
 
 
 def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
-    """Give the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
+    """Return the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
     check_chunks(chunks)
     if chunks is None:
         return tree

@@ -147,7 +147,7 @@ def _is_roi(rois: npt.NDArray[Any], wanted: str) -> npt.NDArray[np.bool_]:
 def _not_one_patch(
     catalogue: xr.Dataset, asked: _Query, fits: npt.NDArray[np.bool_], at_time: npt.NDArray[np.bool_]
 ) -> Exception:
-    """Say why no patch fits, or several: by name and ROI alone, and at the time as well."""
+    """Return why no patch fits, or several: by name and ROI alone, and at the time as well."""
     rois, times = catalogue["roi"].values, catalogue["time"].values
     if not fits.any():
         missing = f"is not an image of {asked.roi}" if asked.roi else "has no patch in this cube's catalogue"
@@ -184,7 +184,7 @@ def _patch_name(patch: xr.Dataset) -> str:
 
 
 def _placed(patch: xr.Dataset) -> xr.Dataset:
-    """Give a patch its coordinates in metres, its reference system, and a nodata value that says nothing false."""
+    """Return a patch its coordinates in metres, its reference system, and a nodata value that says nothing false."""
     grid = _grid(patch)
     patch = patch.drop_vars("proj_transform").assign_coords(grid.coords)
     for name, array in patch.data_vars.items():

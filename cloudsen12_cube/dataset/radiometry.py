@@ -21,7 +21,7 @@ _FLOAT32 = np.dtype("float32")
 
 
 def reflectance(pixels: xr.DataArray, bands: str | Sequence[str] | None = None) -> xr.DataArray:
-    """Give the pixels of a Sentinel-2 product in physical units.
+    """Return the pixels of a Sentinel-2 product in physical units.
 
     Parameters
     ----------

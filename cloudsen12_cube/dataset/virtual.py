@@ -80,7 +80,7 @@ class VirtualArray(BackendArray):
         return type(self), (self.layout, self.tasks)
 
     def status(self) -> npt.NDArray[np.uint8]:
-        """Tell from the listing which patches are there, shape (roi, time)."""
+        """Return which patches exist by the listing, shape (roi, time)."""
         found = np.zeros(self.shape[:2], np.uint8)
         for index, task in enumerate(self.tasks):
             for patch in task.patches:
@@ -124,14 +124,14 @@ class VirtualArray(BackendArray):
                         yield _Job((roi, time), name, {b: to for b, to in wanted.items() if to}, (i, j))
 
     def files(self, roi: int, time: int) -> list[str]:
-        """Name the files of a patch, if all are there that must be."""
+        """Return the names of the files of a patch, if all required ones exist."""
         patches = [patch for patch in self.tasks[roi].patches if patch.time == time]
         if not patches or patches[0].files is None or listed_status(self.tasks[roi], patches[0]) != DONE:
             return []
         return [name for name in files_of(self.layout.product) if name in patches[0].files.names]
 
     def patch(self, roi: int, time: int) -> tuple[ArchiveRoi, PatchTask]:
-        """Give what a file of a patch is read by."""
+        """Return what a file of a patch is read by."""
         task = self.tasks[roi]
         return task, next(patch for patch in task.patches if patch.time == time)
 
@@ -144,7 +144,7 @@ class VirtualArray(BackendArray):
 
 
 def damaged(error: PatchError, roi: str, time: int) -> StoreError:
-    """Say what can be done about a file that cannot be read."""
+    """Return advice on a file that cannot be read."""
     return StoreError(
         f"{error}. Leave out {roi} at time {time}, put the file right and open the archive again, or convert it: that "
         "marks the patch as failed and goes on"
@@ -172,7 +172,7 @@ class FileChunks(ChunkReader):
         return type(self), (self.array,)
 
     def index(self, disk: int) -> Index:
-        """Tell what there is, shape (time, band, 2): `NO_CHUNK` where no file holds the band, else 0."""
+        """Return which planes exist, shape (time, band, 2): `NO_CHUNK` where no file holds the band, else 0."""
         found = np.full((self.layout.times, len(self.layout.bands), 2), NO_CHUNK, dtype=np.uint64)
         for time in range(self.layout.times):
             there = self.array.files(disk, time)
@@ -204,7 +204,7 @@ class FileChunks(ChunkReader):
             raise damaged(error, task.roi_id, time) from error
 
     def decode(self, fetched: Fetched, position: int, out: npt.NDArray[Any]) -> bool:
-        """Put one band into a plane; False where there is no file: the plane is all fill then.
+        """Copy one band into a plane; return False where there is no file: the plane is all fill then.
 
         Raises
         ------
@@ -311,7 +311,7 @@ def open_virtual(
 
 
 def _warn(plan: ArchivePlan) -> None:
-    """Name what is left out, as a conversion's report does."""
+    """Describe what is left out, as the report of a conversion does."""
     faults = plan.faults()
     if faults:
         first = faults[0]

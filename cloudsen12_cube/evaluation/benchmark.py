@@ -230,7 +230,7 @@ def save(patches: pd.DataFrame, path: Path) -> None:
 
 
 def _catalogue(cube: xr.DataTree, columns: Sequence[str]) -> pd.DataFrame:
-    """Give the columns of the catalogue, one row per patch, indexed by (roi_id, time)."""
+    """Return the columns of the catalogue, one row per patch, indexed by (roi_id, time)."""
     root = cube.to_dataset()
     available = [str(name) for name in root.variables if set(root[name].dims) <= {"roi", "time"}]
     names = list(dict.fromkeys(["s2_id_gee", *GROUPS, *(name for name in columns if name != "hexagon")]))
@@ -247,7 +247,7 @@ def _catalogue(cube: xr.DataTree, columns: Sequence[str]) -> pd.DataFrame:
 def _sources(
     cube: xr.DataTree, predicted: Predictions, reference: ResolvedSource
 ) -> tuple[dict[str, ResolvedSource], list[str]]:
-    """Give the sources to evaluate by name; and notes on those that are left out."""
+    """Return the sources to evaluate by name; and notes on those that are left out."""
     if predicted is None:
         algorithms, notes = _algorithms(labels_dataset(cube)["labels"])
         sources = {**counting.predicted_layers(cube), **algorithms}
@@ -259,7 +259,7 @@ def _sources(
 
 
 def _algorithms(labels: xr.DataArray) -> tuple[dict[str, ResolvedSource], list[str]]:
-    """Give the algorithms of table 6 that the cube has; and notes on those whose full scale is unknown."""
+    """Return the algorithms of table 6 that the cube has; and notes on those whose full scale is unknown."""
     bands = {str(band) for band in labels["band"].values}
     sources: dict[str, ResolvedSource] = {}
     notes: list[str] = []
@@ -274,7 +274,7 @@ def _algorithms(labels: xr.DataArray) -> tuple[dict[str, ResolvedSource], list[s
 
 
 def _in_split(cube: xr.DataTree, split: str | None) -> xr.DataArray | None:
-    """Tell which ROIs are in a split; None if all are."""
+    """Return which ROIs are in a split; None if all are."""
     if split is None:
         return None
     chosen = [str(value) == split for value in labels_dataset(cube)["split"].values]
@@ -293,7 +293,7 @@ def _splits(cube: xr.DataTree) -> str:
 
 
 def _thresholds(sources: Mapping[str, ResolvedSource]) -> dict[str, dict[str, float]]:
-    """Give the threshold of each layer that is a probability."""
+    """Return the threshold of each layer that is a probability."""
     rows = {name: layer(source) for name, source in sources.items() if isinstance(source, str)}
     return {name: asdict(row.threshold) for name, row in rows.items() if row.threshold}
 

@@ -121,7 +121,7 @@ class ConfusionCounter:
 
 
 def _is_missing(plane: npt.NDArray[Any]) -> bool:
-    """Tell whether a patch lacks a label layer: all of its pixels are the fill value, which no layer uses."""
+    """Return whether a patch lacks a label layer: all of its pixels are the fill value, which no layer uses."""
     fill = fill_value("labels", str(plane.dtype))
     return bool(plane.flat[0] == fill and (plane == fill).all())
 
@@ -309,7 +309,7 @@ def resolve_source(cube: xr.DataTree, source: Source) -> ResolvedSource:
 
 
 def supports_scheme(source: ResolvedSource, scheme: Scheme) -> bool:
-    """Tell whether a source distinguishes the classes of a scheme.
+    """Return whether a source distinguishes the classes of a scheme.
 
     An array does, unless its attribute ``flag_meanings`` lists its classes without cloud_shadow.
     """
@@ -327,7 +327,7 @@ def source_name(source: Source) -> str:
 
 
 def labels_dataset(cube: xr.DataTree) -> xr.Dataset:
-    """Give the group ``labels`` of a cube as a Dataset.
+    """Return the group ``labels`` of a cube as a Dataset.
 
     Raises
     ------
@@ -340,7 +340,7 @@ def labels_dataset(cube: xr.DataTree) -> xr.Dataset:
 
 
 def patch_columns(cube: xr.DataTree, names: Sequence[str] = (*GROUPS, "s2_id_gee")) -> dict[str, xr.Variable]:
-    """Give columns of the catalogue and ``hexagon`` as (roi, time), also those that belong to a whole ROI."""
+    """Return columns of the catalogue and ``hexagon`` as (roi, time), also those that belong to a whole ROI."""
     root = cube.to_dataset()
 
     def column(name: str) -> xr.Variable:
@@ -404,7 +404,7 @@ def _scale(labels: xr.DataArray, name: str) -> int | None:
 
 
 def _coverage(array: xr.DataArray, wanted: xr.DataArray) -> Mask:
-    """Tell of which wanted patches an array has a prediction: its own ROIs and dates, and those that have a file."""
+    """Return which wanted patches an array has a prediction of: its own ROIs and dates, and those that have a file."""
     covered = np.ones(wanted.shape, dtype=bool)
     if "roi" in array.coords:
         covered &= np.isin(_texts(wanted["roi"]), _texts(array["roi"]))[:, None]
@@ -417,7 +417,7 @@ def _coverage(array: xr.DataArray, wanted: xr.DataArray) -> Mask:
 
 
 def _texts(array: xr.DataArray) -> list[str]:
-    """Give ROI ids as str: they come as fixed-width, variable-width and object texts, which do not match each other."""
+    """Return ROI ids as str: they come as fixed-width, variable-width and object texts, which do not match each other."""
     return [str(value) for value in array.values]
 
 

@@ -157,7 +157,7 @@ def _titled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Tell which values are the best of their block, to be printed bold as in the paper.
+    """Return which values are the best of their block, to be printed bold as in the paper.
 
     Best is the highest BOA, the smallest share below 0.1 and the largest above 0.9, as printed. Nothing is best where
     all are equal; the share in between is neither good nor bad.

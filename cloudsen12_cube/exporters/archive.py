@@ -289,7 +289,7 @@ class _Exporter:
             yield f"{folder}/{file.name}.tif", encode(published, file, where)
 
     def _belongs(self, planes: RasterPlanes) -> bool:
-        """Tell whether there is a file: not of a manual label that was never given, nor of what no patch has."""
+        """Return whether there is a file: not of a manual label that was never given, nor of what no patch has."""
         if not planes.absent.all():
             return True
         asset = planes.assets[0]
@@ -361,7 +361,7 @@ def export(
     names = select_products(source, products or ())
     table, illegal = _legal_rows(source)
     catalogue = Catalogue(table, source.stated.test_meaning)
-    chosen = select(catalogue, selection_of(where, options)).table  # counts `time` anew
+    chosen = select(catalogue, selection_of(where, options)).table  # recounts `time`
     tasks = list(_tasks(source, names, chosen))
     workers = options.workers
     if workers is None:
@@ -397,7 +397,7 @@ def _in_order(row: LeftOut) -> tuple[int, tuple[str, ...]]:
 
 
 def _note(cube: StoredCube) -> ExportNote:
-    """Say in the folder what it was made from."""
+    """Write into the folder what it was made from."""
     origin = {name: str(cube.settings.get(name, "")) for name in ("created", "source")}
     return ExportNote(cube.stated.test_meaning, origin, f"cloudsen12-cube {version('cloudsen12-cube')}", "")
 

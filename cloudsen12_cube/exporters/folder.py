@@ -152,14 +152,14 @@ class ExportFolder:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def whole(self, unit: Unit, shard: str) -> ExportEntry | None:
-        """Give the entry of what needs not be written again: all its files are there, made from this very shard."""
+        """Return the entry of what needs not be written again: all its files are there, made from this very shard."""
         entry = self.entries.get(unit)
         if entry is None or entry.shard != shard:
             return None
         return entry if all(self.store.size(path) == size for path, size in entry.files.items()) else None
 
     def in_the_way(self, unit: Unit, path: str, data: bytes) -> bool:
-        """Tell whether a file must stay as it is: it is there, nobody noted it, and it is not what is to be written."""
+        """Return whether a file must stay as it is: it is there, nobody noted it, and it is not what is to be written."""
         entry = self.entries.get(unit)
         if entry is not None and path in entry.files:
             return False
@@ -172,12 +172,12 @@ class ExportFolder:
         return None
 
     def put(self, unit: Unit, shard: str, files: dict[str, bytes]) -> list[str]:
-        """Write the files of a unit and note them; take away what an earlier run wrote and this one does not.
+        """Write the files of a unit and record them; delete files of an earlier run that this one does not write.
 
         Returns
         -------
         list of str
-            Paths that were ours and were not whole, or are of an older state of the cube.
+            Paths of files of an earlier run that were incomplete, or belong to an older state of the cube.
         """
         before = self.entries.get(unit)
         old = [path for path in (before.files if before else {}) if self.store.size(path) is not None]
@@ -221,7 +221,7 @@ class ExportFolder:
 
 @contextmanager
 def open_folder(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[ExportFolder]:
-    """Take hold of a folder, made where it is not there.
+    """Open a folder, and make it where it does not exist.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def open_folder(folder: str | os.PathLike[str], note: ExportNote) -> Iterator[Ex
 
 
 def _earlier_note(store: LocalStore, note: ExportNote) -> ExportNote | None:
-    """Give the note that lies there, None in an empty folder."""
+    """Return the note that lies there, None in an empty folder."""
     data = store.get(NOTE_NAME)
     if data is None:
         if not is_empty(store):

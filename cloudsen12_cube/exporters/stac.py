@@ -148,7 +148,7 @@ def _variable(cube: xr.DataTree, product: str) -> dict[str, Any]:
 
 
 def _nodata(array: xr.DataArray) -> int | str:
-    """Give the value of a missing pixel as STAC writes it."""
+    """Return the value of a missing pixel as STAC writes it."""
     fill = array.encoding["fill_value"]
     return "nan" if np.isnan(fill) else int(fill)
 
@@ -232,7 +232,7 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
     geopandas.GeoDataFrame
         In the columns of stac-geoparquet but for ``bbox``, which `write` adds: ``id`` (the ROI and the image's id in
         Earth Engine, ``ROI_0001__...``), ``geometry``, ``collection``, ``assets``, ``links`` and every property under
-        STAC's name where it has one. The asset of a product is None where the cube has no pixels of it. Unknown values
+        STAC's name where it has one. A product without pixels has no asset (None). Unknown values
         are null.
     """
     places = footprints(cube)
@@ -255,7 +255,7 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
 
 
 def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -> list[dict[str, Any]]:
-    """Give each patch the cube as an asset, and the products that have pixels of it; None for the other products."""
+    """Return each patch the cube as an asset, and the products that have pixels of it; None for the other products."""
     roi = xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch")
     time = xr.DataArray(places["time"].to_numpy(), dims="patch")
     products = [name for name in PRODUCTS if name in cube.children]

@@ -266,7 +266,7 @@ def read_root(data: bytes, place: str) -> dict[str, Any]:
 
 
 def is_cube(place: str | os.PathLike[str]) -> bool:
-    """Tell whether there is a cube at a place, finished or not, of this release or another."""
+    """Return whether there is a cube at a place, finished or not, of this release or another."""
     try:
         root = open_store(place).get(ROOT_KEY)
         return root is not None and KEY in load_json(root)["attributes"]

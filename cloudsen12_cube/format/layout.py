@@ -181,7 +181,7 @@ class ProductLayout:
         return rois, *self.shard[1:]
 
     def place(self, index: int) -> tuple[str, int]:
-        """Tell the key of the object that holds the ROI at a disk index, and which of its ROIs that is."""
+        """Return the key of the object that holds the ROI at a disk index, and the position of the ROI in it."""
         shard, inside = divmod(index, self.form.rois_per_shard)
         return shard_key(self.product, shard), inside
 

@@ -346,7 +346,7 @@ def root_attributes(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mutable_prefixes(product: str) -> tuple[str, str]:
-    """Give the beginnings of the keys that change with the records: the status, and the attributes of the pixels."""
+    """Return the beginnings of the keys that change with the records: the status, and the attributes of the pixels."""
     return f"{product}/status/", f"{array_path(product)}/zarr.json"
 
 
@@ -357,7 +357,7 @@ def _copied(made: dict[str, bytes], product: str) -> dict[str, bytes]:
 
 
 def _with_root(made: dict[str, bytes], contents: Contents) -> dict[str, bytes]:
-    """Put the root last: its attributes, and every node's metadata inline (consolidated, as in the v3.1 text)."""
+    """Write the root last: its attributes, and every node's metadata inline (consolidated, as in the v3.1 text)."""
     nodes = {key.removesuffix("/zarr.json"): key for key in sorted(made) if key.endswith("/zarr.json")}
     inline = {path: json.loads(made[key]) for path, key in nodes.items()}
     root = {
@@ -443,7 +443,7 @@ def _write(group: Any, columns: Iterable[Column]) -> None:
 
 
 def prediction_encoding(times: int, height: int, width: int) -> dict[str, Any]:
-    """Give the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, whatever the cube has."""
+    """Return the encoding of a predicted layer for xarray: a shard an ROI and a chunk a date, whatever the cube has."""
     return {
         "chunks": (1, 1, height, width),
         "shards": (1, times, height, width),
@@ -462,7 +462,7 @@ def reference_codec(layout: ProductLayout) -> ShardingCodec:
 
 
 def memory_store(objects: Mapping[str, bytes]) -> Any:
-    """Give what zarr and xarray open of a cube's metadata that lie nowhere but in memory."""
+    """Return what zarr and xarray open of a cube's metadata that lie nowhere but in memory."""
     held: dict[str, Any] = {key: default_buffer_prototype().buffer.from_bytes(data) for key, data in objects.items()}
     return zarr.storage.MemoryStore(held, read_only=True)
 

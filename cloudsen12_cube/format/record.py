@@ -1,6 +1,6 @@
-"""The record of a shard: what was written, from which files, and what could not be. A shard is done when it says so.
+"""The record of a shard: what was written, from which files, and which files failed. A shard with a record is complete.
 
-What the records of a cube add up to: the status of every patch, and the scale of the probabilities.
+Summaries of all records of a cube: the status of every patch, and the scale of the probabilities.
 """
 
 from __future__ import annotations
@@ -206,6 +206,6 @@ class StatusGrid:
 
 
 def faults_of(records: Iterable[ShardRecord]) -> list[Fault]:
-    """Collect what went wrong. A patch without a folder lacks every product: one line says so."""
+    """Collect the faults of all records; a patch without a folder, which lacks every product, is one fault."""
     found = [fault for record in records for fault in record.faults]
     return list(dict.fromkeys(f if f.asset else replace(f, product="") for f in found))

@@ -61,7 +61,7 @@ def encode_chunk(pixels: npt.NDArray[Any], layout: ProductLayout) -> bytes:
 
 
 def by_plane(layout: ProductLayout) -> ProductLayout:
-    """Give the layout in which a patch is to be encoded, plane by plane: its own, or one that costs nothing."""
+    """Return the layout in which a patch is to be encoded, plane by plane: its own, or one that costs nothing."""
     return layout if layout.form.chunk == "band" else replace(layout, form=_PLAIN)
 
 
@@ -80,7 +80,7 @@ def joined(planes: Sequence[bytes], layout: ProductLayout) -> tuple[bytes, ...]:
 
 
 def is_fill(plane: npt.NDArray[Any], fill: float) -> bool:
-    """Tell whether pixels are nothing but the fill value (for floats: NaN)."""
+    """Return whether pixels are nothing but the fill value (for floats: NaN)."""
     if np.isnan(fill):
         return bool(np.isnan(plane.flat[0]) and np.isnan(plane).all())
     return bool(plane.flat[0] == fill and (plane == fill).all())
@@ -219,7 +219,7 @@ class ChunkReader:
         return not is_fill(plane, self.layout.fill)
 
     def is_there(self, disk: int, time: int, band: int) -> bool:
-        """Tell whether a band of a patch holds anything but fill: the index knows, or the chunk of all bands."""
+        """Return whether a band of a patch holds anything but fill: the index knows, or the chunk of all bands."""
         if self.layout.form.chunk == "band":
             return bool(self.index(disk)[time, band, 0] != NO_CHUNK)
         fetched = self.fetch(disk, time, (band,))

@@ -64,7 +64,7 @@ def find_changes(
 def sources_changed(
     product: ProductName, record: ShardRecord, files: dict[int, PatchFiles | None], decoder: Decoder
 ) -> bool:
-    """Tell whether a finished patch has new or changed files. A deleted file is no reason to drop its pixels.
+    """Return whether a finished patch has new or changed files. A deleted file is no reason to drop its pixels.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def _state(patch: PatchRecord, accepted: frozenset[FailureKey]) -> str:
 
 
 def is_accepted(patch: PatchRecord, accepted: frozenset[FailureKey]) -> bool:
-    """Tell whether all failures of a patch are accepted."""
+    """Return whether all failures of a patch are accepted."""
     return bool(patch.faults) and all(fault.key in accepted for fault in patch.faults)
 
 

@@ -92,13 +92,13 @@ def layers(cube: xr.DataTree) -> list[str]:
 
 
 def _grid(root: xr.Dataset, name: str) -> npt.NDArray[Any]:
-    """Give the values of a property as (roi, time)."""
+    """Return the values of a property as (roi, time)."""
     values: npt.NDArray[Any] = root[name].broadcast_like(root["s2_id_gee"]).transpose("roi", "time").values
     return values.astype(object) if values.dtype.kind == "T" else values
 
 
 def _of_roi(values: npt.NDArray[np.float64]) -> list[float | None]:
-    """Give a coordinate of each ROI: that of its first image with a known location."""
+    """Return a coordinate of each ROI: that of its first image with a known location."""
     known = np.isfinite(values)
     first = values[np.arange(len(values)), known.argmax(axis=1)]
     return [round(float(v), 5) if k else None for v, k in zip(first, known.any(axis=1), strict=True)]
@@ -338,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def answer(self, path: str) -> tuple[str, str] | None:
-        """Give the content type and the text of a path; None if there is no such path."""
+        """Return the content type and the text of a path; None if there is no such path."""
         raise NotImplementedError
 
     def handle(self) -> None:

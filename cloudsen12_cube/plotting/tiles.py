@@ -136,7 +136,7 @@ def label_tile(patch: xr.Dataset, of: str) -> Tile:
 
 
 def codes_tile(codes: npt.NDArray[np.uint8]) -> Tile:
-    """Give class codes (y, x) of any origin their colours; unlabelled pixels are grey."""
+    """Return class codes (y, x) of any origin their colours; unlabelled pixels are grey."""
     return _colour(codes, "unlabelled" if (codes == UNLABELLED).all() else "")
 
 

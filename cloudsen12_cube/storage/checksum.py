@@ -43,7 +43,7 @@ def check_etag(data: bytes, etag: str, verb: str) -> None:
 
 
 def ends_with_crc32c(data: bytes) -> bool:
-    """Tell whether bytes end with the crc32c of those before."""
+    """Return whether bytes end with the crc32c of those before."""
     return len(data) > 4 and struct.unpack("<I", data[-4:])[0] == google_crc32c.value(data[:-4])
 
 

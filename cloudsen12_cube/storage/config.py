@@ -43,7 +43,7 @@ class Url(os.PathLike[str]):
     """``auto`` takes obstore where it is installed and can serve the URL, else fsspec."""
 
     def __fspath__(self) -> str:
-        """Give the URL alone."""
+        """Return the URL alone."""
         return self.url
 
 
@@ -97,7 +97,7 @@ def storage_config(place: str | os.PathLike[str]) -> StorageConfig:
 
 
 def is_url(place: str) -> bool:
-    """Tell whether a location is a URL, and no path on a disk.
+    """Return whether a location is a URL, and no path on a disk.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def clean(place: str | os.PathLike[str]) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """Give the scheme of a URL, in lower case."""
+    """Return the scheme of a URL, in lower case."""
     match = _URL.match(url)
     return match[1].lower() if match else ""
 

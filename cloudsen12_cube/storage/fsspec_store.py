@@ -49,7 +49,7 @@ class FsspecStore:
         self.atomic_create = not self._web
 
     def path(self, key: str) -> str:
-        """Give a key as the file system writes it."""
+        """Return a key as the file system writes it."""
         return f"{self._base}/{key}" if key else str(self._base)
 
     def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
@@ -163,7 +163,7 @@ def _range_header(start: int, length: int | None) -> str:
 
 
 def _cut(data: bytes, start: int, length: int | None) -> bytes:
-    """Take the range out of a whole object: some web servers know no ranges."""
+    """Cut the range out of a whole object: some web servers do not support ranges."""
     if start < 0:
         return data[start:]
     if length is None:

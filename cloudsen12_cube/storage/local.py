@@ -175,7 +175,7 @@ def _walk(root: str, prefix: str, opened: tuple[str, ...]) -> Iterator[ObjectInf
 
 
 def reason(error: OSError, root: str) -> str:
-    """Say why a folder cannot be written, and what to do."""
+    """Return why a folder cannot be written, and what to do."""
     if error.errno in _FULL:
         return f"the disk of {root} is full: free some space and run the same command again, it continues"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

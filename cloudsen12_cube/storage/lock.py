@@ -112,7 +112,7 @@ class LockNote:
         return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), os.getpid(), now)
 
     def is_dead(self) -> bool:
-        """Tell whether its process ran on this machine and has ended."""
+        """Return whether its process ran on this machine and has ended."""
         if (self.host, self.boot) != (socket.gethostname(), _boot()) or self.pid == os.getpid():
             return False
         if os.name == "nt":

@@ -72,7 +72,7 @@ class ObstoreStore:
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[ObstoreStore], tuple[Any, str, bool]]:
-        """Begin anew in another process."""
+        """Pickle what opens the store; another process opens a client of its own."""
         return type(self), (self._client, self.root, self._etag_is_md5)
 
     def __eq__(self, other: object) -> bool:
@@ -146,7 +146,7 @@ def _storage_error(error: Exception) -> StorageError:
 
 
 def _line(error: BaseException) -> str:
-    """Give the server's own words, else the client's, without what it tells a programmer."""
+    """Return the server's own words, else the client's, without what it tells a programmer."""
     text = " ".join(str(error).partition("Debug source:")[0].split())
     found = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)(?:</Message>|$))?", text)
     if found:

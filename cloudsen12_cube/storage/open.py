@@ -30,7 +30,7 @@ class UrlStore:
     concurrency = 16
 
     def __reduce__(self) -> tuple[type[UrlStore], tuple[str, StorageConfig]]:
-        """Begin anew in another process."""
+        """Pickle the address and its options; another process opens a store of its own."""
         return type(self), (self.root, self.config)
 
     @property

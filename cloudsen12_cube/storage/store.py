@@ -86,7 +86,7 @@ class ObjectStore(Protocol):
         if_absent : bool
             Write only if there is no such object.
         sync : bool
-            Wait until a disk has it. A store of another kind has it for good when it answers.
+            Wait until the bytes are on the disk. Other stores are durable when they answer.
 
         Returns
         -------
@@ -232,7 +232,7 @@ def list_names(store: ObjectStore, prefix: str) -> list[str]:
 
 
 def is_empty(store: ObjectStore) -> bool:
-    """Tell whether there is no object but those of interrupted writers.
+    """Return whether there is no object but those of interrupted writers.
 
     Parameters
     ----------

@@ -125,7 +125,7 @@ class ZarrView(Store):
         return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Tell whether there is an object."""
+        """Return whether there is an object."""
         return await _in_thread(self.store.size, key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:

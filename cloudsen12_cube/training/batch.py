@@ -192,7 +192,7 @@ class Recipe:
             target.fill(UNLABELLED)
 
     def _plane(self, chunks: ChunkReader) -> Plane:
-        """Give a plane of memory that belongs to this thread, so that it stays in the processor's cache."""
+        """Return a plane of memory that belongs to this thread, so that it stays in the processor's cache."""
         planes: dict[str, Plane] = self._scratch.__dict__
         layout = chunks.layout
         if layout.dtype not in planes:

@@ -98,7 +98,7 @@ class BufferPool:
         return buffer
 
     def release(self, root: npt.NDArray[np.uint8], buffer: mmap.mmap) -> None:
-        """Hand views of a root array to the consumer; the buffer is free again when all of them are gone."""
+        """Pass views of a root array to the consumer; the buffer is reused when all of them are deleted."""
         self.held = [ref for ref in self.held if ref() is not None]
         self.held.append(weakref.ref(root))
         weakref.finalize(root, self.free.put, buffer).atexit = False
@@ -110,7 +110,7 @@ class BufferPool:
             self.free.put(self._allocate())
 
     def reclaim(self, unused: Iterable[mmap.mmap]) -> None:
-        """Take back the buffers that were never handed out, and drop the None that ended the feeder."""
+        """Recover the buffers that were not consumed, and drop the None that ended the feeder."""
         for buffer in [*unused, *_drain(self.free)]:
             if buffer is not None:
                 self.free.put(buffer)

@@ -180,7 +180,7 @@ def _class_counts(tree: Any, stored: PatchSource, table: pd.DataFrame) -> ClassC
 
 
 def _scales(labels: Any) -> dict[str, int | None]:
-    """Give the layers that can be read as classes, with the full scale of those that need one."""
+    """Return the layers that can be read as classes, with the full scale of those that need one."""
     scales: dict[str, int | None] = {}
     for name in (str(band) for band in labels["band"].values):
         row = layer(name)

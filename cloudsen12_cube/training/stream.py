@@ -253,7 +253,7 @@ class Stream:
         return explain(self.work(self.epoch), self.limits, self._pool(), seconds, self.waited, self.consumed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the position of the stream, after the batch that was yielded last.
+        """Return the position of the stream, after the batch that was yielded last.
 
         Returns
         -------

@@ -61,7 +61,7 @@ class TorchStream(IterableDataset[dict[str, Any]]):  # type: ignore[misc]  # tor
             del tensors  # else its memory would be held while the next batch is prepared
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
-        """Give the position of the stream.
+        """Return the position of the stream.
 
         Parameters
         ----------

@@ -116,7 +116,7 @@ class PatchTransform:
         return view[:, ::-1] if orientation & _FLIP_X else view
 
     def fill_padding(self, out: Plane, draw: Draw, value: float | None) -> None:
-        """Fill the padding of a plane of the batch with a constant or, if it is None, by reflection at the edge."""
+        """Fill the padding of a plane of the batch with the constant ``value``, or by reflection at the edge."""
         if self.shape == self.cropped:
             return
         view = self._upright(out, self.orientation(draw))
