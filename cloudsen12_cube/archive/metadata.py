@@ -173,7 +173,7 @@ def to_csv(table: pd.DataFrame) -> bytes:
 
 
 def _more(table: pd.DataFrame) -> list[str]:
-    """Return names of columns that the published table lacks: those of CloudSEN12+, and a split that `test` does not state."""
+    """Return the columns that the published table lacks: those of CloudSEN12+, and a split other than `test` states."""
     unstated = (table["split"] != "") & (table["test"] == BY_NAME["test"].missing)
     return [*(row.name for row in PLUS if row.name in table), *(["split"] if unstated.any() else [])]
 

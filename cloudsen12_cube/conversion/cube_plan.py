@@ -248,7 +248,7 @@ def _select(cube: StoredCube, selection: Selection) -> Catalogue:
 
 
 def _joint_selection(cube: StoredCube, asked: Selection, chosen: Catalogue) -> dict[str, Any]:
-    """Return the conditions of a cube and these as one; two boxes are not always a box, so the ROIs are named instead."""
+    """Combine the conditions of a cube with these; two boxes are not always a box, so the ROIs are listed instead."""
     before = cube.settings["selection"]
     rois, box = list(asked.rois) or before["rois"], list(asked.bbox) if asked.bbox else before["bbox"]
     if asked.bbox and before["bbox"] not in (None, box):

@@ -417,7 +417,7 @@ def _coverage(array: xr.DataArray, wanted: xr.DataArray) -> Mask:
 
 
 def _texts(array: xr.DataArray) -> list[str]:
-    """Return ROI ids as str: they come as fixed-width, variable-width and object texts, which do not match each other."""
+    """Return ROI ids as str: fixed-width, variable-width and object texts do not match each other."""
     return [str(value) for value in array.values]
 
 

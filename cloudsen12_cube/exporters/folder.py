@@ -159,7 +159,7 @@ class ExportFolder:
         return entry if all(self.store.size(path) == size for path, size in entry.files.items()) else None
 
     def in_the_way(self, unit: Unit, path: str, data: bytes) -> bool:
-        """Return whether a file must stay as it is: it is there, nobody noted it, and it is not what is to be written."""
+        """Return whether a file must not be replaced: it exists, no journal lists it, and its content differs."""
         entry = self.entries.get(unit)
         if entry is not None and path in entry.files:
             return False
