@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
@@ -98,8 +99,9 @@ class GeotiffDecoder:
         path = self.path(files, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the catalogue states where it lies
-            source = store.path(path) if isinstance(store, LocalStore) else io.BytesIO(read_range(store, path))
-            with rasterio.open(source) as file:
+            # An absolute `Path`, since rasterio parses a text, or what begins with ``file:``, as a URL.
+            local = Path(os.path.abspath(store.path(path))) if isinstance(store, LocalStore) else None
+            with rasterio.open(local or io.BytesIO(read_range(store, path))) as file:
                 return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
 
 

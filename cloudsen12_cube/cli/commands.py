@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cloudsen12_cube import archive, cli, conversion, dataset, evaluation, exporters, inspection, plotting, training
 from cloudsen12_cube.cli.parser import cube_of, make_parser, options_of, source_of, subset_options_of
 from cloudsen12_cube.errors import CubeError, without_secrets
+from cloudsen12_cube.storage import clean, is_url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -171,8 +172,10 @@ def _export(given: argparse.Namespace, console: Console) -> int:
 
 
 def _stac(given: argparse.Namespace, console: Console) -> int:
-    name = without_secrets(given.cube).rstrip("/")
-    folder = given.out or Path(f"{name.rsplit('/', 1)[-1] if '://' in name else name}.stac")
+    name = given.cube.rstrip("/")
+    if is_url(name):
+        name = without_secrets(name).rstrip("/").rsplit("/", 1)[-1]
+    folder = given.out or Path(f"{clean(name)}.stac")
     count = exporters.stac.write(dataset.open_cube(cube_of(given)), given.cube, folder)
     cli.render.show_line(console, f"{folder}: collection.json, and items.parquet with {count:,} patches")
     return 0

@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Iterable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import dask.array
@@ -24,6 +23,7 @@ from cloudsen12_cube.dataset.patches import stored_cube
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.format import prediction_encoding
 from cloudsen12_cube.schema import CLASSES, LAYERS, UNLABELLED
+from cloudsen12_cube.storage import clean, zarr_place
 
 Codes = npt.NDArray[np.uint8]
 Predicted = tuple[Iterable[str], Iterable[int], Codes]
@@ -60,15 +60,15 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
         If the name is that of a stored layer, or a code is not a class.
     """
     _check_name(name)
-    place = os.fspath(path)
-    if Path(place).exists():
+    place = clean(path)
+    if os.path.exists(place):
         raise DestinationError(f"{place} is there already: give the layer another place, or delete it")
     layout = stored_cube(cube).layout("labels" if "labels" in cube.children else next(iter(cube.children)))  # type: ignore[arg-type]  # a cube's children are products
     template = _template(cube, name, (layout.height, layout.width))
     encoding = prediction_encoding(template.sizes["time"], layout.height, layout.width)
     with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-        template.to_zarr(place, compute=False, encoding={name: encoding}, zarr_format=3, consolidated=True)
+        template.to_zarr(zarr_place(place), compute=False, encoding={name: encoding}, zarr_format=3, consolidated=True)
     written = 0
     waiting: dict[str, dict[int, Codes]] = {}
     for rois, times, codes in batches:
@@ -125,11 +125,11 @@ def _write_roi(template: xr.Dataset, place: str, name: str, item: tuple[str, dic
     array = template[name]
     times = [int(time) for time in template["time"].values]
     index = [str(other) for other in template["roi"].values].index(roi)
-    stored = xr.open_zarr(place, chunks=None)[name][index].values  # an ROI may come in two parts
+    stored = xr.open_zarr(zarr_place(place), chunks=None)[name][index].values  # an ROI may come in two parts
     for time, plane in planes.items():
         stored[times.index(time)] = plane
     part = xr.Dataset({name: (array.dims, stored[None])})
-    part.to_zarr(place, region={"roi": slice(index, index + 1)}, zarr_format=3, consolidated=False)
+    part.to_zarr(zarr_place(place), region={"roi": slice(index, index + 1)}, zarr_format=3, consolidated=False)
 
 
 def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
@@ -153,9 +153,9 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     StoreError
         If the layer does not have the cube's patches.
     """
-    place = os.fspath(path)
+    place = clean(path)
     try:
-        layer = xr.open_zarr(place, chunks=None)
+        layer = xr.open_zarr(zarr_place(place), chunks=None)
     except FileNotFoundError:
         raise StoreError(f"{place} is no predicted layer: there is nothing") from None
     root = cube.to_dataset()

@@ -219,10 +219,10 @@ def save(patches: pd.DataFrame, path: Path) -> None:
         If the suffix is another, or pyarrow, which Parquet needs, is not installed.
     """
     if path.suffix == ".csv":
-        patches.to_csv(path, index=False)
+        patches.to_csv(path.absolute(), index=False)  # pandas takes ``file:a`` for a URL
     elif path.suffix == ".parquet":
         try:
-            patches.to_parquet(path, index=False)
+            patches.to_parquet(path.absolute(), index=False)
         except ImportError:
             raise CubeError(f"{path}: Parquet needs pyarrow: install it, or name the file .csv") from None
     else:

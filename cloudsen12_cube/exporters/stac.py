@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import geopandas
 import numpy as np
@@ -22,6 +23,7 @@ from cloudsen12_cube.dataset import footprints
 from cloudsen12_cube.errors import CubeError, without_secrets
 from cloudsen12_cube.format import DONE
 from cloudsen12_cube.schema import CLASSES, LAYERS, PLUS, PRODUCTS, PROPERTIES, UNLABELLED_COLOR, Asset, assets_of
+from cloudsen12_cube.storage import clean, is_url
 
 ID = "CloudSEN12"
 VERSION = "1.1.0"
@@ -295,7 +297,8 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     cube : xarray.DataTree
         Opened cube.
     place : str
-        Path or URL of the cube; user names, passwords and signatures in it are left out.
+        Path or URL of the cube; user names, passwords and signatures in a URL are left out. A path becomes a relative
+        link, in which ``#``, ``?``, ``%``, spaces and non-ASCII characters are percent-encoded.
     folder : pathlib.Path
         Folder to write into; created if necessary.
 
@@ -313,8 +316,9 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
         from pyarrow import parquet  # imported late: it is large, and nothing else here needs it
     except ImportError:
         raise CubeError("items.parquet needs pyarrow: pip install 'cloudsen12-cube[stac]'") from None
+    folder = folder.absolute()  # pyarrow takes ``file:a`` for a URL
     folder.mkdir(parents=True, exist_ok=True)
-    href = without_secrets(place) if "://" in place else Path(os.path.relpath(place, folder)).as_posix()
+    href = without_secrets(place) if is_url(place) else quote(Path(os.path.relpath(clean(place), folder)).as_posix())
     document = collection(cube, href)
     items = items_table(cube, href)
     path = folder / "items.parquet"

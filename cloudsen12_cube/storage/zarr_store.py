@@ -21,6 +21,7 @@ from zarr.core.sync import sync
 
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.storage.checksum import ChecksumStore, ends_with_crc32c
+from cloudsen12_cube.storage.config import clean, is_url
 from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.storage.retry import RetryingStore
 from cloudsen12_cube.storage.store import ObjectInfo, ObjectStore, ReadOnlyStore, deliver, folder, storage_error
@@ -31,13 +32,29 @@ _INDEXES = 20_000
 
 
 def zarr_view(store: ObjectStore) -> Any:
-    """Return what zarr and xarray open: the path of a local folder, which zarr reads well itself, or a `ZarrView`.
+    """Return what zarr and xarray open: zarr's own store for a local folder, which it reads well, or a `ZarrView`.
+
+    A path as text would be parsed as a URL, where ``#`` and ``?`` end it and line breaks are removed.
 
     Parameters
     ----------
     store : ObjectStore
     """
-    return store.root if isinstance(store, LocalStore) else ZarrView(store)
+    if isinstance(store, LocalStore):
+        return zarr.storage.LocalStore(os.path.abspath(store.root), read_only=True)
+    return ZarrView(store)
+
+
+def zarr_place(place: str | os.PathLike[str]) -> Any:
+    """Return what zarr opens to write or read a Zarr store other than a cube: a local store, or the URL as it is.
+
+    Parameters
+    ----------
+    place : str or os.PathLike
+        A local path is never parsed as a URL.
+    """
+    text = clean(place)
+    return text if is_url(text) else zarr.storage.LocalStore(os.path.abspath(text))
 
 
 @lru_cache(maxsize=1)
