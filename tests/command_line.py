@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cloudsen12_cube"]
 
@@ -28,3 +31,14 @@ def failed(result: subprocess.CompletedProcess[str]) -> str:
 def interruptible() -> None:
     """Undo what a shell does that runs the tests in the background: its children never see an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def started(command: Sequence[object], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that ends by an interrupt; a failed assertion ends it, too, instead of waiting for ever."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, **options}
+    with subprocess.Popen([*map(str, command)], **pipes, preexec_fn=interruptible) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pytest
 import xarray as xr
 from browsers import CHROMIUM, FLAGS
-from command_line import interruptible
+from command_line import started
 from PIL import Image
 
 import cloudsen12_cube as c12
@@ -503,12 +503,11 @@ def test_the_command_writes_a_file(cube: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_the_command_serves_until_it_is_interrupted(cube: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "cloudsen12_cube", "browse", str(cube), "--no-open"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, preexec_fn=interruptible) as process:
+    with started(command, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         port = int(line.split("/")[2].split(":")[1])
-        assert line == f"http://127.0.0.1:{port}/ (Ctrl-C ends)\n"
+        assert line == f"http://127.0.0.1:{port}/ (Ctrl-C stops)\n"
         assert ask(port, "/")[0] == 200
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import s3fs
 from browsers import CHROMIUM, FLAGS, ZARRITA
-from command_line import interruptible
+from command_line import started
 from s3server import KEYS, PRIVATE, PUBLIC
 
 import cloudsen12_cube as c12
@@ -94,8 +94,7 @@ def test_a_served_page_reads_a_bucket(bucket: str, cube: Path) -> None:
     command = [sys.executable, "-m", "cloudsen12_cube", "browse", "--no-open"]
     answers = []
     for where in (arguments("signed", bucket), [str(cube)]):
-        pipes = {"stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen([*command, *where], **pipes, preexec_fn=interruptible) as process:
+        with started([*command, *where]) as process:
             assert process.stdout is not None
             address = process.stdout.readline().split("/")[2]
             answers.append([get(address, path) for path in ("/", "/catalogue.json", "/pictures/1/rgb.json")])
