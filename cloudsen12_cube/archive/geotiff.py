@@ -101,7 +101,8 @@ class GeotiffDecoder:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the catalogue states where it lies
             # An absolute `Path`, since rasterio parses a text, or what begins with ``file:``, as a URL.
             local = Path(os.path.abspath(store.path(path))) if isinstance(store, LocalStore) else None
-            with rasterio.open(local or io.BytesIO(read_range(store, path))) as file:
+            # No other driver: a file of another format may refer to files and servers elsewhere.
+            with rasterio.open(local or io.BytesIO(read_range(store, path)), driver="GTiff") as file:
                 return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
 
 

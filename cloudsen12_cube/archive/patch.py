@@ -134,7 +134,10 @@ def read_file(task: ArchiveRoi, patch: PatchTask, name: str) -> bytes:
         raise PatchError(path, "a link that leads out of the archive", "a file inside it")
     limit, size, ranges = most_bytes(task.layout, name), files.sizes[name], task.decoder.byte_ranges(files, name)
     if isinstance(task.store, LocalStore) and ranges[0].length is None:
-        size = task.store.size(ranges[0].path) or 0  # a local file may have been replaced since it was listed
+        try:
+            size = task.store.size(ranges[0].path) or 0  # a local file may have been replaced since it was listed
+        except ReadError as error:
+            raise _unreadable(path, error) from None
     if size > limit:
         raise PatchError(path, f"a file of {size} bytes", f"at most {limit} bytes")
     return b"".join(_read_range(task.store, part, size, path) for part in ranges)
@@ -145,12 +148,16 @@ def _read_range(store: ObjectStore, part: ByteRange, size: int, path: str) -> by
     try:
         data = store.get(part.path, part.start, part.length)
     except ReadError as error:
-        raise PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file") from None
+        raise _unreadable(path, error) from None
     if data is None:
         raise PatchError(path, "no such file any more", "the file that was listed")
     if expected not in (-1, len(data)):
         raise PatchError(path, f"{len(data)} bytes", f"the {expected} bytes that were listed")
     return data
+
+
+def _unreadable(path: str, error: ReadError) -> PatchError:
+    return PatchError(path, f"a file that cannot be read ({error.strerror})", "a readable file")
 
 
 Planes = npt.NDArray[Any]

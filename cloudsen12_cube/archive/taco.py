@@ -284,9 +284,9 @@ class TacoDecoder:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             if isinstance(store, LocalStore):
                 place = os.path.abspath(store.path(part.path))
-                with rasterio.open(f"/vsisubfile/{part.start}_{part.length},{place}") as file:
+                with rasterio.open(f"/vsisubfile/{part.start}_{part.length},{place}", driver="GTiff") as file:
                     return _read_window(file, files)
-            with MemoryFile(read_range(store, *part)) as memory, memory.open() as file:
+            with MemoryFile(read_range(store, *part)) as memory, memory.open(driver="GTiff") as file:
                 return _read_window(file, files)
 
 

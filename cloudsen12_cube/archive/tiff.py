@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import html
 import io
+import logging
 import re
 import struct
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +127,7 @@ _ZSTD = imagecodecs.zstd_decode
 _DECODERS: dict[int, Callable[..., Any]] = {5: imagecodecs.lzw_decode, 8: _DEFLATE, 32946: _DEFLATE, 50000: _ZSTD}
 _ROOM = 4096
 _DTYPES = frozenset({"u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"})
+_LOGGERS = ("rasterio._err", "rasterio._env")  # which of them gets GDAL's warnings depends on the version of rasterio
 _OPENING = threading.Lock()  # the filters of ``warnings`` belong to the process
 
 
@@ -305,10 +308,48 @@ def _by_gdal(data: bytes, header: Header, _: _Layout, path: str) -> Pixels:
                 expected = (header.count, header.height, header.width, str(header.dtype))
                 if found != expected:
                     raise ValueError(f"{found} in place of {expected}")
-                pixels: Pixels = dataset.read()
+                with _gdal_messages() as warned:
+                    pixels: Pixels = dataset.read()
+                if warned:  # GDAL leaves what it could not fill as the memory was
+                    raise ValueError(warned[0])
     except Exception as error:  # rasterio has several trees of errors, and GDAL's own among them
         raise PatchError(path, f"pixels that cannot be decoded ({_line(error)})", "a readable TIFF") from error
     return np.ascontiguousarray(pixels)
+
+
+class _GdalMessages(logging.Handler):
+    """Collects what GDAL warns of, and errors that it goes on after, in the thread that made it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.texts: list[str] = []
+        self.of_thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text of a message."""
+        if record.thread == self.of_thread and (record.levelno > logging.INFO or "error" in record.getMessage()):
+            self.texts.append(record.getMessage())
+
+
+@contextmanager
+def _gdal_messages() -> Iterator[list[str]]:
+    """Collect the warnings of GDAL: rasterio hands them to loggers alone, whose levels may hide them."""
+    handler, disabled = _GdalMessages(), logging.root.manager.disable
+    with _OPENING:  # levels belong to the process, too
+        before = [(logger, logger.level, logger.propagate) for logger in map(logging.getLogger, _LOGGERS)]
+        try:
+            logging.disable(logging.NOTSET)
+            for logger, *_ in before:
+                logger.addHandler(handler)
+                logger.setLevel(logging.INFO)
+                logger.propagate = False
+            yield handler.texts
+        finally:
+            for logger, level, propagate in before:
+                logger.removeHandler(handler)
+                logger.setLevel(level)
+                logger.propagate = propagate
+            logging.disable(disabled)
 
 
 def _line(error: Exception) -> str:

@@ -194,6 +194,12 @@ def compare_patch(
 
 def _read(archive: Archive, files: PatchFiles, file: str, wanted: tuple[str, ...], fill: float) -> Pixels:
     """Read the bands of a file as the cube should have them."""
+    path = archive.decoder.path(files, file)
+    if file in files.outside:
+        raise PatchError(path, "a link that leads out of the archive", "a file inside it")
+    if not archive.is_remote:
+        for part in archive.decoder.byte_ranges(files, file):
+            archive.store.get(part.path, 0, 1)  # raises for a pipe, which would keep GDAL waiting
     reference = archive.decoder.decode_independently(archive.store, files, file)
     pixels, nodata = reference.pixels, reference.nodata
     names = [band_name(text) for text in reference.descriptions]

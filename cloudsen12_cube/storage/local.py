@@ -13,7 +13,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, fol
 
 _PARTIAL = INTERNAL[0].rstrip("/")
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_DEEPEST = 32  # levels of folders; a cube or an archive has at most nine
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -99,11 +100,20 @@ class LocalStore:
         return True
 
     def size(self, key: str) -> int | None:
-        """Size of an object in bytes, or None if it does not exist."""
+        """Size of an object in bytes, or None if it does not exist.
+
+        Raises
+        ------
+        ReadError
+            If there is something that cannot be looked at, such as a link to itself.
+        """
+        path = self.path(key)
         try:
-            found = os.stat(self.path(key))
+            found = os.stat(path)
         except _MISSING:
             return None
+        except OSError as error:
+            raise ReadError(path, error.strerror or str(error)) from None
         return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
     def delete(self, key: str) -> None:
@@ -114,9 +124,12 @@ class LocalStore:
             raise DestinationError(reason(error, self.root)) from None
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the files below a folder by name; links that lead out of the root are listed and not followed."""
-        real = os.path.realpath(self.root)
-        return _walk(real, folder(prefix), (os.path.realpath(self.path(prefix)),))
+        """Yield the files below a folder by name; links that lead out of the root are listed and not followed.
+
+        Special files and links that lead to nothing have a size of 0. A folder that is reached by two links in a row is
+        listed once, and none below 32 levels is: a few links could otherwise make a listing without end.
+        """
+        return _Walk(os.path.realpath(self.root)).below(folder(prefix), (os.path.realpath(self.path(prefix)),))
 
     def remove_partial(self) -> None:
         """Remove unfinished files; the caller is the only writer."""
@@ -154,24 +167,43 @@ def _open_regular(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "no regular file", path)
 
 
-def _walk(root: str, prefix: str, opened: tuple[str, ...]) -> Iterator[ObjectInfo]:
-    """List files below a folder; ``opened`` are the real paths of the folders above, so that no link makes a circle."""
+@dataclass(frozen=True)
+class _Walk:
+    """A listing of all files below a folder."""
+
+    root: str
+    """Real path; links that lead out of it are not followed."""
+    entered: set[str] = field(default_factory=set)
+    """Real paths of folders that a link below another link has led to."""
+
+    def below(self, prefix: str, opened: tuple[str, ...], linked: bool = False) -> Iterator[ObjectInfo]:
+        """List files below a folder; ``opened`` are real paths of it and those above, so no link makes a circle."""
+        try:
+            with os.scandir(opened[-1]) as scan:
+                entries = sorted(scan, key=lambda e: e.name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ReadError(opened[-1], error.strerror or str(error)) from None
+        for entry in entries:
+            link = entry.is_symlink()
+            real = os.path.realpath(entry.path) if link else entry.path
+            outside = link and os.path.commonpath([real, self.root]) != self.root
+            found = None if outside else _stat(entry)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                size = found.st_size if found and stat.S_ISREG(found.st_mode) else 0
+                yield ObjectInfo(f"{prefix}{entry.name}", size, outside)
+            elif real not in opened and len(opened) < _DEEPEST and not (linked and link and real in self.entered):
+                self.entered.update([real] if linked and link else [])
+                yield from self.below(f"{prefix}{entry.name}/", (*opened, real), linked or link)
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Look at what an entry leads to; None for a link to nothing or to itself."""
     try:
-        with os.scandir(opened[-1]) as scan:
-            entries = sorted(scan, key=lambda e: e.name)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ReadError(opened[-1], error.strerror or str(error)) from None
-    for entry in entries:
-        real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-        outside = entry.is_symlink() and os.path.commonpath([real, root]) != root
-        if not outside and entry.is_dir():
-            if real not in opened:
-                yield from _walk(root, f"{prefix}{entry.name}/", (*opened, real))
-        else:
-            size = 0 if outside or not entry.is_file() else entry.stat().st_size
-            yield ObjectInfo(f"{prefix}{entry.name}", size, outside)
+        return entry.stat()
+    except OSError:
+        return None
 
 
 def reason(error: OSError, root: str) -> str:
