@@ -87,3 +87,14 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")
 def without_secrets(text: str) -> str:
     """Remove user information, query and fragment from every URL in a text."""
     return _URL.sub(r"\1\2", text)
+
+
+def printable(text: str) -> str:
+    r"""Escape what is not printable, such as the control sequences of a terminal: ``\x1b[31m`` in place of red.
+
+    Parameters
+    ----------
+    text : str
+        One line: a newline is escaped, too, since it could forge another line.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -27,6 +27,7 @@ _SPLITS: dict[TestMeaning, dict[int, str]] = {
     "v1.0": {0: "train", 1: "test"},
     "v1.1": {0: "train", 1: "validation", 2: "test"},
 }
+_LARGEST = 2**31
 _POINT = re.compile(r"POINT\s*\(\s*(\S+)\s+(\S+)\s*\)")
 
 
@@ -84,6 +85,8 @@ def _typed(row: Property, column: pd.Series[Any]) -> Any:
         raise ArchiveError(f"column {row.name} of the metadata holds no {row.kind}: {error}") from None
     if row.kind == "float":
         return numbers
+    if (numbers.abs() > _LARGEST).any():
+        raise ArchiveError(f"column {row.name} of the metadata holds {numbers[numbers.abs() > _LARGEST].iloc[0]}")
     if (numbers.dropna() % 1 != 0).any():
         raise ArchiveError(f"column {row.name} of the metadata holds {numbers[numbers % 1 != 0].iloc[0]}, no integer")
     return numbers.fillna(row.missing).astype("int64")

@@ -26,9 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow
 import rasterio
-from pyarrow import parquet
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
@@ -44,8 +42,9 @@ from cloudsen12_cube.archive.base import (
     padding_pixels,
     read_range,
 )
+from cloudsen12_cube.archive.parquet import TableLimits, read_rows
 from cloudsen12_cube.archive.tiff import Header, read
-from cloudsen12_cube.errors import ArchiveError, PatchError
+from cloudsen12_cube.errors import ArchiveError, CubeError, PatchError
 from cloudsen12_cube.schema import ASSETS, LABEL_FOLDERS, TestMeaning, transform_text
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore
 
@@ -153,9 +152,54 @@ def _each(known: dict[int, OffsetBounds], count: int, pad: int) -> list[tuple[in
     ]
 
 
+@dataclass(frozen=True)
+class _Number:
+    """Which numbers a column may hold."""
+
+    low: float
+    high: float
+    whole: bool = True
+    count: int = 0
+    """Numbers in a list; 0 for a column without lists."""
+
+    def __str__(self) -> str:
+        noun = f"{'whole ' if self.whole else ''}number"
+        return f"{f'{self.count} {noun}s' if self.count else f'a {noun}'} from {self.low:g} to {self.high:g}"
+
+    def fits(self, value: Any) -> bool:
+        """Return whether a value of the table is right."""
+        values = value if self.count and isinstance(value, list) else [value]
+        return len(values) == (self.count or 1) and all(map(self._fits_one, values))
+
+    def _fits_one(self, value: Any) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high and not (self.whole and value % 1)
+
+
 _MAGIC = (b"WX", b"#y")
 _HEAD = struct.Struct("<2sQQ")
-_LEAF = ["tortilla:id", "tortilla:offset", "tortilla:length", "tortilla:file_format"]
+_SMALLEST = _HEAD.size + 8
+"""Bytes that a sample has at least: more rows than fit are a table that lies."""
+_SAMPLES, _LEAVES = TableLimits(rows=2**16, nbytes=2**26), TableLimits(rows=2**8, nbytes=2**20)
+"""CloudSEN12+ has 50,000 samples in several files, and a sample has two rasters."""
+_LEAF = ("tortilla:id", "tortilla:offset", "tortilla:length", "tortilla:file_format")
+_LARGEST = 2048
+"""Rows of the largest image of CloudSEN12+."""
+_NEEDED = (
+    *("roi_id", "label_type", "real_proj_shape", "tortilla:data_split"),
+    *("stac:crs", "stac:geotransform", "stac:raster_shape", "stac:centroid", "stac:time_start"),
+)
+_SHARES = ("clear_percentage", "thick_percentage", "thin_percentage", "cloud_shadow_percentage")
+_OPTIONAL = ("old_roi_id", "equi_id", "equi_zone", "s2_id", *_SHARES)
+_COLUMNS = (*_LEAF, *_NEEDED, *_OPTIONAL)
+_NUMBERS = {
+    "tortilla:offset": _Number(0, 2**52),
+    "tortilla:length": _Number(1, 2**52),
+    "real_proj_shape": _Number(1, _LARGEST),
+    "stac:raster_shape": _Number(1, _LARGEST, count=2),
+    "stac:geotransform": _Number(-1e8, 1e8, whole=False, count=6),
+    "stac:time_start": _Number(0, 2**32, whole=False),  # seconds; until 2106
+    **{name: _Number(-1e6, 1e6, whole=False) for name in _SHARES},
+}
 
 
 @dataclass(frozen=True)
@@ -176,13 +220,25 @@ def samples(store: ObjectStore, path: str, size: int) -> list[dict[str, Any]]:
     Raises
     ------
     ArchiveError
-        If it is no TACO file of version 1, or not a whole one.
+        If it is no TACO file of version 1, or not a whole one, or has values that no sample of CloudSEN12+ has.
     """
     try:
-        rows = _table(store, path, 0, size, None)
-        return [row for row in rows if _inside(row, size)]
-    except (ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise ArchiveError(f"{store.root}/{path} is no whole TACO file of version 1: {error}") from None
+        rows = _table(store, path, 0, size, _COLUMNS, _SAMPLES)
+    except CubeError:
+        raise
+    except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
+        damage = "" if isinstance(error, ValueError) else f"its table is damaged: {type(error).__name__}: "
+        text = " ".join(f"{damage}{error}".split())
+        raise ArchiveError(f"{store.root}/{path} is no whole TACO file of version 1: {text}") from None
+    rows = [_checked(row, path, size) for row in rows]
+    end = 0
+    for row in sorted(rows, key=lambda row: int(row["tortilla:offset"])):
+        if row["tortilla:offset"] < end:
+            raise ArchiveError(
+                f"{path}: {row['tortilla:id']} begins at byte {row['tortilla:offset']:,}, inside another"
+            )
+        end = row["tortilla:offset"] + row["tortilla:length"]
+    return rows
 
 
 def leaves(store: ObjectStore, path: str, sample: dict[str, Any]) -> list[Leaf] | None:
@@ -191,13 +247,19 @@ def leaves(store: ObjectStore, path: str, sample: dict[str, Any]) -> list[Leaf] 
     if sample["tortilla:file_format"] != "TORTILLA":
         return [Leaf(sample["tortilla:id"], start, size, sample["tortilla:file_format"])]
     try:
-        rows = [row for row in _table(store, path, start, size, _LEAF) if _inside(row, size)]
-    except (ValueError, KeyError, pyarrow.ArrowException):
+        rows = [_checked(row, path, size, _LEAF) for row in _table(store, path, start, size, _LEAF, _LEAVES)]
+    except ArchiveError:
+        return None
+    except (CubeError, MemoryError):
+        raise
+    except Exception:  # as above
         return None
     return [Leaf(r[_LEAF[0]], start + r[_LEAF[1]], r[_LEAF[2]], r[_LEAF[3]]) for r in rows]
 
 
-def _table(store: ObjectStore, path: str, start: int, size: int, columns: list[str] | None) -> list[dict[str, Any]]:
+def _table(
+    store: ObjectStore, path: str, start: int, size: int, columns: Sequence[str], limits: TableLimits
+) -> list[dict[str, Any]]:
     head = read_range(store, path, start, _HEAD.size)
     if len(head) < _HEAD.size:
         raise ValueError(f"{len(head)} bytes are left for a header of {_HEAD.size}")
@@ -206,38 +268,49 @@ def _table(store: ObjectStore, path: str, start: int, size: int, columns: list[s
         raise ValueError(f"it begins with {magic!r}, not with WX or #y")
     if size >= 0 and offset + length > size:
         raise ValueError(f"its table ends at byte {offset + length:,}, and it has {size:,}")
-    data = pyarrow.BufferReader(read_range(store, path, start + offset, length))
-    rows: list[dict[str, Any]] = parquet.read_table(data, columns=columns).to_pylist()
-    return rows
+    if length > limits.nbytes:
+        raise ValueError(f"its table has {length:,} bytes; at most {limits.nbytes:,} are read")
+    fitting = limits.rows if size < 0 else min(limits.rows, size // _SMALLEST)
+    return read_rows(read_range(store, path, start + offset, length), columns, replace(limits, rows=fitting))
 
 
-def _inside(row: dict[str, Any], size: int) -> bool:
-    """Return whether the bytes of a row lie in its file.
+def _short(value: Any) -> str:
+    return repr(value)[:80]
+
+
+def _checked(row: dict[str, Any], path: str, size: int, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """Check the values of a row, each for itself, and that its bytes lie in the file or sample.
 
     Raises
     ------
-    ValueError
-        If they do not.
+    ArchiveError
+        With the sample, the column and the value.
     """
-    start, length = int(row["tortilla:offset"]), int(row["tortilla:length"])
-    if start < 0 or length < 0 or (size >= 0 and start + length > size):
-        raise ValueError(f"{row['tortilla:id']} is to end at byte {start + length:,}, and there are {size:,}")
-    return True
+    for name in needed or _COLUMNS:
+        value = row.get(name)
+        if value is None or (name in _SHARES and value != value):
+            if name in _OPTIONAL and not needed:
+                continue
+            raise ArchiveError(
+                f"{path}: {_short(row.get('tortilla:id'))} has no {name}; this is no file of CloudSEN12+"
+            )
+        number = _NUMBERS.get(name)
+        if not (number.fits(value) if number else isinstance(value, str)):
+            found = f"{_short(row.get('tortilla:id'))} has {_short(value)} as {name}"
+            raise ArchiveError(f"{path}: {found}, expected {number or 'a text'}")
+    end = row["tortilla:offset"] + row["tortilla:length"]
+    if size >= 0 and end > size:
+        raise ArchiveError(f"{path}: {_short(row['tortilla:id'])} ends at byte {end:,.0f}, and there are {size:,}")
+    return row | {name: int(row[name]) for name in ("tortilla:offset", "tortilla:length")}
 
 
 Row = dict[str, Any]
 
-_MOST = 2**30
+_MOST = 2**28
+"""Bytes of the pixels of an image: 13 bands of 2048 x 2048 pixels have half of it."""
 _TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
 _FILES = {a.file.rpartition("/")[2].casefold(): a.file for a in ASSETS}
-_NEEDED = (
-    *("roi_id", "label_type", "real_proj_shape", "tortilla:data_split"),
-    *("stac:crs", "stac:geotransform", "stac:raster_shape", "stac:centroid", "stac:time_start"),
-)
-_AS_THEY_ARE = (
-    *("roi_id", "old_roi_id", "equi_id", "equi_zone", "s2_id"),
-    *("clear_percentage", "thick_percentage", "thin_percentage", "cloud_shadow_percentage"),
-)
+_AS_THEY_ARE = ("roi_id", *_OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -329,7 +402,7 @@ class TacoArchive(Archive):
         found: dict[PatchKey, tuple[str, Row]] = {}
         for part, table in self._tables.items():
             for row in table:
-                found.setdefault(_patch_key(row, part), (part, row))
+                found.setdefault(_patch_key(row), (part, row))
         return found
 
     @cached_property
@@ -362,7 +435,7 @@ class TacoArchive(Archive):
         usual = sorted({leaf.name for _, _, found in self._leaves for leaf in found or ()})
         made: dict[PatchKey, PatchFiles] = {}
         for part, row, found in self._leaves:
-            files = made.setdefault(_patch_key(row, part), PatchFiles("", _label_type(row), rows=_rows_of(row)))
+            files = made.setdefault(_patch_key(row), PatchFiles("", _label_type(row), rows=_rows_of(row)))
             # A sample that cannot be looked into has what the others have; decoding its bytes will fail.
             for leaf in found or [
                 Leaf(name, row["tortilla:offset"], row["tortilla:length"], "GTiff") for name in usual
@@ -423,20 +496,17 @@ class TacoArchive(Archive):
                 "s2_id_gee": key[1],
                 "label_type": row["label_type"],
                 "split": row["tortilla:data_split"],
-                "proj_epsg": row["stac:crs"].split(":")[1],
+                "proj_epsg": row["stac:crs"].removeprefix("EPSG:"),
                 "proj_shape": row["real_proj_shape"],
                 "proj_centroid": row["stac:centroid"],
                 "datetime": pd.Timestamp(row["stac:time_start"], unit="s").isoformat(),
             }
 
 
-def _patch_key(row: Row, part: str) -> PatchKey:
+def _patch_key(row: Row) -> PatchKey:
     """``ROI_00827__20190123T095319_...`` holds both ids."""
-    for name in _NEEDED:
-        if row.get(name) is None:
-            raise ArchiveError(f"{part}: {row.get('tortilla:id')} has no {name}; this is no file of CloudSEN12+")
-    name = str(row["tortilla:id"])
-    return str(row["roi_id"]), name.partition("__")[2] or name
+    name: str = row["tortilla:id"]
+    return row["roi_id"], name.partition("__")[2] or name
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudsen12_cube import archive, cli, conversion, dataset, evaluation, exporters, inspection, plotting, training
 from cloudsen12_cube.cli.parser import cube_of, make_parser, options_of, source_of, subset_options_of
-from cloudsen12_cube.errors import CubeError, without_secrets
+from cloudsen12_cube.errors import CubeError, printable, without_secrets
 from cloudsen12_cube.storage import clean, is_url
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(text: str) -> None:
-    print(f"cloudsen12-cube: {without_secrets(text)}", file=sys.stderr)
+    print(f"cloudsen12-cube: {printable(without_secrets(text))}", file=sys.stderr)
 
 
 def _print_faults(faults: Sequence[Fault], location: str) -> None:
@@ -128,7 +128,8 @@ def _evaluate(given: argparse.Namespace, _: Console) -> int:
     patches = evaluation.per_patch(cube, given.reference, split, given.predictions, given.by, given.unclassified)
     if given.per_patch:
         evaluation.save(patches, given.per_patch)
-    print(evaluation.format_table(evaluation.build_table(patches, given.by), given.format))
+    for line in evaluation.format_table(evaluation.build_table(patches, given.by), given.format).split("\n"):
+        print(printable(line))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cloudsen12_cube import archive
+from cloudsen12_cube.errors import printable
 from cloudsen12_cube.schema import CLASSES
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ _FEW = 5
 _COLUMNS = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
 
 
+class _PlainConsole(Console):
+    """Prints texts of archives and cubes as they are: no markup, and nothing that a terminal would act on."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a line to styled text; every text passes here."""
+        return super().render_str(printable(text), **options)
+
+
 def make_console(quiet: bool = False) -> Console:
     """Return a console for standard output; a quiet one prints nothing."""
-    return Console(highlight=False, soft_wrap=False, quiet=quiet)
+    return _PlainConsole(highlight=False, soft_wrap=False, quiet=quiet, markup=False, emoji=False)
 
 
 def size(count: float) -> str:
@@ -102,8 +111,8 @@ def export_bar(console: Console) -> Iterator[Callable[[ExportStep], None] | None
 
 
 def show_line(console: Console, text: str) -> None:
-    """Print one line of any length, without markup."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print one line of any length."""
+    console.print(text, soft_wrap=True)
 
 
 def _table(*columns: str) -> Table:
@@ -112,7 +121,7 @@ def _table(*columns: str) -> Table:
 
 def _show_warnings(console: Console, lines: Sequence[str], limit: int = _SHOWN, style: str = "yellow") -> None:
     for line in lines[:limit]:
-        console.print(f"! {line}", style=style, markup=False)
+        console.print(f"! {line}", style=style)
     _show_rest(console, len(lines) - limit)
 
 
@@ -138,7 +147,7 @@ def show_plan(console: Console, plan: Plan, workers: int) -> None:
         f"{read} to read, about {written} to write in {totals['objects']} objects",
         f"at most {memory} of memory, about {time} with {max(workers, 1)} worker(s)",
     ):
-        console.print(line, markup=False)
+        console.print(line)
     _show_warnings(console, [f"the archive has {name}, which is not converted" for name in plan.ignored])
     _show_warnings(console, [f"no patch of the archive has {name}: its bands stay empty" for name in plan.lacking()])
     _show_warnings(console, [f"{fault.roi_id}/{fault.s2_id_gee}: {fault.found}" for fault in plan.faults()])
@@ -197,7 +206,7 @@ def show_export(console: Console, report: ExportReport) -> None:
         return
     table = _table("patch", "product", "left out")
     for row in report.left_out[:_SHOWN]:
-        table.add_row(Text(f"{row.roi_id} {row.s2_id_gee}"), row.product, Text(row.reason))
+        table.add_row(f"{row.roi_id} {row.s2_id_gee}", row.product, row.reason)
     console.print(table)
     _show_rest(console, len(report.left_out) - _SHOWN)
 
@@ -223,7 +232,7 @@ def show_status(console: Console, status: Status) -> None:
 
 def show_info(console: Console, info: Info) -> None:
     """Print a summary of a cube."""
-    console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}", markup=False)
+    console.print(f"{info.place}: {info.rois} ROIs, {info.patches} patches, {info.settings['state']}")
     table = _table()
     for name in ("product", "bands", "pixels", "dtype", "done", "failed", "missing", "stored", "of raw"):
         # In a narrow terminal the counts are folded, not the names.
@@ -243,7 +252,7 @@ def show_info(console: Console, info: Info) -> None:
         console.print(table)
     for name, counts_of in info.counts.items():
         values = ", ".join(f"{value or 'unknown'} {count}" for value, count in counts_of.items())
-        console.print(f"{name}: {values}", markup=False)
+        console.print(f"{name}: {values}")
 
 
 def show_verification(console: Console, result: Verification) -> None:
@@ -261,7 +270,7 @@ def show_verification(console: Console, result: Verification) -> None:
 def show_statistics(console: Console, statistics: CubeStatistics) -> None:
     """Print the statistics of bands, in stored values, and the fractions of the classes."""
     origin = statistics.origin
-    console.print(f"split {origin.split or 'all'}: {origin.patches} patches of {origin.rois} ROIs", markup=False)
+    console.print(f"split {origin.split or 'all'}: {origin.patches} patches of {origin.rois} ROIs")
     bands = _table("product", "band", "mean", "std", "2 %", "50 %", "98 %")
     for product, rows in statistics.bands.items():
         for row in rows:
