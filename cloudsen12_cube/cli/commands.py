@@ -6,6 +6,7 @@ The rooms are imported as lazy fronts: ``--help`` loads neither zarr nor rasteri
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     given = make_parser(arguments).parse_args(arguments)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files are part of the report
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal lacks
     try:
         return _COMMANDS[given.command](given, cli.render.make_console(getattr(given, "quiet", False)))
     except KeyboardInterrupt:

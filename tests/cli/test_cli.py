@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -17,8 +19,10 @@ from rich.console import Console
 import cloudsen12_cube as c12
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.cli.demo import demo
-from cloudsen12_cube.cli.render import duration, size
+from cloudsen12_cube.cli.render import duration, make_console, show_report, size
+from cloudsen12_cube.conversion.report import Report
 from cloudsen12_cube.errors import DestinationError
+from cloudsen12_cube.format import Fault
 
 
 def test_the_whole_way(archive: Path, tmp_path: Path) -> None:
@@ -232,3 +236,38 @@ def test_every_planted_fault_is_named_and_nothing_else_is_lost(tmp_path: Path) -
         for product in ("s2l1c", "s2l2a", "s1", "extra", "labels"):
             images = c12.open_cube(place)[product].to_dataset().sel(roi=roi)
             assert images["status"].values[list(images["s2_id_gee"].values).index(image)] == 1
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[31m\u202e\u2028\n\rforged [bold]x[/] :smile: [/nothing]"
+
+
+def test_nothing_unprintable_reaches_a_terminal(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What metadata and records say is printed as it is: no control sequence, no markup, no line of its own."""
+    copy, place = Path(shutil.copytree(archive, tmp_path / "a")), tmp_path / "c.zarr"
+    c12.convert(copy, place, ["s1"])
+    path = next(place.glob("s1/s1/records/*.json"))
+    record = json.loads(path.read_text())
+    fault = {"s2_id_gee": "x", "product": "s1", "asset": "S1", "path": ESCAPES, "found": ESCAPES, "expected": ESCAPES}
+    record["patches"][0] |= {"status": 2, "faults": [fault | {"roi_id": record["roi_id"]}]}
+    path.write_text(json.dumps(record))
+    assert main(["status", str(place)]) == 1
+    table = copy / "cloudsen12_metadata.csv"
+    text = table.read_text(encoding="utf-8")
+    row = next(csv.DictReader(io.StringIO(text)))
+    for name, code in (("s2_date", 2), ("s2_id_gee", 0)):
+        table.write_text(text.replace(row[name], f'"{ESCAPES}"', 1), encoding="utf-8", newline="")
+        assert main(["plan", str(copy), str(tmp_path / "x.zarr")]) == code
+    shown = "".join(capsys.readouterr())
+    assert [line for line in shown.split("\n") if not line.isprintable()] == []
+    assert shown.count("\\x1b]0;title") >= 5
+    assert not any(line.startswith("forged") for line in shown.split("\n"))
+
+
+def test_a_table_prints_faults_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault("ROI_1", "x", "s1", "", ESCAPES, ESCAPES, "[/b]")
+    show_report(make_console(), Report(1, 0, 1, 0, 1, 0, 10, (fault,)))
+    shown = capsys.readouterr().out
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "[/b]" in shown
