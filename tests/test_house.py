@@ -35,7 +35,7 @@ ONLY_IN = {
     },
     "rioxarray": {"dataset/patch"},
     "torch": {"training/torch"},
-    "pyarrow": {"archive/taco", "exporters/stac"},
+    "pyarrow": {"archive/parquet", "exporters/stac"},
     "PIL": {"plotting/browser"},
     "rich": {"cli/render", "cli/commands", "cli/demo"},
 }
