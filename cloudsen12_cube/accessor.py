@@ -303,15 +303,18 @@ class CubeAccessor(Accessor):
         ----------
         where : str or sequence of str, optional
             Conditions as of ``convert --where``: ``"difficulty<=3"``, ``"cloud_coverage=cloudy|mid-cloudy"``, with one
-            of ``= != < <= > >=``. They reach every column of the cube's root, also one that only this cube has.
+            of ``= != < <= > >=``. They reach every column of the cube's root, also one that only this cube has. A date,
+            month or year is the whole of it; times are in UTC, or have an offset: ``"datetime<=2019-08"``,
+            ``"datetime>=2019-08-11T10:00+02:00"``.
         bbox : (float, float, float, float), optional
             West, south, east, north of the patch's centre in degrees; west > east crosses the antimeridian.
         geometry : shapely geometry, optional
             In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
         **columns : optional
             ``roi`` or a property of the catalogue, such as ``label_type="high"``: a value; a list of values, any of
-            which fits; for numbers and times a tuple (low, high), both ends included, None for an open end; a text with
-            a trailing ``*`` for all that begin so; None for no condition. `QueryColumns` lists them.
+            which fits; for numbers and times a tuple or slice (low, high), both ends included, None for an open end; a
+            text with a trailing ``*`` for all that begin so; None for no condition. ``datetime="2019-08"`` is the whole
+            month. `QueryColumns` lists them.
 
         Returns
         -------

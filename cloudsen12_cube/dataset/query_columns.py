@@ -9,10 +9,11 @@ import numpy as np
 Moment = str | datetime | date | np.datetime64
 WantedText = str | Collection[str] | None
 """A text, or several, any of which fits; a trailing ``*`` stands for any ending."""
-WantedNumber = float | Collection[float] | tuple[float | None, float | None] | None
-"""A number, a list of numbers, or a tuple (low, high), both ends included, None for an open end."""
-WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] | None
-"""A time, a list of times, or a tuple (low, high), both ends included, None for an open end."""
+WantedNumber = float | Collection[float] | tuple[float | None, float | None] | slice | None
+"""A number, a list of numbers, or a tuple or slice (low, high), both ends included, None for an open end."""
+WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] | slice | None
+"""A time, a list of times, or a tuple or slice (low, high), both ends included, None for an open end. A date, month or
+year, such as ``2019-08``, is the whole of it; times are in UTC, or have an offset such as ``+02:00``."""
 
 
 class QueryColumns(TypedDict, total=False):
@@ -36,7 +37,7 @@ class QueryColumns(TypedDict, total=False):
     s2_reflectance_conversion_correction: WantedNumber  # Earth-Sun distance correction
     s2_aot_retrieval_accuracy: WantedNumber  # accuracy of the aerosol retrieval
     s2_water_vapour_retrieval_accuracy: WantedNumber  # declared accuracy of the water vapour model
-    s2_view_off_nadir: WantedNumber  # viewing angle off nadir
+    s2_view_off_nadir: WantedNumber  # viewing angle off nadir, 0 everywhere: never measured
     s2_view_sun_azimuth: WantedNumber  # sun azimuth
     s2_view_sun_elevation: WantedNumber  # sun elevation
     s1_id: WantedText  # Sentinel-1 product id

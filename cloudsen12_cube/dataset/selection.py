@@ -28,6 +28,7 @@ from cloudsen12_cube.schema import (
     Condition,
     Mask,
     Property,
+    TimeSpan,
     find_column,
     in_box,
     matching,
@@ -36,7 +37,7 @@ from cloudsen12_cube.schema import (
 )
 
 _PATCH = ("roi", "time")
-_LOWEST: dict[str, Any] = {"int": -np.inf, "float": -np.inf, "time": pd.Timestamp.min}
+_LOWEST: dict[str, Any] = {"int": -np.inf, "float": -np.inf, "time": np.datetime64(pd.Timestamp.min, "us")}
 
 
 def query(
@@ -60,7 +61,8 @@ def query(
     geometry : shapely geometry, optional
         In longitude and latitude, or anything with ``__geo_interface__``; the patch's centre must lie in it.
     **columns : optional
-        Properties: a value, a list of values, a tuple (low, high), or a text with a trailing ``*``.
+        Properties: a value, a list of values, a tuple or slice (low, high), or a text with a trailing ``*``. A date or
+        month is the whole of it.
 
     Returns
     -------
@@ -99,10 +101,17 @@ def _conditions(name: str, value: Any) -> Iterator[Condition]:
     kind = "text" if column == "roi_id" else BY_NAME[column].kind
     if value is None:
         return
+    if isinstance(value, slice):
+        if value.step is not None or kind == "text":
+            reason = "has a step" if kind != "text" else f"orders texts, and {column} is text"
+            raise SelectionError(f"{name}={value!r} {reason}: give slice(low, high) for numbers and times, or a list")
+        value = (value.start, value.stop)
     if isinstance(value, tuple) and kind != "text":
         if len(value) != 2:
             raise SelectionError(f"{name}={value!r}: a range is (low, high); for some values give a list")
         low, high = (None if end is None else typed_value(column, end, kind) for end in value)
+        low = low.first if isinstance(low, TimeSpan) else low
+        high = high.last if isinstance(high, TimeSpan) else high
         if low is not None and high is not None and low > high:
             raise SelectionError(f"{name}={value!r}: the low end of the range is above the high one")
         # A range with two open ends still asks for a value that is known, which any low end does.

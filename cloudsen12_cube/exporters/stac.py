@@ -22,7 +22,17 @@ import xarray as xr
 from cloudsen12_cube.dataset import footprints
 from cloudsen12_cube.errors import CubeError, without_secrets
 from cloudsen12_cube.format import DONE
-from cloudsen12_cube.schema import CLASSES, LAYERS, PLUS, PRODUCTS, PROPERTIES, UNLABELLED_COLOR, Asset, assets_of
+from cloudsen12_cube.schema import (
+    CLASSES,
+    LAYERS,
+    PLUS,
+    PRODUCTS,
+    PROPERTIES,
+    UNLABELLED_COLOR,
+    Asset,
+    assets_of,
+    enclosing_box,
+)
 from cloudsen12_cube.storage import clean, is_url
 
 ID = "CloudSEN12"
@@ -95,8 +105,8 @@ _PRODUCER = {
 
 def _bounds(places: geopandas.GeoDataFrame) -> list[float]:
     """Compute the bounding box of all footprints; that of the whole Earth if no patch has a location."""
-    box = [float(edge) for edge in places.total_bounds]
-    return [round(edge, 6) for edge in box] if np.isfinite(box).all() else [-180.0, -90.0, 180.0, 90.0]
+    box = enclosing_box(places.geometry.explode().bounds.to_numpy())
+    return [round(edge, 6) for edge in box] if box else [-180.0, -90.0, 180.0, 90.0]
 
 
 def _interval(places: geopandas.GeoDataFrame) -> list[str | None]:
@@ -323,7 +333,7 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     items = items_table(cube, href)
     path = folder / "items.parquet"
     items.to_parquet(path, index=False, write_covering_bbox=True, schema_version="1.1.0", compression="zstd")
-    table = parquet.read_table(path)
+    table = _with_boxes(parquet.read_table(path), items.geometry)
     about = {"version": "1.1.0", "collections": {ID: document}}
     metadata = table.schema.metadata | {b"stac-geoparquet": json.dumps(about).encode()}
     parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
@@ -335,3 +345,16 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     }
     (folder / "collection.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return len(items)
+
+
+def _with_boxes(table: pyarrow.Table, footprints: geopandas.GeoSeries) -> pyarrow.Table:
+    """Give footprints across the antimeridian, and the table, a bounding box with west > east; geopandas has -180 to 180."""
+    parts = footprints.explode().bounds
+    boxes = table.column("bbox").to_pylist()
+    for row in np.flatnonzero(footprints.geom_type == "MultiPolygon"):
+        boxes[row] = dict(zip(("xmin", "ymin", "xmax", "ymax"), enclosing_box(parts.loc[[row]].to_numpy()), strict=True))
+    index = table.schema.get_field_index("bbox")
+    table = table.set_column(index, table.schema.field(index), pyarrow.array(boxes, table.schema.field(index).type))
+    about = json.loads(table.schema.metadata[b"geo"])
+    about["columns"]["geometry"]["bbox"] = enclosing_box(parts.to_numpy())
+    return table.replace_schema_metadata(table.schema.metadata | {b"geo": json.dumps(about).encode()})

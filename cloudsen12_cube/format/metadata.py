@@ -44,6 +44,7 @@ from cloudsen12_cube.schema import (
     UNKNOWN,
     Property,
     assets_of,
+    enclosing_box,
     parse_transform,
     transform_text,
 )
@@ -383,12 +384,9 @@ def _root_attributes(contents: Contents) -> dict[str, Any]:
 
 
 def bounding_box(table: pd.DataFrame) -> list[float] | None:
-    """West, south, east, north of all patch centres in degrees, or None where no centre is known."""
-    known = table[["longitude", "latitude"]].dropna()
-    if known.empty:
-        return None
-    low, high = known.min(), known.max()
-    return [float(low["longitude"]), float(low["latitude"]), float(high["longitude"]), float(high["latitude"])]
+    """West, south, east, north of all patch centres in degrees, west > east across the antimeridian; None if unknown."""
+    points = table[["longitude", "latitude"]].to_numpy(dtype=np.float64)
+    return enclosing_box(np.hstack([points, points]))
 
 
 def _write_mutable(group: Any, layout: ProductLayout, contents: Contents) -> None:

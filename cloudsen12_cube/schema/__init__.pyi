@@ -39,6 +39,7 @@ from .classes import Superclass as Superclass
 from .classes import Threshold as Threshold
 from .classes import layer as layer
 from .grid import Grid as Grid
+from .grid import enclosing_box as enclosing_box
 from .grid import grid_of as grid_of
 from .grid import parse_transform as parse_transform
 from .grid import to_degrees as to_degrees
@@ -55,3 +56,4 @@ from .properties import Kind as Kind
 from .properties import Property as Property
 from .properties import canonical as canonical
 from .properties import number_text as number_text
+from .times import TimeSpan as TimeSpan

@@ -20,6 +20,7 @@ import pandas as pd
 
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.schema.properties import BY_NAME, Kind, canonical
+from cloudsen12_cube.schema.times import TimeSpan, parse_time
 
 Operator = Literal["<=", ">=", "!=", "<", ">", "="]
 Mask = npt.NDArray[np.bool_]
@@ -109,7 +110,7 @@ def _check(condition: Condition, kind: Kind) -> None:
 
 
 def typed_value(column: str, value: Any, kind: Kind) -> Any:
-    """Convert a value to the type of its column.
+    """Convert a value to the type of its column: a text, a float or a `TimeSpan`.
 
     Raises
     ------
@@ -122,19 +123,20 @@ def typed_value(column: str, value: Any, kind: Kind) -> Any:
         return value
     try:
         if kind == "time":
-            moment = pd.Timestamp(value)
-            return moment.tz_convert(None) if moment.tzinfo else moment
+            return parse_time(value)
         if isinstance(value, (bool, datetime, date)):
             raise TypeError
         return float(value)
     except (ValueError, TypeError):
-        raise SelectionError(f"{column}={value!r} is no {'date' if kind == 'time' else 'number'}") from None
+        expected = "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
+        raise SelectionError(f"{column}={value!r} is no {expected}") from None
 
 
 def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     """Return which rows fulfil a condition.
 
-    An unknown value (NaN, NaT, a missing number) fulfils ``!=`` and no other comparison.
+    An unknown value (NaN, NaT, a missing number) fulfils ``!=`` and no other comparison. A date, month or year is the
+    whole of it: ``<=2019-08`` includes August 31, ``>2019-08`` begins in September.
 
     Parameters
     ----------
@@ -149,10 +151,15 @@ def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
     """
     column = _column(condition, table)
     kind = _kind(column)
+    if kind == "time":
+        column = column.dt.as_unit("us")  # the resolution of a cube, so that an archive and its cube agree
     _check(condition, kind)
     values, known = _values(condition, kind), _known(column)
     if condition.operator in _COMPARE:
-        return np.asarray(_COMPARE[condition.operator](column, values[0]), dtype=bool) & known
+        edge = values[0]
+        if isinstance(edge, TimeSpan):
+            edge = edge.first if condition.operator in ("<", ">=") else edge.last
+        return np.asarray(_COMPARE[condition.operator](column, edge), dtype=bool) & known
     equal = _equal(column, values) & known
     return ~equal if condition.operator == "!=" else equal
 
@@ -188,6 +195,8 @@ def _prefix(value: Any) -> str | None:
 
 
 def _equal(column: pd.Series[Any], values: Sequence[Any]) -> Mask:
+    if values and isinstance(values[0], TimeSpan):
+        return np.logical_or.reduce([column.between(*span) for span in values])
     prefixes = tuple(prefix for value in values if (prefix := _prefix(value)) is not None)
     equal = column.isin([value for value in values if _prefix(value) is None])  # one pass for long lists of ROIs
     return np.asarray(equal | column.str.startswith(prefixes) if prefixes else equal, dtype=bool)
@@ -215,7 +224,7 @@ def _check_values(condition: Condition, table: pd.DataFrame) -> None:
     column = _column(condition, table)
     there = set(column[_known(column)])
     values = zip(condition.values, _values(condition, _kind(column)), strict=True)
-    absent = [given for given, value in values if value not in there and not _is_prefix(value, there)]
+    absent = [given for given, value in values if value not in there and not _matches_any(value, there)]
     row = BY_NAME.get(condition.column)
     legal = row.values if row and len(absent) < len(condition.values) else ()
     wrong = [value for value in absent if value not in legal]
@@ -223,7 +232,10 @@ def _check_values(condition: Condition, table: pd.DataFrame) -> None:
         raise SelectionError(f"{condition.column} has no value {wrong[0]!r}{_values_here(wrong[0], column)}")
 
 
-def _is_prefix(value: Any, there: Collection[Any]) -> bool:
+def _matches_any(value: Any, there: Collection[Any]) -> bool:
+    """Return whether a text with a trailing ``*``, or a period, matches any of the values."""
+    if isinstance(value, TimeSpan):
+        return any(value.first <= np.datetime64(moment, "us") <= value.last for moment in there)
     prefix = _prefix(value)
     return prefix is not None and any(text.startswith(prefix) for text in there)
 
@@ -251,7 +263,8 @@ def in_box(
     longitude, latitude : numpy.ndarray of float64
         Degrees; False for NaN.
     bbox : (float, float, float, float)
-        West, south, east, north in degrees; a box with west > east crosses the antimeridian.
+        West, south, east, north in degrees; a box with west > east, or one that ends beyond 180, crosses the
+        antimeridian.
 
     Returns
     -------
@@ -266,8 +279,8 @@ def in_box(
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
         raise SelectionError(f"bbox {bbox} is not west, south, east, north in degrees")
     west, south, east, north = numbers
-    after, before = longitude >= west, longitude <= east
-    across = after & before if west <= east else after | before
+    east += 360 if west > east else 0
+    across = np.logical_or.reduce([(longitude + turn >= west) & (longitude + turn <= east) for turn in (-360, 0, 360)])
     inside: Mask = across & (latitude >= south) & (latitude <= north)
     return inside
 

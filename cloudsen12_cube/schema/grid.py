@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pyproj import Transformer
 from pyproj.exceptions import CRSError
 
@@ -80,3 +82,30 @@ def to_degrees(epsg: int) -> Transformer:
         return Transformer.from_crs(epsg, 4326, always_xy=True)
     except CRSError:
         raise ArchiveError(f"EPSG:{epsg} is not a coordinate reference system known to PROJ") from None
+
+
+def enclosing_box(boxes: npt.NDArray[np.float64]) -> list[float] | None:
+    """Return the box around boxes, in the order of GeoJSON.
+
+    Parameters
+    ----------
+    boxes : numpy.ndarray of float64, shape (n, 4)
+        West <= east, south, north in degrees, as west, south, east, north; rows with NaN are left out.
+
+    Returns
+    -------
+    list of float or None
+        West, south, east, north. West > east if the boxes are on both sides of the antimeridian (RFC 7946, section
+        5.2), that is if a gap wider than half of the Earth is between them. None if there is no box.
+    """
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    if not len(boxes):
+        return None
+    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
+    west, south, east, north = boxes.T
+    reach = np.maximum.accumulate(east)
+    edges = west[0], reach[-1]
+    gaps = west[1:] - reach[:-1]
+    if len(gaps) and gaps.max() > 180:
+        edges = west[gaps.argmax() + 1], reach[gaps.argmax()]
+    return [float(edge) for edge in (edges[0], south.min(), edges[1], north.max())]
