@@ -74,6 +74,8 @@ def _legal_rows(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[RowFault]]:
 
 def _typed(row: Property, column: pd.Series[Any]) -> Any:
     column = column.reset_index(drop=True)
+    if row.name == "s2_id_gee":
+        return column.astype(object)
     if row.kind == "text":
         return column.mask(column.isin(UNKNOWN), "").astype(object)
     column = column.mask(column.isin(UNKNOWN), None)
@@ -112,6 +114,7 @@ def _derive(table: pd.DataFrame, meaning: TestMeaning) -> None:
 
 def _centres(column: pd.Series[Any]) -> tuple[Any, Any]:
     points = column.str.extract(_POINT)
+    points = points.mask(points.isin(UNKNOWN))
     try:
         return points[0].astype("float64"), points[1].astype("float64")
     except ValueError as error:

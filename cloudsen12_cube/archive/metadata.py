@@ -80,7 +80,7 @@ def is_item(document: Any) -> bool:
 
 
 def _from_properties(properties: dict[str, Any]) -> dict[str, str]:
-    record = {"roi_id": str(properties["roi_id"])}
+    record = {"roi_id": str(properties["roi_id"]).strip()}
     for key, value in properties.items():
         name = canonical(key)
         if name is not None and value is not None:
@@ -91,6 +91,8 @@ def _from_properties(properties: dict[str, Any]) -> dict[str, str]:
 def _decoded(name: str, value: Any) -> str:
     """One spelling for what the CSV writes as text and STAC as a structure."""
     if name == "proj_centroid" and isinstance(value, dict):
+        if value["lon"] is None or value["lat"] is None:
+            return ""
         return f"POINT ({value['lon']} {value['lat']})"
     if name == "proj_geometry" and isinstance(value, dict):
         ring = ", ".join(f"{number_text(float(x))} {number_text(float(y))}" for x, y in value["coordinates"][0])
@@ -99,7 +101,7 @@ def _decoded(name: str, value: Any) -> str:
         return str(value[0])
     if isinstance(value, list):
         return transform_text(value)
-    return str(value)
+    return str(value).strip()
 
 
 def from_folders(patches: Iterable[tuple[str, str, str]]) -> pd.DataFrame:

@@ -510,7 +510,7 @@ def _patch_key(row: Row) -> PatchKey:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value).strip()
 
 
 def _label_type(row: Row) -> str:

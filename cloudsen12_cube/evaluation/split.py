@@ -117,10 +117,14 @@ def rois_of(cube: xr.DataTree) -> pd.DataFrame:
         ``label_type`` and ``split`` as published.
     """
     root = cube.to_dataset()
-    columns: dict[str, Any] = {
-        name: pd.DataFrame(root[name].transpose("roi", "time").values).mean(axis=1).to_numpy()
-        for name in ("longitude", "latitude", "difficulty")
+    values = {
+        name: pd.DataFrame(root[name].transpose("roi", "time").values) for name in ("longitude", "latitude", "difficulty")
     }
+    longitude = values["longitude"]
+    across = longitude.max(axis=1) - longitude.min(axis=1) > 180  # dates on both sides of the antimeridian
+    values["longitude"] = longitude.where(~(longitude.lt(0).mul(across, axis=0)), longitude + 360)
+    columns: dict[str, Any] = {name: table.mean(axis=1).to_numpy() for name, table in values.items()}
+    columns["longitude"] = np.where(columns["longitude"] > 180, columns["longitude"] - 360, columns["longitude"])
     columns |= {name: [str(value) for value in root[name].values] for name in ("label_type", "split")}
     index = pd.Index([str(roi) for roi in root["roi"].values], name="roi_id")
     return pd.DataFrame(columns, index=index)

@@ -347,14 +347,17 @@ def write(cube: xr.DataTree, place: str, folder: Path) -> int:
     return len(items)
 
 
-def _with_boxes(table: pyarrow.Table, footprints: geopandas.GeoSeries) -> pyarrow.Table:
-    """Give footprints across the antimeridian, and the table, a bounding box with west > east; geopandas has -180 to 180."""
+def _with_boxes(table: Any, footprints: geopandas.GeoSeries) -> Any:
+    """Return a GeoParquet table whose boxes have west > east across the antimeridian; geopandas writes -180 to 180."""
+    import pyarrow
+
     parts = footprints.explode().bounds
-    boxes = table.column("bbox").to_pylist()
+    column, index = table.column("bbox"), table.schema.get_field_index("bbox")
+    boxes = column.to_pylist()
     for row in np.flatnonzero(footprints.geom_type == "MultiPolygon"):
-        boxes[row] = dict(zip(("xmin", "ymin", "xmax", "ymax"), enclosing_box(parts.loc[[row]].to_numpy()), strict=True))
-    index = table.schema.get_field_index("bbox")
-    table = table.set_column(index, table.schema.field(index), pyarrow.array(boxes, table.schema.field(index).type))
+        box = enclosing_box(parts.loc[[footprints.index[row]]].to_numpy()) or []
+        boxes[row] = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    table = table.set_column(index, table.schema.field(index), pyarrow.array(boxes, column.type))
     about = json.loads(table.schema.metadata[b"geo"])
     about["columns"]["geometry"]["bbox"] = enclosing_box(parts.to_numpy())
     return table.replace_schema_metadata(table.schema.metadata | {b"geo": json.dumps(about).encode()})

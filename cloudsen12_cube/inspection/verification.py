@@ -291,7 +291,7 @@ def compare_metadata(archive: Archive, table: pd.DataFrame, test_meaning: str) -
     """Compare a catalogue, as it was read back out of a cube, with the metadata of the archive."""
     source: dict[tuple[str, str], Row] = {}
     for row in archive.rows():
-        source.setdefault((str(row["roi_id"]), str(row["s2_id_gee"])), row)
+        source.setdefault((str(row["roi_id"]).strip(), str(row["s2_id_gee"]).strip()), row)
     compared, differences = 0, []
     for record in table.to_dict("records"):
         roi, image = record["roi_id"], record["s2_id_gee"]
@@ -310,9 +310,9 @@ def _expected(row: Row, meaning: str) -> Iterator[tuple[str, Any]]:
     """Yield name and value of all that a row of the archive states."""
     for spelling, value in row.items():
         name = canonical(spelling)
-        if name is None or value is None or value == "":
+        if name is None or value is None or value == "" or (isinstance(value, dict) and None in value.values()):
             continue
-        if isinstance(value, str) and value in UNKNOWN and (BY_NAME[name].kind != "text" or name in _DERIVED):
+        if str(value).strip() in UNKNOWN and (BY_NAME[name].kind != "text" or name in _DERIVED):
             continue
         yield name, value
         if name == "test" and not row.get("split"):
@@ -329,7 +329,8 @@ def _numbers(value: Any) -> list[float]:
         value = (value["lon"], value["lat"]) if "lon" in value else value["coordinates"]
     for mark in "[](),":
         value = str(value).replace(mark, " ")
-    return [float(word) for word in str(value).split() if word not in ("POLYGON", "POINT")]
+    words = [word for word in str(value).split() if word not in ("POLYGON", "POINT")]
+    return [math.nan if word in UNKNOWN else float(word) for word in words]
 
 
 def _agrees(name: str, stored: Any, expected: Any) -> bool:
@@ -343,13 +344,14 @@ def _agrees(name: str, stored: Any, expected: Any) -> bool:
 def _same(name: str, stored: Any, expected: Any) -> bool:
     kind = BY_NAME[name].kind if name in BY_NAME else "text"
     if name in ("proj_transform", "proj_geometry", "proj_centroid"):
-        return _numbers(stored) == _numbers(expected)
+        return np.array_equal(_numbers(stored), _numbers(expected), equal_nan=True)
     if name == "label_type":
         return bool(stored == _FOLDERS.get(expected, expected))
     if kind == "time":
         return _utc(stored) == _utc(expected)
     if kind == "text":
-        return bool(stored == ("" if expected in UNKNOWN else str(expected)))
+        text = str(expected).strip()
+        return bool(stored == ("" if text in UNKNOWN and name != "s2_id_gee" else text))
     if name == "proj_shape" and isinstance(expected, list):
         expected = expected[0]
     return math.isclose(float(stored), float(expected), rel_tol=0, abs_tol=0) or float(expected) != float(expected)

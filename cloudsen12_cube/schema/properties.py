@@ -94,8 +94,11 @@ PLUS: tuple[Property, ...] = (
 
 BY_NAME: dict[str, Property] = {p.name: p for p in (*PROPERTIES, *PLUS)}
 
-UNKNOWN = ("", "NA", "N/A", "nan", "NaN", "None", "null")
-"""Texts that stand for an unknown value; R writes NA. A cube has the empty text for an unknown text, others a fill."""
+UNKNOWN = (
+    *("", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "nan", "NaN", "-nan", "-NaN", "NaT", "None", "null", "NULL"),
+)
+"""Texts that stand for an unknown value, as pandas reads them; R writes NA. A cube has the empty text for an unknown
+text, others a fill. Ids of ROIs and images are names: they are never unknown."""
 
 ROI_WIDE = ("label_type", "split")
 """Properties with one value for each ROI; otherwise patches of one ROI could be in several splits."""

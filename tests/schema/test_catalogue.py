@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,11 +15,15 @@ from conftest import SHARED, needs_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cloudsen12_cube as c12
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.catalogue import build
 from cloudsen12_cube.archive.open import open_archive
 from cloudsen12_cube.errors import ArchiveError, SelectionError
+from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.catalogue import Catalogue, Condition, Selection, fulfilled, parse, select
+from cloudsen12_cube.schema.properties import UNKNOWN
+from cloudsen12_cube.storage import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 
@@ -249,3 +256,60 @@ def test_unknown_numbers_as_r_writes_them() -> None:
     assert table["difficulty"].isna().all()
     assert table["s1_datetime"].isna().all()
     assert list(table["land_cover"]) == [-1]
+
+
+def changed_archive(root: Path, kind: str, **values: object) -> Path:
+    """Create an archive in whose first row of metadata some values are others."""
+    make_archive(root, rois=1, options=ArchiveOptions(size=16, metadata=kind, times=2))  # type: ignore[arg-type]
+    if kind == "stac":
+        path = sorted(root.rglob("*.json"))[0]
+        item = json.loads(path.read_text())
+        item["properties"] |= values
+        path.write_text(json.dumps(item))
+        return root
+    path = root / "cloudsen12_metadata.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows[0] |= values  # type: ignore[operator]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.mark.parametrize("kind", ["csv", "stac"])
+@pytest.mark.parametrize("text", [text for text in UNKNOWN if text] + [" NA "])
+def test_texts_that_stand_for_unknown(tmp_path: Path, kind: str, text: str) -> None:
+    names = ["cloud_coverage", "s2_fmask_version", "s1_id", "difficulty", "land_cover", "s1_date"]
+    centre = f"POINT ({text.strip()} {text.strip()})"
+    root = changed_archive(tmp_path / "a", kind, **dict.fromkeys(names, text), proj_centroid=centre)
+    row = catalogue_of(root).table.iloc[0]
+    assert [row["cloud_coverage"], row["s2_fmask_version"], row["s1_id"], row["land_cover"]] == ["", "", "", -1]
+    assert pd.isna([row["difficulty"], row["s1_datetime"], row["longitude"], row["latitude"]]).all()
+
+
+def test_null_and_nan_in_json(tmp_path: Path) -> None:
+    unknown = {"s2_fmask_version": None, "s1_id": math.nan, "difficulty": None, "land_cover": math.nan}
+    root = changed_archive(tmp_path / "a", "stac", **unknown, **{"proj:centroid": {"lat": None, "lon": None}})
+    row = catalogue_of(root).table.iloc[0]
+    assert [row["s2_fmask_version"], row["s1_id"], row["land_cover"]] == ["", "", -1]
+    assert pd.isna([row["difficulty"], row["longitude"]]).all()
+    c12.convert(root, tmp_path / "c.zarr", ["extra"])
+    assert c12.verify(tmp_path / "c.zarr", source=root).differences == ()
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "nan"])
+def test_ids_are_names_and_never_unknown(tmp_path: Path, name: str) -> None:
+    root = changed_archive(tmp_path / "a", "csv", s2_id_gee=name, s2_id=name, proj_centroid="POINT (NA NA)")
+    last = max(root.glob("*/ROI_*/*"))
+    kept = {row["s2_id_gee"] for row in csv.DictReader((root / "cloudsen12_metadata.csv").read_text().splitlines())}
+    (moved,) = [folder for folder in last.parent.iterdir() if folder.name not in kept]
+    moved.rename(moved.with_name(name))
+    report = c12.convert(root, tmp_path / "c.zarr", ["extra"])
+    assert (report.done, report.faults) == (2, ())
+    cube = c12.open_cube(tmp_path / "c.zarr").to_dataset()
+    assert sorted(cube["s2_id_gee"].values.ravel()) == sorted(kept)
+    assert name not in cube["s2_id"].values
+    assert name in read_table(open_store(tmp_path / "c.zarr"))[1]["s2_id_gee"].tolist()
+    assert c12.verify(tmp_path / "c.zarr", source=root).differences == ()
+    assert [fault.found for fault in rows((name, "x", "0"), ("ROI_0001", "x", "0")).faults] == ["an illegal id"]
