@@ -118,7 +118,8 @@ def rois_of(cube: xr.DataTree) -> pd.DataFrame:
     """
     root = cube.to_dataset()
     values = {
-        name: pd.DataFrame(root[name].transpose("roi", "time").values) for name in ("longitude", "latitude", "difficulty")
+        name: pd.DataFrame(root[name].transpose("roi", "time").values)
+        for name in ("longitude", "latitude", "difficulty")
     }
     longitude = values["longitude"]
     across = longitude.max(axis=1) - longitude.min(axis=1) > 180  # dates on both sides of the antimeridian

@@ -384,7 +384,7 @@ def _root_attributes(contents: Contents) -> dict[str, Any]:
 
 
 def bounding_box(table: pd.DataFrame) -> list[float] | None:
-    """West, south, east, north of all patch centres in degrees, west > east across the antimeridian; None if unknown."""
+    """West, south, east, north of all patch centres in degrees, as `enclosing_box`; None where no centre is known."""
     points = table[["longitude", "latitude"]].to_numpy(dtype=np.float64)
     return enclosing_box(np.hstack([points, points]))
 
@@ -529,7 +529,9 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
         return ["" if np.isnan(six[0]) else transform_text(six) for six in values]
     if kind == "time":
         return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
-    if kind == "text" and name != "s2_id_gee":  # cubes of before this release may hold another notation of an unknown text
+    if (
+        kind == "text" and name != "s2_id_gee"
+    ):  # cubes of before this release may hold another notation of an unknown text
         return np.array(["" if text in UNKNOWN else text for text in values.astype(object)], dtype=object)
     return values
 

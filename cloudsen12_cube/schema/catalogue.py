@@ -128,7 +128,9 @@ def typed_value(column: str, value: Any, kind: Kind) -> Any:
             raise TypeError
         return float(value)
     except (ValueError, TypeError):
-        expected = "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
+        expected = (
+            "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
+        )
         raise SelectionError(f"{column}={value!r} is no {expected}") from None
 
 
@@ -196,7 +198,7 @@ def _prefix(value: Any) -> str | None:
 
 def _equal(column: pd.Series[Any], values: Sequence[Any]) -> Mask:
     if values and isinstance(values[0], TimeSpan):
-        return np.logical_or.reduce([column.between(*span) for span in values])
+        return np.asarray(np.logical_or.reduce([column.between(*span) for span in values]), dtype=bool)
     prefixes = tuple(prefix for value in values if (prefix := _prefix(value)) is not None)
     equal = column.isin([value for value in values if _prefix(value) is None])  # one pass for long lists of ROIs
     return np.asarray(equal | column.str.startswith(prefixes) if prefixes else equal, dtype=bool)

@@ -72,7 +72,7 @@ def _span(moment: np.datetime64) -> TimeSpan:
     if np.isnat(moment):
         raise ValueError("NaT is not a time")
     first = moment.astype("M8[us]")
-    unit = np.datetime_data(moment)[0]
+    unit: Any = np.datetime_data(moment)[0]
     if unit not in ("Y", "M", "W", "D"):
         return TimeSpan(first, first)
     return TimeSpan(first, (moment + np.timedelta64(1, unit)).astype("M8[us]") - _MICROSECOND)

@@ -20,7 +20,9 @@ from cloudsen12_cube.schema.times import TimeSpan, parse_time
 from cloudsen12_cube.testing import ArchiveOptions
 
 MOMENTS = st.datetimes(datetime(2018, 1, 1), datetime(2021, 1, 1))
-OFFSETS = st.timedeltas(timedelta(hours=-14), timedelta(hours=14)).map(lambda t: timedelta(minutes=t // timedelta(minutes=1)))
+OFFSETS = st.timedeltas(timedelta(hours=-14), timedelta(hours=14)).map(
+    lambda t: timedelta(minutes=t // timedelta(minutes=1))
+)
 COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 
@@ -81,11 +83,13 @@ WRONG = [
 @pytest.mark.parametrize("text", WRONG)
 def test_other_texts_are_refused(text: str) -> None:
     for operator in ("=", "<=", "!="):
-        with pytest.raises(SelectionError, match="is no date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00"):
+        with pytest.raises(SelectionError, match="is no date: write it as 2019, 2019-08, 2019-08-11 or"):
             parse(f"datetime{operator}{text}")
 
 
-@pytest.mark.parametrize("value", [2019, 2019.5, True, np.datetime64("NaT", "s"), pd.NaT, [None], ("June", None), {"a": 1}])
+@pytest.mark.parametrize(
+    "value", [2019, 2019.5, True, np.datetime64("NaT", "s"), pd.NaT, [None], ("June", None), {"a": 1}]
+)
 def test_other_values_are_refused(tree: xr.DataTree, value: Any) -> None:
     with pytest.raises(SelectionError, match="is no date"):
         tree.cloudsen12.query(datetime=value)
@@ -132,7 +136,12 @@ def tree(archive: Path) -> xr.DataTree:
 
 def keys(tree: xr.DataTree) -> set[str]:
     root = tree.to_dataset()
-    return {f"{roi}/{image}" for roi, row in zip(root["roi"].values, root["s2_id_gee"].values, strict=True) for image in row if image}
+    return {
+        f"{roi}/{image}"
+        for roi, row in zip(root["roi"].values, root["s2_id_gee"].values, strict=True)
+        for image in row
+        if image
+    }
 
 
 @pytest.mark.parametrize(
