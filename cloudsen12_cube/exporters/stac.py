@@ -359,5 +359,6 @@ def _with_boxes(table: Any, footprints: geopandas.GeoSeries) -> Any:
         boxes[row] = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     table = table.set_column(index, table.schema.field(index), pyarrow.array(boxes, column.type))
     about = json.loads(table.schema.metadata[b"geo"])
-    about["columns"]["geometry"] |= {"bbox": box} if (box := enclosing_box(parts.to_numpy())) else {}
+    whole = enclosing_box(parts.to_numpy())
+    about["columns"]["geometry"] |= {"bbox": whole} if whole else {}
     return table.replace_schema_metadata(table.schema.metadata | {b"geo": json.dumps(about).encode()})
