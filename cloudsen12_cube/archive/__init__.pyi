@@ -6,6 +6,7 @@ from .base import PatchFiles as PatchFiles
 from .catalogue import build as build
 from .geotiff import NOTE_NAME as NOTE_NAME
 from .grid import complete as complete
+from .grid import difference as difference
 from .grid import header_of as header_of
 from .metadata import TABLE_NAME as TABLE_NAME
 from .metadata import from_csv as from_csv

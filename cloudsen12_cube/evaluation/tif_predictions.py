@@ -3,7 +3,7 @@
 Three layouts are supported: one file per patch, ``ROI_0827/<s2_id_gee>.tif``; that of the archive, one folder per
 patch, ``.../ROI_0827/<s2_id_gee>/[labels/]<layer>.tif``; and that of the dataset's authors, one flat folder of
 ``ROI_0827__<s2_id_gee>.tif`` or, before quality control, ``ROI_0827__<s2_id_gee>__manual.tif``. A patch without a file
-is unlabelled.
+is unlabelled. The grid of a file is compared with that of its patch, as for the files of an archive.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from cloudsen12_cube.archive import read
+from cloudsen12_cube.archive import difference, read
 from cloudsen12_cube.errors import PatchError, SelectionError
-from cloudsen12_cube.schema import UNLABELLED
+from cloudsen12_cube.schema import UNLABELLED, Grid
 
 Codes = npt.NDArray[np.uint8]
 Key = tuple[str, str]
@@ -51,13 +51,17 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
     SelectionError
         If there is no tif for any patch, or several for one.
     PatchError
-        On reading: if a file is not a tif of one band in the patch's shape, or holds fractions.
+        On reading: if a file is not a tif of one band in the patch's shape, has another reference system or transform
+        than the patch (a shifted, flipped or exchanged image), or holds fractions. A file or cube that states no grid
+        is not compared.
     """
     root = Path(folder)
     keys = [
         [(str(roi), str(image)) for image in row]
         for roi, row in zip(labels["roi"].values, labels["s2_id_gee"].transpose("roi", "time").values, strict=True)
     ]
+    epsg = labels["proj_epsg"].transpose("roi", "time").values
+    transforms = labels["proj_transform"].transpose("roi", "time", ...).values
     known = {key for row in keys for key in row if key[1]}  # the image is empty where the ROI has no such date
     files = _find_files(root, known, layer)
     if not files:
@@ -68,7 +72,9 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
         )
     variable = xr.Variable(
         ("roi", "time", "y", "x"),
-        indexing.LazilyIndexedArray(_PredictionFiles(keys, files, (labels.sizes["y"], labels.sizes["x"]))),
+        indexing.LazilyIndexedArray(
+            _PredictionFiles(keys, files, epsg, transforms, (labels.sizes["y"], labels.sizes["x"]))
+        ),
     )
     has_file = [[key in files for key in row] for row in keys]
     coords = {"roi": labels["roi"].variable, "time": labels["time"].variable, "has_file": (("roi", "time"), has_file)}
@@ -99,11 +105,13 @@ def _key_of(path: Path, layer: str | None) -> Key:
     return (parents or [""])[0], path.stem
 
 
-def _read_codes(path: Path, shape: tuple[int, int]) -> Codes:
+def _read_codes(path: Path, shape: tuple[int, int], grid: Grid) -> Codes:
     """Read the class codes of one patch; which codes are valid is checked where they are counted."""
     header, pixels = read(path.read_bytes(), str(path))
     if pixels.shape != (1, *shape):
         raise PatchError(str(path), f"an image of {pixels.shape}", f"one band of {shape}")
+    if differs := difference(header, grid):
+        raise PatchError(str(path), *differs)
     codes: Codes = pixels[0].astype(np.uint8)
     if (codes != pixels[0]).any():
         wrong = pixels[0][codes != pixels[0]].flat[0]
@@ -114,8 +122,15 @@ def _read_codes(path: Path, shape: tuple[int, int]) -> Codes:
 class _PredictionFiles(BackendArray):
     """Class codes (roi, time, y, x) that are read from the files of the selected patches alone."""
 
-    def __init__(self, keys: list[list[Key]], files: dict[Key, Path], shape: tuple[int, int]) -> None:
-        self.keys, self.files = keys, files
+    def __init__(
+        self,
+        keys: list[list[Key]],
+        files: dict[Key, Path],
+        epsg: npt.NDArray[Any],
+        transforms: npt.NDArray[Any],
+        shape: tuple[int, int],
+    ) -> None:
+        self.keys, self.files, self.epsg, self.transforms = keys, files, epsg, transforms
         self.shape = (len(keys), len(keys[0]) if keys else 0, *shape)
         self.dtype = np.dtype(np.uint8)
 
@@ -127,9 +142,14 @@ class _PredictionFiles(BackendArray):
         rows, columns = (np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[:2], key[:2], strict=True))
         codes = np.full((len(rows), len(columns), *self.shape[2:]), UNLABELLED, dtype=np.uint8)
         for patch in np.ndindex(len(rows), len(columns)):
-            path = self.files.get(self.keys[rows[patch[0]]][columns[patch[1]]])
+            row, column = rows[patch[0]], columns[patch[1]]
+            path = self.files.get(self.keys[row][column])
             if path is not None:
-                codes[patch] = _read_codes(path, (self.shape[2], self.shape[3]))
+                codes[patch] = _read_codes(path, (self.shape[2], self.shape[3]), self._grid(row, column))
         # The outer dims are selected by now: an integer drops its dim, all else keeps what was read.
         lead = [0 if isinstance(k, int | np.integer) else slice(None) for k in key[:2]]
         return np.asarray(xr.Variable(("roi", "time", "y", "x"), codes)[(*lead, *key[2:])].values)
+
+    def _grid(self, row: int, column: int) -> Grid:
+        six = self.transforms[row, column].tolist()
+        return Grid(int(self.epsg[row, column]), tuple(six) if np.isfinite(six).all() else None)

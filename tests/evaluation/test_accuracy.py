@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import operator
 import pickle
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 import rasterio
 import xarray as xr
 from conftest import SHARED, needs_shared
+from rasterio.errors import NotGeoreferencedWarning
 from sklearn import metrics as oracle
 
 import cloudsen12_cube as c12
@@ -309,14 +314,21 @@ def write_folder(tree: xr.DataTree, values: Codes, folder: Path, form: str = "{r
     for (i, j), image in np.ndenumerate(tree["s2_id_gee"].values):
         path = folder / form.format(roi=tree["roi"].values[i], image=image)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tif(path, values[i, j])
+        write_tif(path, values[i, j], grid_of(tree, i, j))
 
 
-def write_tif(path: Path, plane: npt.NDArray[Any]) -> None:
+def grid_of(tree: xr.DataTree, roi: int, time: int) -> dict[str, Any]:
+    six = tree["proj_transform"].values[roi, time]
+    return {"crs": f"EPSG:{tree['proj_epsg'].values[roi, time]}", "transform": rasterio.Affine(*six)}
+
+
+def write_tif(path: Path, plane: npt.NDArray[Any], grid: dict[str, Any]) -> None:
     height, width = plane.shape
     profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": plane.dtype}
-    with rasterio.open(path, "w", **profile, crs="EPSG:32719", transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as file:
-        file.write(plane, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile, **grid) as file:
+            file.write(plane, 1)
 
 
 @pytest.mark.parametrize("form", ["{roi}/{image}.tif", "high/{roi}/{image}/labels/m.tif", "{roi}/{image}/m.tif"])
@@ -373,10 +385,10 @@ def test_wrong_files_are_errors(tree: xr.DataTree, tmp_path: Path) -> None:
         (np.full((32, 32), 0.5, np.float32), "float32 with 0.5"),
         (np.full((32, 32), 256, np.int16), "int16 with 256"),
     ):
-        write_tif(victim, plane)
+        write_tif(victim, plane, {})
         with pytest.raises(PatchError, match=text):
             from_folder(tree["labels"].to_dataset(), tmp_path).load()
-    write_tif(victim, np.full((32, 32), 99, np.uint8))
+    write_tif(victim, np.full((32, 32), 99, np.uint8), {})
     with pytest.raises(ValueError, match="hold 99: give 0 clear"):
         evaluate(tree, split=None, predicted=tmp_path)
     other = tmp_path / victim.parent.name / victim.stem / "b.tif"
@@ -384,6 +396,55 @@ def test_wrong_files_are_errors(tree: xr.DataTree, tmp_path: Path) -> None:
     shutil.copy(victim, other)
     with pytest.raises(SelectionError, match="two predictions of one patch"):
         from_folder(tree["labels"].to_dataset(), tmp_path)
+
+
+def placed(*changes: rasterio.Affine) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda grid: grid | {"transform": functools.reduce(operator.mul, changes, grid["transform"])}
+
+
+AFFINE = rasterio.Affine
+WRONG_GRIDS = {
+    "one pixel east": (placed(AFFINE.translation(1, 0)), "transform"),
+    "half a pixel south": (placed(AFFINE.translation(0, 0.5)), "transform"),
+    "south up": (placed(AFFINE.translation(0, 32), AFFINE.scale(1, -1)), "transform"),
+    "20 m": (placed(AFFINE.scale(2)), "transform"),
+    "turned": (placed(AFFINE.rotation(90)), "transform"),
+    "other zone": (lambda grid: grid | {"crs": "EPSG:32601"}, "EPSG:32601"),
+    "degrees": (lambda grid: grid | {"crs": "EPSG:4326"}, "EPSG:4326"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_GRIDS)
+def test_the_grid_of_a_file_is_that_of_its_patch(tree: xr.DataTree, tmp_path: Path, name: str) -> None:
+    change, text = WRONG_GRIDS[name]
+    values = codes(tree, "fmask")
+    write_folder(tree, values, tmp_path)
+    path = tmp_path / str(tree["roi"].values[2]) / f"{tree['s2_id_gee'].values[2, 1]}.tif"
+    write_tif(path, values[2, 1], change(grid_of(tree, 2, 1)))
+    array = from_folder(tree["labels"].to_dataset(), tmp_path)
+    with pytest.raises(PatchError, match=f"{path.name}: found {text}.*, expected") as caught:
+        array.load()
+    assert str(path) in str(caught.value)
+    np.testing.assert_array_equal(array[3], values[3])  # files of other patches are right
+    with pytest.raises(PatchError):
+        evaluate(tree, split=None, predicted=tmp_path)
+    picked = tree["labels"].to_dataset().isel(roi=[4, 2], time=[1])  # grids follow a selection
+    write_tif(path, values[2, 1], grid_of(tree, 2, 1))
+    np.testing.assert_array_equal(from_folder(picked, tmp_path), values[[4, 2]][:, [1]])
+
+
+def test_a_file_without_a_grid_and_a_patch_without_one(tree: xr.DataTree, tmp_path: Path) -> None:
+    values = codes(tree, "fmask")
+    write_folder(tree, values, tmp_path)
+    path = tmp_path / str(tree["roi"].values[2]) / f"{tree['s2_id_gee'].values[2, 1]}.tif"
+    write_tif(path, values[2, 1], {})
+    labels = tree["labels"].to_dataset().load()
+    np.testing.assert_array_equal(from_folder(labels, tmp_path), values)
+    labels["proj_transform"].values[3, 0] = np.nan
+    labels["proj_epsg"].values[3, 0] = 0
+    path = tmp_path / str(tree["roi"].values[3]) / f"{tree['s2_id_gee'].values[3, 0]}.tif"
+    write_tif(path, values[3, 0], grid_of(tree, 2, 1))
+    np.testing.assert_array_equal(from_folder(labels, tmp_path), values)
 
 
 def test_arrays_that_do_not_fit(tree: xr.DataTree) -> None:
