@@ -61,8 +61,8 @@ class ClusterError(CubeError):
     """The dask cluster is not available, or was lost during a run."""
 
 
-class PatchError(Exception):
-    """An asset of a patch that cannot be converted.
+class PatchError(CubeError):
+    """An asset of a patch that cannot be converted; the message is one line, whatever a file or its name contains.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class PatchError(Exception):
     """
 
     def __init__(self, path: str, found: str, expected: str) -> None:
-        super().__init__(f"{path}: found {found}, expected {expected}")
+        super().__init__(" ".join(f"{path}: found {found}, expected {expected}".split()))
         self.path, self.found, self.expected = path, found, expected
 
     def __reduce__(self) -> tuple[type[PatchError], tuple[str, str, str]]:

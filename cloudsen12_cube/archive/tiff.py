@@ -10,14 +10,16 @@ from __future__ import annotations
 import html
 import io
 import logging
+import math
 import re
 import struct
 import sys
 import threading
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagecodecs
@@ -30,8 +32,11 @@ from cloudsen12_cube.errors import PatchError
 Transform = tuple[float, float, float, float, float, float]
 
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}
-_ITEM = re.compile(r"<Item\b([^>]*)>([^<]*)</Item>")
-_ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*["']([^"']*)["']""")
+_ITEM = re.compile(r"""<Item((?:\s+\w+="[^"<>&]*")*)\s*>([^<]*)</Item>\s*""")
+_METADATA = re.compile(rf"\s*<GDALMetadata>\s*(?:{_ITEM.pattern})*</GDALMetadata>\s*")
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_WORDS = re.compile(r"(-?1\.#(?:qnan|snan|ind)|nan)|(-)?(?:1\.#)?inf", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Header:
     """``(a, b, c, d, e, f)``: a pixel's upper left corner is x = a column + b row + c, y = d column + e row + f."""
     descriptions: tuple[str, ...]
     """Description of each band, ``""`` for a band without one."""
+    scales: tuple[float, ...] = ()
+    """Scale of each band; empty if the file states none."""
+    offsets: tuple[float, ...] = ()
+    """Offset of each band; empty if the file states none."""
+    hidden: int = 0
+    """Band values that a mask hides, in the file or beside it."""
 
     @property
     def nbytes(self) -> int:
@@ -76,20 +87,44 @@ def header_of_tags(tags: dict[int, Any]) -> Header:
     geokeys = {words[i]: words[i + 3] for i in range(4, len(words) - 3, 4) if words[i + 1] == 0}
     epsg = geokeys.get(3072, geokeys.get(2048, 0))
     shift = 0.5 if geokeys.get(1025) == 2 else 0.0  # PixelIsPoint: the tie is a pixel's centre
+    texts = _band_texts(tags.get(42112), count)
     return Header(
         *(count, height, width, dtype, _nodata(tags.get(42113), dtype)),
         epsg=epsg if epsg not in (0, 32767) else None,
         transform=_transform(tags, shift),
-        descriptions=_descriptions(tags.get(42112), count),
+        descriptions=tuple(texts["description"]),
+        scales=tuple(gdal_number(text) if text else 1.0 for text in texts["scale"]) if any(texts["scale"]) else (),
+        offsets=tuple(gdal_number(text) if text else 0.0 for text in texts["offset"]) if any(texts["offset"]) else (),
     )
 
 
-def _nodata(text: str | None, dtype: np.dtype[Any]) -> float | None:
-    if text is None or dtype != np.float32:
-        return None if text is None else float(text)
+def _nodata(stated: object, dtype: np.dtype[Any]) -> float | None:
+    text = stated.decode("latin-1") if isinstance(stated, bytes) else stated
+    if not text:  # an empty text declares nothing, as in GDAL
+        return None
+    value = gdal_number(str(text))
+    if dtype != np.float32:
+        return value
     with np.errstate(over="ignore"):  # the value that a pixel can have
-        value = float(np.float32(text))
-    return value if np.isfinite(value) else float(text)
+        stored = float(np.float32(value))
+    return stored if np.isfinite(stored) else value
+
+
+def gdal_number(text: str) -> float:
+    """Read a number as GDAL does (``CPLAtofM``): a comma may be the point, what follows is ignored, a word is 0.
+
+    Parameters
+    ----------
+    text : str
+        ``-9999``, ``-9999,0``, ``nan``, ``-1.#IND`` (as Microsoft's C library writes NaN), ``none``.
+    """
+    text = text.lstrip(" \t\n\v\f\r")
+    word = _WORDS.match(text)
+    if word:
+        return math.nan if word[1] else math.copysign(math.inf, -1 if word[2] else 1)
+    point = next((c for c in text if c in ".,"), ".")
+    number = _NUMBER.match(text if point == "." else text.partition(".")[0].replace(",", ".", 1))
+    return float(number[0]) if number else 0.0
 
 
 def _transform(tags: dict[int, Any], shift: float) -> Transform | None:
@@ -104,15 +139,18 @@ def _transform(tags: dict[int, Any], shift: float) -> Transform | None:
     return (float(a), float(b), float(c - shift * (a + b)), float(d), float(e), float(f - shift * (d + e)))
 
 
-def _descriptions(xml: object, count: int) -> tuple[str, ...]:
-    """Descriptions in GDAL's metadata, by pattern: a parser would expand entities."""
-    texts = [""] * count
-    for attributes, text in _ITEM.findall(xml) if isinstance(xml, str) and "<!" not in xml else ():
+def _band_texts(xml: object, count: int) -> dict[str, list[str]]:
+    """Descriptions, scales and offsets in GDAL's metadata, by pattern: a parser would expand entities.
+
+    Only what GDAL itself writes is read here; `read` leaves every other form to GDAL.
+    """
+    texts = {role: [""] * count for role in ("description", "scale", "offset")}
+    for attributes, text in _ITEM.findall(xml) if isinstance(xml, str) and _METADATA.fullmatch(xml) else ():
         item = dict(_ATTRIBUTE.findall(attributes))
         sample = item.get("sample", "")
-        if item.get("role") == "description" and sample.isdecimal() and int(sample) < count:
-            texts[int(sample)] = html.unescape(html.unescape(text))  # GDAL escapes twice
-    return tuple(texts)
+        if item.get("role") in texts and sample.isdecimal() and int(sample) < count:
+            texts[item["role"]][int(sample)] = html.unescape(html.unescape(text))  # GDAL escapes twice
+    return texts
 
 
 def many(value: Any) -> tuple[int, ...]:
@@ -146,6 +184,8 @@ class _Layout:
     predictor: int
     plain: bool
     """Whether ``_decode`` can read it."""
+    metadata_is_plain: bool
+    """Whether the metadata of the bands, if any, have the form that GDAL writes."""
 
 
 def directory_inside(head: bytes) -> bool:
@@ -197,7 +237,73 @@ def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
     size = max(header.nbytes, layout.rows * layout.columns * layout.samples * header.dtype.itemsize)
     if size > limit:
         raise PatchError(path, f"an image of {size} bytes", f"at most {limit} bytes")
-    return header, (_decode if layout.plain else _by_gdal)(data, header, layout, path)
+    pixels = (_decode if layout.plain else _by_gdal)(data, header, layout, path)
+    if not layout.metadata_is_plain or _has_mask(data):
+        header = with_sidecars(data, header, {}, path)
+    return header, pixels
+
+
+def _has_mask(data: bytes) -> bool:
+    """Tell whether one of the later image file directories is a mask."""
+    with tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
+        page, form = file.pages.first, file.tiff
+        (number,) = struct.unpack_from(form.tagnoformat, data, page.offset)
+        end = page.offset + form.tagnosize + number * form.tagsize
+        if not any(data[end : end + form.offsetsize]):
+            return False  # the only directory, as in most files
+        try:
+            return any(_is_mask(other) for other in file.pages)
+        except Exception:  # damage behind the image, which can be read all the same
+            return False
+
+
+def _is_mask(page: Any) -> bool:
+    return bool(int(page.tags.valueof(254, 0)) & 4)
+
+
+def with_sidecars(data: bytes, header: Header, sidecars: Mapping[str, bytes], path: str) -> Header:
+    """Complete a header by what GDAL finds in the file and in the files beside it.
+
+    Parameters
+    ----------
+    data : bytes
+        The tif.
+    header : Header
+        Its header, as `read` returns it.
+    sidecars : mapping of str to bytes
+        Content of the files beside it by their suffix, ``.aux.xml`` or ``.msk``.
+    path : str
+        Name of the tif, for messages.
+
+    Returns
+    -------
+    Header
+        With GDAL's nodata, descriptions, scales and offsets, and the number of values that a mask hides.
+
+    Raises
+    ------
+    PatchError
+        If GDAL cannot open it, or its bands declare different nodata values.
+    """
+    from rasterio.enums import MaskFlags
+
+    with _opened(data, sidecars, path) as dataset:
+        declared = set(dataset.nodatavals) - {None}
+        if len({str(value) for value in declared}) > 1:
+            raise PatchError(path, f"nodata values {sorted(declared)}", "one value, or none")
+        masked = [
+            i
+            for i, flags in zip(dataset.indexes, dataset.mask_flag_enums, strict=True)
+            if MaskFlags.per_dataset in flags
+        ]
+        return replace(
+            header,
+            nodata=next(iter(declared), None),
+            descriptions=tuple(text or "" for text in dataset.descriptions),
+            scales=tuple(dataset.scales),
+            offsets=tuple(dataset.offsets),
+            hidden=sum(int(np.count_nonzero(dataset.read_masks(i) == 0)) for i in masked),
+        )
 
 
 def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _Layout]:
@@ -209,10 +315,11 @@ def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _La
         # The formats that are switched off make the parser look into more than the first page.
         with tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
             page, form = file.pages.first, file.tiff
-            tags = {int(tag.code): tag.value for tag in page.tags}
+            entries = list(page.tags)
+            tags = {int(tag.code): tag.value for tag in reversed(entries)}  # of a repeated tag, the first one counts
             (number,) = struct.unpack_from(form.tagnoformat, data, page.offset)
-        if number != len(tags):  # the parser skips what it cannot read, and a default would take its place
-            raise ValueError(f"{len(tags)} of {number} tags can be read")
+        if number != len(entries):  # the parser skips what it cannot read, and a default would take its place
+            raise ValueError(f"{len(entries)} of {number} tags can be read")
         header = header_of_tags(tags)
         layout = _layout(tags, header, plain=form.byteorder == "<" and sys.byteorder == "little")
     except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
@@ -239,7 +346,9 @@ def _layout(tags: dict[int, Any], header: Header, *, plain: bool) -> _Layout:
         and all(counts)  # GDAL knows what to fill a sparse file with
     )
     samples = header.count if planes == 1 else 1
-    return _Layout(offsets, counts, rows, columns, tiled, samples, compression, predictor, plain)
+    xml = tags.get(42112, "<GDALMetadata></GDALMetadata>")
+    metadata_is_plain = isinstance(xml, str) and bool(_METADATA.fullmatch(xml))
+    return _Layout(offsets, counts, rows, columns, tiled, samples, compression, predictor, plain, metadata_is_plain)
 
 
 def _check_segments(size: int, header: Header, layout: _Layout, path: str) -> None:
@@ -272,6 +381,8 @@ def _decode(data: bytes, header: Header, layout: _Layout, path: str) -> Pixels:
             raw = np.frombuffer(segment, np.uint8) if decode is None else decode(segment, out=scratch)
         except Exception as error:  # each codec has its own
             raise PatchError(path, f"segment {i} that cannot be decoded ({_line(error)})", "a whole one") from error
+        if j // across == down - 1 and raw.nbytes == layout.rows * rowbytes:
+            raw = raw[: rows * rowbytes]  # GDAL writes a last strip of zeros at full length
         if raw.nbytes != rows * rowbytes:
             raise PatchError(path, f"segment {i} of {raw.nbytes} bytes", f"{rows * rowbytes} bytes")
         block = raw.view(header.dtype).reshape(rows, layout.columns, layout.samples)
@@ -295,26 +406,38 @@ def _unpredict(block: Pixels, target: Pixels, predictor: int) -> None:
 
 
 def _by_gdal(data: bytes, header: Header, _: _Layout, path: str) -> Pixels:
+    with _opened(data, {}, path) as dataset:
+        found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
+        expected = (header.count, header.height, header.width, str(header.dtype))
+        if found != expected:
+            raise ValueError(f"{found} in place of {expected}")
+        with _gdal_messages() as warned:
+            pixels: Pixels = dataset.read()
+        if warned:  # GDAL leaves what it could not fill as the memory was
+            raise ValueError(warned[0])
+    return np.ascontiguousarray(pixels)
+
+
+@contextmanager
+def _opened(data: bytes, sidecars: Mapping[str, bytes], path: str) -> Iterator[Any]:
+    """Open a tif by GDAL in memory, with the files beside it; whatever fails in the block is a `PatchError`."""
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
+    folder = uuid.uuid4().hex
     try:
-        with MemoryFile(data) as memory:
+        with ExitStack() as stack:
+            for suffix, content in sidecars.items():
+                stack.enter_context(MemoryFile(content, dirname=folder, filename=f"a.tif{suffix}"))
+            memory = stack.enter_context(MemoryFile(data, dirname=folder, filename="a.tif"))
             with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = memory.open(driver="GTiff")
-            with dataset:
-                found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
-                expected = (header.count, header.height, header.width, str(header.dtype))
-                if found != expected:
-                    raise ValueError(f"{found} in place of {expected}")
-                with _gdal_messages() as warned:
-                    pixels: Pixels = dataset.read()
-                if warned:  # GDAL leaves what it could not fill as the memory was
-                    raise ValueError(warned[0])
+                dataset = stack.enter_context(memory.open(driver="GTiff"))
+            yield dataset
+    except PatchError:
+        raise
     except Exception as error:  # rasterio has several trees of errors, and GDAL's own among them
         raise PatchError(path, f"pixels that cannot be decoded ({_line(error)})", "a readable TIFF") from error
-    return np.ascontiguousarray(pixels)
 
 
 class _GdalMessages(logging.Handler):
