@@ -6,6 +6,8 @@ The table of formats in `archive.open` names the detector; no other module knows
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from cloudsen12_cube.errors import ArchiveError, PatchError, ReadError
 from cloudsen12_cube.schema import TestMeaning
 from cloudsen12_cube.storage import LocalStore, ObjectInfo, ObjectStore, open_store, parent_store
 
-SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco")
+SUFFIXES = (".tif", ".csv", ".json", ".dat", ".taco", ".aux.xml", ".msk")
 """Endings of the files of all formats; other files are ignored."""
 _DEPTH = 7  # one level on top, label folder, ROI, patch, labels; no file of a format is deeper
 
@@ -64,6 +66,14 @@ def list_files(root: Any) -> tuple[ObjectStore, Iterator[ObjectInfo]]:
     return store, (i for i in store.list() if i.key.endswith(SUFFIXES) and i.key.count("/") <= _DEPTH)
 
 
+def csv_records(data: bytes) -> Iterator[dict[str, str]]:
+    """Read a CSV table by the csv module alone, blank lines left out."""
+    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    for row in csv.DictReader(io.StringIO(text, newline=None)):
+        if any(isinstance(value, str) and value.strip() for value in row.values()):
+            yield row
+
+
 Pixels = npt.NDArray[Any]
 
 _HEAD = 32 * 1024
@@ -90,6 +100,8 @@ class PatchFiles:
     """Asset files that are links out of the archive: known, never followed."""
     starts: dict[str, int] = field(default_factory=dict)
     """Asset file -> its first byte, where a file holds several."""
+    sidecars: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Asset file -> suffixes of the files beside it that say something of its bands, ``.aux.xml`` and ``.msk``."""
     number: int = 0
     """Position of the patch in files that hold one patch after another."""
     rows: int = 0
@@ -147,6 +159,7 @@ class ReferencePixels:
     """(count, height, width)."""
     descriptions: Sequence[str]
     nodata: float | None = None
+    """Value that the file declares, None if it declares none."""
 
 
 class Archive:
@@ -154,6 +167,8 @@ class Archive:
 
     store: ObjectStore
     decoder: Decoder
+    foreign: tuple[str, ...]
+    """Listed files that belong to no archive, such as those that macOS adds."""
 
     @cached_property
     def patches(self) -> dict[PatchKey, PatchFiles]:
@@ -169,6 +184,11 @@ class Archive:
     def ignored(self) -> tuple[str, ...]:
         """Names of layers that it has and a cube has no place for."""
         return ()
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Files that are read as none of its own; complete after `table`."""
+        return self.foreign
 
     @property
     def root(self) -> str:
@@ -222,6 +242,9 @@ class FormatDetector(Protocol):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that it is shown, ``.tif``."""
+
+    passed_over: Sequence[str]
+    """Files that `detect` has found to be of no format, though their names look like it."""
 
     def add(self, entry: ObjectInfo) -> None:
         """Count a file."""

@@ -6,7 +6,6 @@ or put everything one level deeper.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -32,6 +31,7 @@ from cloudsen12_cube.archive.base import (
     PatchKey,
     Pixels,
     ReferencePixels,
+    csv_records,
     header_in_front,
     read_range,
 )
@@ -70,6 +70,8 @@ def exported_test_meaning(store: ObjectStore, table: str, documents: Sequence[st
 _FOLDERS = "|".join(LABEL_FOLDERS)
 _PATCH = re.compile(rf"(?:[^/]+/)?({_FOLDERS})/(ROI_\d+)/([\w.-]+)/((?:extra/|labels/)?[\w-]+)\.tif")
 _STEMS = frozenset(asset.file for asset in ASSETS)
+_SIDECAR = re.compile(rf"({_PATCH.pattern})(\.aux\.xml|\.msk)")
+"""Files of GDAL beside a tif: descriptions, scales and nodata of its bands, and a mask."""
 _TABLES = ("cloudsen12_metadata.csv", "metadata.csv")
 
 
@@ -120,6 +122,13 @@ class GeotiffArchive(Archive):
     documents: tuple[str, ...]
     """JSON files, any of which may be a STAC item."""
     decoder: GeotiffDecoder = TIFS
+    foreign: tuple[str, ...] = ()
+    _no_items: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Files of macOS, and JSON files that are no items; the latter are known once `table` has read them."""
+        return (*self.foreign, *self._no_items.values())
 
     @cached_property
     def test_meaning(self) -> TestMeaning | None:
@@ -130,8 +139,8 @@ class GeotiffArchive(Archive):
         """Read the metadata: from the CSV, else from STAC items, else from the folders."""
         if self.tables:
             path = self.tables[0]
-            return "csv", metadata.from_csv(_text(self.store, path), path)
-        items = metadata.from_stac((p, metadata.parse_json(_text(self.store, p), p)) for p in self.documents)
+            return "csv", metadata.from_csv(metadata.decode_text(read_range(self.store, path), path), path)
+        items = metadata.from_stac((p, self._document(p)) for p in self.documents)
         if len(items):
             return "stac", items
         keys = [(files.label_type, *key) for key, files in sorted(self.patches.items())]
@@ -139,17 +148,25 @@ class GeotiffArchive(Archive):
             raise ArchiveError(f"{self.store.root} is no CloudSEN12 archive: its JSON files are no items of it")
         return "folders", metadata.from_folders(keys)
 
+    def _document(self, path: str) -> Any:
+        document = metadata.parse_json(read_range(self.store, path), path)
+        if document is None:
+            self._no_items[path] = f"{path} (no STAC item)"
+        return document
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv and json modules alone."""
         if self.tables:
-            yield from csv.DictReader(
-                io.StringIO(read_range(self.store, self.tables[0]).decode("utf-8-sig"), newline="")
-            )
+            yield from csv_records(read_range(self.store, self.tables[0]))
             return
         found = False
         for path in self.documents:
-            document = json.loads(read_range(self.store, path))
-            if isinstance(document, dict) and "roi_id" in document.get("properties", {}):
+            try:
+                document = json.loads(read_range(self.store, path))
+            except (ValueError, RecursionError):
+                continue  # no item: the cube's patches are looked up among the others
+            properties = document.get("properties") if isinstance(document, dict) else None
+            if isinstance(properties, dict) and {"roi_id", "s2_id_gee"} <= properties.keys():
                 found = True
                 yield document["properties"]
         if not found:
@@ -157,22 +174,18 @@ class GeotiffArchive(Archive):
                 yield {"roi_id": roi, "s2_id_gee": image, "label_type": files.label_type}
 
 
-def _text(store: ObjectStore, path: str) -> str:
-    try:
-        return read_range(store, path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
-
-
 class GeotiffDetector:
     """Tells patches from metadata."""
 
-    suffixes = (".tif", ".csv", ".json", ".dat", ".taco")  # the last two: metadata may be of another format
+    suffixes = (".tif", ".csv", ".json", ".xml", ".msk", ".dat", ".taco")
+    # The last two: metadata may be of another format.
+    passed_over: Sequence[str] = ()
 
     def __init__(self) -> None:
         self.patches: dict[PatchKey, PatchFiles] = {}
         self.tables: list[str] = []
         self.documents: list[str] = []
+        self.sidecars: list[re.Match[str]] = []
         self.others = False
 
     def add(self, entry: ObjectInfo) -> None:
@@ -187,6 +200,16 @@ class GeotiffDetector:
             self.documents.append(entry.key)
         elif entry.key.endswith((".dat", ".taco")):
             self.others = True
+        elif (beside := _SIDECAR.fullmatch(entry.key)) and not entry.outside:
+            self.sidecars.append(beside)
+
+    def _attach_sidecars(self) -> None:
+        """Note the files beside tifs with their patches, which are all known by now."""
+        for match in self.sidecars:
+            files = self.patches.get((match[3], match[4]))
+            stem = SPELLINGS.get(match[5], match[5])
+            if files and files.names.get(stem) == match[1][len(files.folder) + 1 :]:
+                files.sidecars[stem] = (*files.sidecars.get(stem, ()), match[6])
 
     def _add(self, match: re.Match[str], stem: str, entry: ObjectInfo) -> None:
         label_type, roi, image = LABEL_FOLDERS[match[1]], match[2], match[3]
@@ -205,5 +228,6 @@ class GeotiffDetector:
             return None
         if not self.patches and "zarr.json" in self.documents:
             raise ArchiveError(f"{store.root} is a Zarr store, and an archive is asked for here")
+        self._attach_sidecars()
         by_depth = sorted(self.tables, key=lambda p: (p.count("/"), _TABLES.index(os.path.basename(p)), p))
         return GeotiffArchive(store, self.patches, tuple(by_depth), tuple(sorted(self.documents)))

@@ -7,8 +7,6 @@ them, in its order; the patch lies in [1:510, 1:510] and zeros around it. A fold
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from cloudsen12_cube.archive.base import (
     Pixels,
     ReferencePixels,
     crop,
+    csv_records,
     padding_pixels,
     read_range,
 )
@@ -125,6 +124,7 @@ class MemmapArchive(Archive):
     """Folder -> name -> file: memory maps and the metadata.csv."""
     decoder: MemmapDecoder = MemmapDecoder()
     ignored: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -135,10 +135,7 @@ class MemmapArchive(Archive):
         path = _below(folder, _TABLE)
         if _TABLE not in files:
             raise ArchiveError(f"{self.store.root} has memory maps, but no {path}: it says which patches they hold")
-        try:
-            texts = metadata.from_csv(read_range(self.store, path).decode("utf-8"), path)
-        except UnicodeDecodeError as error:
-            raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
+        texts = metadata.from_csv(metadata.decode_text(read_range(self.store, path), path), path)
         return self._with_folder_names(folder, texts)
 
     def _with_folder_names(self, folder: str, texts: pd.DataFrame) -> pd.DataFrame:
@@ -190,9 +187,8 @@ class MemmapArchive(Archive):
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read the metadata by the csv module alone."""
         for folder in self.folders:
-            text = read_range(self.store, _below(folder, _TABLE)).decode("utf-8-sig")
             split = self._split(folder)
-            for row in csv.DictReader(io.StringIO(text, newline="")):
+            for row in csv_records(read_range(self.store, _below(folder, _TABLE))):
                 yield row | ({"split": split} if split else {})
 
 
@@ -228,6 +224,7 @@ class MemmapDetector:
     """Gathers memory maps by folder."""
 
     suffixes = (".dat", ".csv")
+    passed_over: Sequence[str] = ()
 
     def __init__(self) -> None:
         self.folders: dict[str, dict[str, ObjectInfo]] = {}

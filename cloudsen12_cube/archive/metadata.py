@@ -11,10 +11,11 @@ has, and what is unknown is empty.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -36,23 +37,45 @@ def from_csv(text: str, path: str) -> pd.DataFrame:
     Raises
     ------
     ArchiveError
-        If a key column is missing or a row has another number of fields than the header.
+        If a key column is missing, a row has another number of fields than the header, or a field is too long.
     """
-    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff")))
-    header = next(rows, [])
+    rows = _csv_rows(text, path)
+    header = next(rows, (0, []))[1]
     names = [_name(column) for column in header]
     for key in ("roi_id", "s2_id_gee"):
         if key not in names:
             raise ArchiveError(f"{path} has no column {key!r}; it has {', '.join(header) or 'nothing'}")
     keep = [i for i, name in enumerate(names) if name]
     records: list[dict[str, str]] = []
-    for number, row in enumerate(rows, start=2):
-        if not row:
-            continue
+    for number, row in rows:
         if len(row) != len(header):
             raise ArchiveError(f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}")
         records.append({names[i]: row[i].strip() for i in keep})
     return _table(records)
+
+
+def _csv_rows(text: str, path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file with their numbers; lines end with LF, CR or both, and blank ones are left out."""
+    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=None))
+    try:
+        yield from ((number, row) for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row))
+    except csv.Error as error:
+        raise ArchiveError(f"{path}, line {rows.line_num}: {error}, expected a CSV table") from None
+
+
+def decode_text(data: bytes, path: str) -> str:
+    """Decode a text: UTF-8, or what its byte order mark states.
+
+    Raises
+    ------
+    ArchiveError
+        If it is no such text.
+    """
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"{path} is no UTF-8 text: {error}") from None
 
 
 def _name(column: str) -> str:
@@ -120,18 +143,29 @@ def _table(records: list[dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(columns), dtype=object).fillna("")
 
 
-def parse_json(text: str, path: str) -> Any:
-    """Parse a JSON file.
+def parse_json(data: bytes, path: str) -> Any:
+    """Parse a JSON file that may be a STAC item; None for a file of another kind: JSON lines, or no JSON.
 
     Raises
     ------
     ArchiveError
-        If it is no JSON; the message names the file and the place.
+        If it is a damaged item; the message names the file and the place.
     """
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ArchiveError(f"{path} is no JSON: {error}") from None
+        return json.loads(decode_text(data, path))
+    except (ValueError, ArchiveError, RecursionError) as error:
+        if b'"s2_id_gee"' in data and not _is_json_lines(data):
+            raise ArchiveError(f"{path} is no JSON: {error}") from None
+        return None
+
+
+def _is_json_lines(data: bytes) -> bool:
+    """Tell whether every line is a document of its own."""
+    lines = [line for line in data.splitlines() if line.strip()]
+    try:
+        return len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines)
+    except (ValueError, RecursionError):
+        return False
 
 
 TABLE_NAME = "cloudsen12_metadata.csv"

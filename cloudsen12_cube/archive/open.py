@@ -5,7 +5,8 @@ To add a format, write its module and name its detector in ``FORMATS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cloudsen12_cube.archive.base import Archive, FormatDetector, list_files
@@ -20,6 +21,9 @@ FORMATS: dict[str, Callable[[], FormatDetector]] = {
     "TACO files": TacoDetector,
 }
 """Name of a format's files -> its detector."""
+
+
+_NAMED = 5
 
 
 def open_archive(root: Any) -> Archive:
@@ -42,7 +46,11 @@ def open_archive(root: Any) -> Archive:
     for detector in detectors.values():
         for suffix in detector.suffixes:
             wanting.setdefault(suffix, []).append(detector)
+    foreign: list[str] = []
     for entry in entries:
+        if _is_foreign(entry.key):
+            foreign.append(entry.key)
+            continue
         for detector in wanting.get(entry.key[entry.key.rfind(".") :], ()):
             detector.add(entry)
     found = {name: archive for name, detector in detectors.items() if (archive := detector.detect(store))}
@@ -53,4 +61,16 @@ def open_archive(root: Any) -> Archive:
             f"{store.root} is no CloudSEN12 archive: no metadata, no {{high,scribble,nolabel}}/ROI_*/<id>/*.tif, "
             "no .dat beside a metadata.csv, and no .taco in it"
         )
-    return next(iter(found.values()))
+    named = (*_summary(foreign), *(name for detector in detectors.values() for name in detector.passed_over))
+    return replace(next(iter(found.values())), foreign=named)  # type: ignore[type-var]  # all are dataclasses
+
+
+def _is_foreign(key: str) -> bool:
+    """Tell whether macOS has written a file, beside each one on a foreign disk or in a ZIP file."""
+    return key.startswith(("._", "__MACOSX/")) or "/._" in key or "/__MACOSX/" in key
+
+
+def _summary(keys: Sequence[str]) -> tuple[str, ...]:
+    """Name some files; a full archive may have a million of them."""
+    rest = len(keys) - _NAMED
+    return (*keys[:_NAMED], *([f"{rest:,} more files ._* or in __MACOSX"] if rest > 0 else []))

@@ -7,6 +7,7 @@ one request a file, several under way. An archive that is opened in place uses t
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +21,10 @@ import numpy.typing as npt
 from cloudsen12_cube.archive.base import ByteRange, Decoder, PatchFiles
 from cloudsen12_cube.archive.geotiff import TIFS
 from cloudsen12_cube.archive.grid import difference
-from cloudsen12_cube.archive.tiff import Header
+from cloudsen12_cube.archive.tiff import Header, with_sidecars
 from cloudsen12_cube.errors import PatchError, ReadError, without_secrets
 from cloudsen12_cube.format import ABSENT, DONE, FAILED, Fault, PatchRecord, ProductLayout, Source, encode_chunk
-from cloudsen12_cube.schema import Grid, band_name, files_of, layer
+from cloudsen12_cube.schema import Asset, Grid, assets_of, band_name, files_of, layer
 from cloudsen12_cube.storage import LocalStore, ObjectStore
 
 
@@ -164,6 +165,8 @@ Planes = npt.NDArray[Any]
 _PROBABILITY_MAX = {"s2cloudless": 100, "qa60": 2**16 - 2}
 # QA60 holds bit flags, of which resampled and newer files have more than two.
 _LABEL_MAX = 10_000
+_MOST_REFLECTANCE = 10.0
+"""More than any reflectance, less than some digital number of any image."""
 
 
 @dataclass(frozen=True)
@@ -240,17 +243,48 @@ def _decode(task: ArchiveRoi, patch: PatchTask, name: str, data: bytes) -> Itera
     files, layout = patch.files or PatchFiles("", ""), task.layout
     path = task.decoder.path(files, name)
     header, pixels = task.decoder.decode(data, files, name, most_bytes(layout, name))
+    if name in files.sidecars:
+        header = with_sidecars(data, header, _sidecars(task.store, files.sidecars[name], path), path)
     check(header, pixels, layout, patch, path)
-    wanted = files_of(layout.product)[name]
-    order = zip(wanted, positions(header, wanted, path), strict=True)
-    return ((band, _stored(pixels[position], header, layout, band, path)) for band, position in order)
+    wanted = [asset for asset in assets_of(layout.product) if asset.file == name]
+    order = list(zip(wanted, positions(header, [asset.band for asset in wanted], path), strict=True))
+    for asset, position in order:
+        check_scale(header, position, asset, path)
+    check_digital_numbers([pixels[position] for asset, position in order if asset.is_reflectance], path)
+    return ((asset.band, _stored(pixels[position], header, layout, asset, path)) for asset, position in order)
 
 
-def _stored(plane: Planes, header: Header, layout: ProductLayout, band: str, path: str) -> Planes:
-    stored = cast(plane, layout, header.nodata, path)
+def _sidecars(store: ObjectStore, suffixes: Sequence[str], path: str) -> dict[str, bytes]:
+    """Read the files beside a tif."""
+    found = {suffix: store.get(f"{path}{suffix}") for suffix in suffixes}
+    return {suffix: bytes(data) for suffix, data in found.items() if data is not None}
+
+
+def _stored(plane: Planes, header: Header, layout: ProductLayout, asset: Asset, path: str) -> Planes:
+    """Cast a plane, with the cube's own value in the place of the nodata that the file declares."""
+    missing = _declared_missing(plane, header.nodata, asset)
+    if missing is None:
+        stored = cast(plane, layout, path)
+    else:
+        stored = cast(np.where(missing, plane.dtype.type(0), plane), layout, path)
+        stored[missing] = asset.nodata if asset.is_reflectance else layout.fill
     if layout.product == "labels":
-        check_label(stored, band, path)
+        check_label(stored, asset.band, path)
     return stored
+
+
+def _declared_missing(plane: Planes, nodata: float | None, asset: Asset) -> npt.NDArray[np.bool_] | None:
+    """Find the pixels that are missing by the file's declaration alone.
+
+    A legal code of a label layer stays what it is, whatever a file declares: 0 means clear. So does 0 of a band that
+    is no reflectance: a file declares one value for all of its bands, and 0 is a depth, a colour or a height.
+    """
+    if nodata is None or nodata in (0, asset.nodata):
+        return None
+    if asset.product == "labels" and nodata in range(2**16 - 1) and _legal(asset.band)[int(nodata)]:
+        return None
+    missing = np.isnan(plane) if np.isnan(nodata) else plane == nodata
+    return missing if missing.any() else None
 
 
 def _maximum(stored: Planes) -> int:
@@ -272,12 +306,14 @@ def check(header: Header, pixels: Planes, layout: ProductLayout, patch: PatchTas
     differs = difference(header, patch.grid)
     if differs:
         raise PatchError(path, *differs)
+    if header.hidden:
+        raise PatchError(path, f"a mask that hides {header.hidden:,} values", "no mask, or one that hides nothing")
     if pixels.dtype.kind == "f" and np.isnan(pixels.flat[0]) and np.isnan(pixels).all():
         raise PatchError(path, "nothing but NaN", "at least one value")
 
 
 def positions(header: Header, wanted: Sequence[str], path: str) -> Sequence[int]:
-    """Find the planes of the wanted bands, by the file's descriptions where it has any.
+    """Find the planes of the wanted bands: by the file's descriptions, or by position if no band has one.
 
     Raises
     ------
@@ -287,17 +323,46 @@ def positions(header: Header, wanted: Sequence[str], path: str) -> Sequence[int]
     if header.count != len(wanted):
         raise PatchError(path, f"{header.count} bands", f"{len(wanted)} ({', '.join(wanted)})")
     described = [band_name(text) for text in header.descriptions]
-    if len(wanted) == 1 or not set(described) & set(wanted):
+    if len(wanted) == 1 or not any(described):
         return range(len(wanted))
     if sorted(described) != sorted(wanted):
         raise PatchError(path, f"bands {', '.join(header.descriptions)}", ", ".join(wanted))
     return [described.index(band) for band in wanted]
 
 
-def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) -> Planes:
-    """Return a plane the stored data type without changing a value.
+def check_scale(header: Header, position: int, asset: Asset, path: str) -> None:
+    """Refuse a file whose bands have another scale or offset than the stored values of their asset.
 
-    What a float label file declares as nodata (-3.4e38 in KappaMask's) becomes the fill: no label.
+    Raises
+    ------
+    PatchError
+        With both; stored values are not converted, as those of a cube are the archive's.
+    """
+    scale = header.scales[position] if header.scales else 1.0
+    offset = header.offsets[position] if header.offsets else 0.0
+    is_plain = (scale, offset) == (1.0, 0.0)
+    if not is_plain and not (math.isclose(scale, asset.scale, rel_tol=1e-6) and abs(offset) <= 1e-6 * asset.scale):
+        found = f"scale {scale:g} and offset {offset:g} of {asset.band}"
+        raise PatchError(path, found, f"scale {asset.scale:g} and offset 0, or none")
+
+
+def check_digital_numbers(planes: Sequence[Planes], path: str) -> None:
+    """Refuse reflectance from 0 to 1 where digital numbers are expected, 10,000 times as large.
+
+    Raises
+    ------
+    PatchError
+        If no value of all bands of a float file is larger than any reflectance, and some differ from 0.
+    """
+    if not planes or planes[0].dtype.kind != "f":
+        return
+    largest = max(float(np.abs(plane).max(initial=0, where=np.isfinite(plane))) for plane in planes)
+    if 0 < largest <= _MOST_REFLECTANCE:
+        raise PatchError(path, f"values of at most {largest:g}", "digital numbers, 10000 for a reflectance of 1")
+
+
+def cast(plane: Planes, layout: ProductLayout, path: str) -> Planes:
+    """Return a plane in the stored data type without changing a value.
 
     Raises
     ------
@@ -307,9 +372,6 @@ def cast(plane: Planes, layout: ProductLayout, nodata: float | None, path: str) 
     dtype = np.dtype(layout.dtype)
     if plane.dtype == dtype:
         return plane
-    if layout.product == "labels" and plane.dtype.kind == "f" and nodata is not None:
-        missing = np.isnan(plane) if np.isnan(nodata) else plane == plane.dtype.type(nodata)
-        plane = np.where(missing, plane.dtype.type(layout.fill), plane)
     if np.can_cast(plane.dtype, dtype, "safe"):
         return plane.astype(dtype)
     with np.errstate(invalid="ignore"):  # an impossible cast is found by the comparison below

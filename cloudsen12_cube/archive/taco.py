@@ -308,6 +308,8 @@ Row = dict[str, Any]
 
 _MOST = 2**28
 """Bytes of the pixels of an image: 13 bands of 2048 x 2048 pixels have half of it."""
+_SMALL = 2**20
+"""Bytes below which a file may be a text by its size; a file of CloudSEN12+ has gigabytes."""
 _TARGETS = {"high": "labels/manual_hq", "scribble": "labels/manual_sc", "nolabel": "labels/manual_hq"}
 _FILES = {a.file.rpartition("/")[2].casefold(): a.file for a in ASSETS}
 _AS_THEY_ARE = ("roi_id", *_OPTIONAL)
@@ -394,6 +396,7 @@ class TacoArchive(Archive):
     parts: tuple[ObjectInfo, ...]
     """In the order of their names."""
     decoder: TacoDecoder = TacoDecoder()
+    foreign: tuple[str, ...] = ()
     test_meaning: TestMeaning | None = "v1.1"
 
     @cached_property
@@ -547,6 +550,7 @@ class TacoDetector:
 
     def __init__(self) -> None:
         self.parts: list[ObjectInfo] = []
+        self.passed_over: Sequence[str] = ()
 
     def add(self, entry: ObjectInfo) -> None:
         """Keep a TACO file."""
@@ -555,4 +559,15 @@ class TacoDetector:
 
     def detect(self, store: ObjectStore) -> TacoArchive | None:
         """Return the files as one archive."""
-        return TacoArchive(store, tuple(sorted(self.parts, key=lambda e: e.key))) if self.parts else None
+        parts = [entry for entry in sorted(self.parts, key=lambda e: e.key) if not _is_empty_or_text(store, entry)]
+        self.passed_over = [
+            f"{key} (no TACO file)" for key in sorted({e.key for e in self.parts} - {e.key for e in parts})
+        ]
+        return TacoArchive(store, tuple(parts)) if parts else None
+
+
+def _is_empty_or_text(store: ObjectStore, entry: ObjectInfo) -> bool:
+    """Tell whether a file is empty, or a text in UTF-16, whose byte order mark no TACO file begins with."""
+    if not 0 <= entry.size < _SMALL:
+        return False
+    return entry.size == 0 or read_range(store, entry.key, 0, 2) in (b"\xff\xfe", b"\xfe\xff")

@@ -260,6 +260,8 @@ def show_verification(console: Console, result: Verification) -> None:
     console.print(f"{result.shards} shards checked against their records, {size(result.shard_bytes)} hashed")
     if result.pixels or result.values:
         console.print(f"{result.pixels:,} pixels and {result.values:,} metadata values compared with the archive")
+    if result.nodata:
+        console.print(f"{result.nodata:,} reflectances are 0, which is Sentinel-2's NODATA")
     _show_warnings(console, [str(line) for line in result.differences], style="red")
     if result.unfinished:
         console.print(f"{result.unfinished} patches are not in the cube (counted for each product)")

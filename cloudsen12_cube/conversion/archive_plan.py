@@ -177,7 +177,7 @@ def plan_archive(
         worker_bytes=max(map(_memory_to_convert, layouts)),
         seconds_per_gb=_CONVERT_SECONDS_PER_GB,
         ratio=_RATIO,
-        ignored=archive.ignored,
+        ignored=(*archive.ignored, *archive.passed_over),
         archive=archive,
         required={product: _required(product, present) for product in wanted},
     )

@@ -60,7 +60,9 @@ class RasterPlanes:
     @property
     def nodata(self) -> float | None:
         """The value that the file declares: the fill where it occurs, else as published. NaN needs no declaration."""
-        return self.fill if not np.isnan(self.fill) and self.absent.any() else self.assets[0].nodata
+        declared = {asset.nodata for asset in self.assets}  # 0 of a reflectance, but not of AOT in the same file
+        published = declared.pop() if len(declared) == 1 else None
+        return self.fill if not np.isnan(self.fill) and self.absent.any() else published
 
 
 def planes_of(product: ProductName, bands: Sequence[str], pixels: Pixels) -> Iterator[RasterPlanes]:

@@ -4,7 +4,8 @@
 files and coordinates are derived from it.
 
 Sources: Aybar et al. 2022 (doi:10.1038/s41597-022-01878-2), table 2 (Sentinel-1 and -2, and the extra layers) and
-table 3 (label layers); central wavelengths from ESA's spectral response functions (COPE-GSEG-EOPG-TN-15-0007).
+table 3 (label layers); central wavelengths from ESA's spectral response functions (COPE-GSEG-EOPG-TN-15-0007);
+NODATA of the spectral bands from the Sentinel-2 Products Specification Document (S2-PDGS-TAS-DI-PSD), Special_Values.
 In the paper, ``TCL`` stands for ``TCI``, and the descriptions of VV and VH are interchanged; this table corrects both.
 """
 
@@ -33,6 +34,9 @@ _SPECTRAL = {
     "B12": ("swir22", 2202.4, 2185.7),
 }
 
+_NODATA = 0.0
+"""Digital number 0 of a spectral band, NODATA by Sentinel-2's specification; 0 of AOT, WVP and TCI is a value."""
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -51,9 +55,19 @@ class Asset:
     units: str = "1"
     """UDUNITS text of the physical value."""
     nodata: float | None = None
-    """Stored value that means "no data" in the archive."""
+    """Stored value that means "no data" in the archive, whether a file declares it or not."""
     manual: bool = False
     """Drawn by experts; only some patches have it."""
+
+    @property
+    def is_reflectance(self) -> bool:
+        """Whether the stored values are digital numbers of reflectance."""
+        return self.band in _SPECTRAL
+
+    @property
+    def unmeasured(self) -> float | None:
+        """Stored value that is no measurement: ``nodata``, but for the elevation, whose 0 is also that of the sea."""
+        return None if self.band == "elevation" else self.nodata
 
     @property
     def wavelength(self) -> tuple[float, float] | None:
@@ -68,7 +82,7 @@ class Asset:
 
 def _spectral(product: ProductName, file: str, level: str, skip: str = "") -> list[Asset]:
     return [
-        Asset(product, band, file, "int16", f"{level} reflectance, {common_name}", 1e-4)
+        Asset(product, band, file, "int16", f"{level} reflectance, {common_name}", 1e-4, nodata=_NODATA)
         for band, (common_name, *_) in _SPECTRAL.items()
         if band != skip
     ]

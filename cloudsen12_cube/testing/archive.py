@@ -156,7 +156,7 @@ def _write_tif(path: Path, planes: npt.NDArray[Any], patch: Patch, options: Arch
 
 def _nodata(stem: str) -> float | None:
     row = next((a for a in ASSETS if a.file == stem), None)
-    return None if row is None or row.dtype == "uint8" else row.nodata
+    return None if row is None or row.dtype == "uint8" or row.is_reflectance else row.nodata
 
 
 def _descriptions(stem: str) -> tuple[str, ...]:

@@ -163,9 +163,9 @@ def _group_statistics(
 def _add(chunks: ChunkReader, histogram: Histogram, band: int, plane: npt.NDArray[Any]) -> None:
     """Add the pixels of a plane that hold data to a histogram."""
     name = chunks.layout.bands[band]
-    nodata = next(asset.nodata for asset in assets_of(chunks.layout.product) if asset.band == name)
+    nodata = next(asset.unmeasured for asset in assets_of(chunks.layout.product) if asset.band == name)
     known = plane == plane  # not NaN
-    if nodata not in (None, 0):  # an elevation of 0 is the sea, too
+    if nodata is not None:
         known &= plane != nodata
     histogram.add(plane[known])
 

@@ -394,7 +394,7 @@ def _scalings(
 ) -> tuple[Scaling, ...]:
     assets = {asset.band: asset for asset in assets_of(product)}
     if normalise == "physical":
-        return tuple(Scaling(assets[name].scale, 0.0, _nodata(assets[name])) for name in names)
+        return tuple(_physical(assets[name]) for name in names)
     statistics = read_bands(stored.objects, product)
     if statistics is None:
         raise StoreError(
@@ -407,12 +407,14 @@ def _scalings(
 def _standard(band: BandStatistics, asset: Asset) -> Scaling:
     """Scale to mean 0 and deviation 1; a constant band becomes 0."""
     gain = 1.0 / band.std if band.std > 0 else 0.0
-    return Scaling(gain, -band.mean * gain if band.pixels else 0.0, _nodata(asset), 0.0)
+    return Scaling(gain, -band.mean * gain if band.pixels else 0.0, asset.unmeasured, 0.0)
 
 
-def _nodata(asset: Asset) -> float | None:
-    """Value of missing data. That of the elevation is 0, which is also the height of the sea, so it is kept."""
-    return None if asset.nodata == 0 else asset.nodata
+def _physical(asset: Asset) -> Scaling:
+    """Scale to physical units; reflectance without data is 0, which networks take, and never NaN."""
+    if asset.is_reflectance:
+        return Scaling(asset.scale, missing=0.0)
+    return Scaling(asset.scale, 0.0, asset.unmeasured)
 
 
 def _dtype(groups: Sequence[ChannelGroup]) -> np.dtype[Any]:
