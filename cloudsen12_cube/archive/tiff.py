@@ -35,7 +35,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}
 _ITEM = re.compile(r"""<Item((?:\s+\w+="[^"<>&]*")*)\s*>([^<]*)</Item>\s*""")
 _METADATA = re.compile(rf"\s*<GDALMetadata>\s*(?:{_ITEM.pattern})*</GDALMetadata>\s*")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"\+?(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 _WORDS = re.compile(r"(-?1\.#(?:qnan|snan|ind)|nan)|(-)?(?:1\.#)?inf", re.IGNORECASE)
 
 
@@ -124,7 +124,7 @@ def gdal_number(text: str) -> float:
         return math.nan if word[1] else math.copysign(math.inf, -1 if word[2] else 1)
     point = next((c for c in text if c in ".,"), ".")
     number = _NUMBER.match(text if point == "." else text.partition(".")[0].replace(",", ".", 1))
-    return float(number[0]) if number else 0.0
+    return float(number[1]) if number else 0.0
 
 
 def _transform(tags: dict[int, Any], shift: float) -> Transform | None:
