@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import old_cubes
 import pytest
 import xarray as xr
@@ -16,6 +18,7 @@ from golden import unpack
 from old_cubes import OLD, PLAIN, TWO
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.schema import assets_of
 
 EXPECTED = json.loads((old_cubes.FOLDER / "expected.json").read_text())
 WHOLE = [name for name, old in OLD.items() if not old.missing]
@@ -117,8 +120,18 @@ def test_it_goes_on_without_a_shard_written(here: Path, name: str) -> None:
     else:
         assert (report.written, report.skipped) == (0, report.shards)
     assert (shards(cube), records(cube)) == (before, noted)
-    assert old_cubes.described(cube) == EXPECTED[name]["before"]
+    assert_described(cube, EXPECTED[name]["before"])
     assert c12.verify(name, OLD[name].source).exit_code == 0
+
+
+def assert_described(cube: Path, expected: dict[str, Any]) -> None:
+    """Compare all that is in a cube; its metadata are written again, so the nodata of bands is that of this release."""
+    tree, found = c12.open_cube(cube), old_cubes.described(cube)
+    for product in tree.children:
+        row = [np.nan if asset.nodata is None else asset.nodata for asset in assets_of(product)]
+        np.testing.assert_array_equal(tree[product]["nodata"], row)
+    values = [{k: v for k, v in d["values"].items() if not k.endswith("/nodata")} for d in (found, expected)]
+    assert {**found, "values": values[0]} == {**expected, "values": values[1]}
 
 
 @pytest.mark.parametrize("name", PARTIAL)

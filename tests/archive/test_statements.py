@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from other_forms import Padding, rows_of, write_taco
-from test_raster import edited, opened, tif
+from rasterio.io import MemoryFile
 
 import cloudsen12_cube as c12
 from cloudsen12_cube.archive.tiff import gdal_number, read
@@ -40,6 +41,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def archive(source: Path, tmp_path: Path) -> Path:
     return shutil.copytree(source, tmp_path / "archive")
+
+
+def tif(pixels: np.ndarray, **profile: Any) -> bytes:
+    count, height, width = pixels.shape
+    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", crs="EPSG:32630", transform=Affine.scale(10, -10), **size, **profile) as file:
+            file.write(pixels)
+        return bytes(memory.getbuffer())
 
 
 def first(archive: Path) -> Path:
@@ -270,8 +280,10 @@ TEXTS = [
 
 @given(st.one_of(st.sampled_from(TEXTS), st.text("0123456789+-.,eE nNaAiIfF#xQD", min_size=1, max_size=12)))
 def test_nodata_is_read_as_gdal_reads_it(text: str) -> None:
-    data = edited(tif(np.ones((1, 4, 4)), nodata=-9999), 42113, text, dtype="s")
-    with opened(data) as dataset:
+    stream = io.BytesIO(tif(np.ones((1, 4, 4)), nodata=-9999))
+    with tifffile.TiffFile(stream, mode="r+") as file:
+        file.pages.first.tags[42113].overwrite(text, dtype="s")
+    with MemoryFile(stream.getvalue()) as memory, memory.open() as dataset:
         expected = dataset.nodata
     found = gdal_number(text)
     if expected is None:
@@ -302,7 +314,7 @@ def test_a_repeated_tag_counts_once() -> None:
     twice = entries[:12] + struct.pack("<HHII", 256, 3, 1, 9) + entries[12:]
     moved = bytearray(data) + struct.pack("<H", number + 1) + twice + bytes(4)
     struct.pack_into("<I", moved, 4, len(data))
-    with opened(bytes(moved)) as dataset:
+    with MemoryFile(bytes(moved)) as memory, memory.open() as dataset:
         expected = dataset.read()
     np.testing.assert_array_equal(read(bytes(moved), "a.tif")[1], expected)
     assert expected.shape == (1, 4, 4)
