@@ -24,7 +24,10 @@ from .patches import stored_cube as stored_cube
 from .predictions import with_layer as with_layer
 from .predictions import write_layer as write_layer
 from .query_columns import QueryColumns as QueryColumns
+from .pixel_grid import pixel_axes as pixel_axes
+from .pixel_grid import pixel_coords as pixel_coords
 from .radiometry import OPTICAL as OPTICAL
 from .radiometry import reflectance as reflectance
 from .selection import query as query
+from .tree_state import band_positions as band_positions
 from .virtual import open_virtual as open_virtual

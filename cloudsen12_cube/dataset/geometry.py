@@ -16,12 +16,14 @@ import shapely.geometry
 import xarray as xr
 
 from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values
+from cloudsen12_cube.dataset.pixel_grid import PixelAxis, cube_axes
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.schema import PLUS, PROPERTIES, Mask, to_degrees, transform_text
 
 WGS84 = "EPSG:4326"
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
-"""Shares of the columns and rows at which the corners lie: counterclockwise, as GeoJSON asks, from the upper left."""
+"""Which edge of the columns and of the rows each corner lies on: counterclockwise, as GeoJSON asks, from the upper
+left."""
 
 
 def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
@@ -36,7 +38,8 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
     -------
     geopandas.GeoDataFrame
         A row a patch of the catalogue, whatever its status, in the order of the cube: ``roi_id``, ``time``, every
-        property under its own name, and the footprint in EPSG:4326. Its edges are straight in degrees; those of the
+        property under its own name, and the footprint in EPSG:4326, of the rows and columns that a selection has left.
+        Its edges are straight in degrees; those of the
         pixels are straight in metres, which differs by 2 m on a patch of 5 km at 70 degrees. A patch across the
         antimeridian is split there into two polygons. The geometry of a patch at an
         unknown location is missing.
@@ -47,7 +50,7 @@ def footprints(cube: xr.DataTree) -> geopandas.GeoDataFrame:
     names = ["roi_id", "time", *(row.name for row in PROPERTIES), *(row.name for row in PLUS if row.name in root)]
     frame = catalogue_rows(root, there, [name for name in names if name != "proj_transform"])
     frame.insert(names.index("proj_transform"), "proj_transform", _texts(transforms))
-    shapes = _polygons(frame["proj_epsg"].to_numpy(), transforms, _size(cube))
+    shapes = _polygons(frame["proj_epsg"].to_numpy(), transforms, cube_axes(cube))
     return geopandas.GeoDataFrame(frame, geometry=shapes, crs=WGS84)
 
 
@@ -56,19 +59,13 @@ def _texts(transforms: npt.NDArray[np.float64]) -> list[str]:
     return [transform_text(six) if np.isfinite(six).all() else "" for six in transforms]
 
 
-def _size(cube: xr.DataTree) -> tuple[int, int]:
-    for node in cube.children.values():
-        if {"y", "x"} <= node.sizes.keys():
-            return node.sizes["y"], node.sizes["x"]
-    raise SelectionError("footprints need the size of a patch: open the cube with at least one product")
-
-
 def _polygons(
-    epsg: npt.NDArray[np.integer[Any]], transforms: npt.NDArray[np.float64], size: tuple[int, int]
+    epsg: npt.NDArray[np.integer[Any]], transforms: npt.NDArray[np.float64], axes: tuple[PixelAxis, PixelAxis]
 ) -> npt.NDArray[np.object_]:
     """Footprints of patches (n); one projection of all corners for each reference system."""
     a, b, c, d, e, f = (column[:, None] for column in transforms.T)
-    across, down = _CORNERS[:, 0] * size[1], _CORNERS[:, 1] * size[0]
+    rows, columns = (np.array(axis.edges) for axis in axes)
+    across, down = columns[_CORNERS[:, 0]], rows[_CORNERS[:, 1]]
     x, y = a * across + b * down + c, d * across + e * down + f
     polygons = np.full(len(epsg), None, dtype=object)
     known = np.isfinite(transforms).all(axis=1)

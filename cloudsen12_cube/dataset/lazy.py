@@ -88,13 +88,13 @@ def _apply_on_reading(kernel: Kernel, array: xr.DataArray, others: Sequence[xr.D
     lead = array.dims[: array.ndim - len(kernel.core)]
     if array.dims != (*lead, *kernel.core):
         return lazy_apply(kernel, array.transpose(..., *kernel.core).load(), *others)
-    result = _LazyResult(kernel, array.variable, tuple(other.variable for other in others))
+    result = LazyResult(kernel, array.variable, tuple(other.variable for other in others))
     variable = xr.Variable(result.dims, indexing.LazilyIndexedArray(result))
     kept = {name: c for name, c in array.coords.items() if set(c.dims) <= set(result.dims)}
     return xr.DataArray(variable, coords=kept, name=array.name)
 
 
-class _LazyResult(BackendArray):
+class LazyResult(BackendArray):
     """An array whose values are computed when xarray asks for them, of the part that it asks for."""
 
     def __init__(self, kernel: Kernel, source: xr.Variable, others: tuple[xr.Variable, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from cloudsen12_cube.dataset.pixel_grid import pixel_coords
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format import DIMS, check_version
 from cloudsen12_cube.schema import PRODUCTS, roi_number
@@ -46,7 +47,8 @@ def open_cube(
     -------
     xarray.DataTree
         The root holds the catalogue, (roi, time); each product's group one array (roi, time, band, y, x) of the same
-        name, and the coordinates that go with it. No pixel is read.
+        name, and the coordinates that go with it; ``y`` and ``x`` are the numbers of rows and columns in the whole
+        patch. No pixel is read.
 
     Raises
     ------
@@ -108,8 +110,9 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
     nodes = {"/": root}
     for name in there:
         if products is None or name in products:
+            node = tree[name].to_dataset()
             # Decoding times reads them: once, from the root, spares a bucket's reader 20 requests.
-            nodes[name] = tree[name].to_dataset().assign_coords(times)
+            nodes[name] = node.assign_coords(times | pixel_coords(node.sizes["y"], node.sizes["x"]))
     return xr.DataTree.from_dict(nodes, name=tree.name)
 
 

@@ -38,7 +38,7 @@ def check_cube[Part: (xr.DataTree, xr.Dataset)](part: Part, *dims: str) -> Part:
     ValueError
         If it is something else; the message names what it holds.
     SelectionError
-        If a dimension is gone.
+        If a dimension is gone, or its labels are: each must be there, once.
     """
     is_tree = isinstance(part, xr.DataTree)
     root = part.dataset if is_tree else part
@@ -53,7 +53,27 @@ def check_cube[Part: (xr.DataTree, xr.Dataset)](part: Part, *dims: str) -> Part:
         raise SelectionError(
             f"the cube has lost its dimension {' and '.join(lost)}: select with lists, as in isel(roi=[0], time=[2])"
         )
+    for dim in dims:
+        _check_labels(root, dim)
     return part
+
+
+def _check_labels(root: Any, dim: str) -> None:
+    """Check the labels of a dim, by which patches are found, and that each names patches of the catalogue."""
+    if dim not in root.indexes:
+        raise SelectionError(f"{dim} has lost its labels, by which patches are found: keep the coordinate {dim}")
+    labels = root.indexes[dim]
+    if not labels.is_unique:
+        twice = labels[labels.duplicated()][0]
+        raise SelectionError(
+            f"{dim} has {twice!r} more than once: select each label once (a stream repeats patches by weights=)"
+        )
+    ids = root["s2_id_gee"]
+    if ids.dtype.kind == "O" and not all(isinstance(name, str) for name in ids.values.flat):
+        raise SelectionError(
+            "s2_id_gee has values that are no texts, as after a reindex with labels that the cube does not have: select "
+            "with query, isel or sel"
+        )
 
 
 def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:

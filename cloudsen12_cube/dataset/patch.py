@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cloudsen12_cube.dataset.pixel_grid import pixel_axes
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format import DONE, STATUS, fill_value
 from cloudsen12_cube.schema import PRODUCTS, did_you_mean
@@ -53,8 +54,18 @@ def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Data
     catalogue = catalogue.set_coords(list(catalogue.data_vars))
     names = [name for name in cube.children if products is None or name in products]
     views = [_product_view(cube[name].to_dataset(), name, catalogue) for name in names]
-    # Both come from one tree, so their coordinates are the same: comparing them would read them.
-    return xr.merge([catalogue, *views], join="exact", compat="override", combine_attrs="override").drop_encoding()
+    try:  # all come from one tree, so their coordinates are the same: comparing them would read them
+        flat = xr.merge([catalogue, *views], join="exact", compat="override", combine_attrs="override")
+    except xr.AlignmentError as error:
+        raise SelectionError(
+            f"{', '.join(names)} do not hold the same pixels ({_first_line(error)}): select the same rows and columns "
+            "of all products, as in cube.isel(y=slice(0, 64), x=slice(0, 64)), or name one product"
+        ) from None
+    return flat.drop_encoding()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _product_view(dataset: xr.Dataset, product: str, catalogue: xr.Dataset) -> xr.Dataset:
@@ -169,13 +180,16 @@ def _patch(view: xr.Dataset, place: _Position) -> xr.Dataset:
 
 def _done(patch: xr.Dataset) -> xr.Dataset:
     """Leave out the products whose pixels are not there, which would read as fill."""
-    names = [name for name in PRODUCTS if name in patch.data_vars]
-    status = {name: int(patch[f"status_{name}" if f"status_{name}" in patch.coords else "status"]) for name in names}
+    single = [name for name in PRODUCTS if name in patch.data_vars]
+    flat = [name for name in PRODUCTS if f"status_{name}" in patch.coords]  # also of a variable with another name
+    names = flat or single
+    status = {name: int(patch[f"status_{name}" if flat else "status"]) for name in names}
     lacking = [name for name in names if status[name] != DONE]
     text = ", ".join(f"{name} ({STATUS[status[name]]})" for name in lacking)
     if len(lacking) == len(names):
         raise SelectionError(f"{_patch_name(patch)} has no pixels in this cube: {text or 'it has no product'}")
-    patch = patch.drop_dims([f"band_{name}" for name in lacking])
+    patch = patch.drop_dims([f"band_{name}" for name in lacking], errors="ignore")
+    patch = patch.drop_vars(lacking, errors="ignore")  # whose bands a selection has left out
     return patch.assign_attrs(missing_products=text) if text else patch
 
 
@@ -205,10 +219,12 @@ def _grid(patch: xr.Dataset) -> xr.Dataset:
     a, b, c, d, e, f = (float(number) for number in transform)
     if b or d:
         raise SelectionError(f"the grid of {_patch_name(patch)} is rotated: it has no x and y of its own")
-    x, y = c + a * (np.arange(patch.sizes["x"]) + 0.5), f + e * (np.arange(patch.sizes["y"]) + 0.5)
+    rows, columns = pixel_axes(patch)
+    x, y = c + a * (patch["x"].values + 0.5), f + e * (patch["y"].values + 0.5)
     grid: xr.Dataset = xr.Dataset(coords={"y": y, "x": x}).rio.write_crs(epsg, grid_mapping_name=GRID_MAPPING)
     grid = grid.rio.write_coordinate_system()
-    grid[GRID_MAPPING].attrs["GeoTransform"] = f"{c} {a} {b} {f} {d} {e}"
+    west, north = c + a * columns.start, f + e * rows.start
+    grid[GRID_MAPPING].attrs["GeoTransform"] = f"{west} {a * columns.step} {b} {north} {d} {e * rows.step}"
     for axis in ("x", "y"):
         grid[axis].attrs["units"] = "m"
     return grid

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values, check_cube
+from cloudsen12_cube.dataset.tree_state import StoredArray, check_unchanged
 from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
@@ -75,7 +76,7 @@ def stored_cube(cube: xr.DataTree) -> PatchSource:
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:
-    """List the patches of a cube whose pixels are there.
+    """List the patches of a cube whose pixels are there, and check that they are those of the store.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     Raises
     ------
     SelectionError
-        If the split is no published one, or nothing is left.
+        If the split is no published one, nothing is left, or the pixels of a product are not those of the store.
     """
     _check_split(split)
     root = check_cube(cube, "roi", "time").to_dataset()
@@ -103,7 +104,10 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     for product in products:
         there = there & (catalogue_values(cube[product].to_dataset(), "status") == DONE)
     table = catalogue_rows(root, there, ("roi", "time", *_KNOWN))
-    position = {roi: number for number, roi in enumerate(stored_cube(cube).order())}
+    stored = stored_cube(cube)
+    order = stored.order()
+    position = {roi: number for number, roi in enumerate(order)}
+    _check_rois(table["roi"], position)
     table.insert(2, "disk", table["roi"].map(position).astype(np.int64))
     chosen = table if split is None else table[table["split"] == split].reset_index(drop=True)
     if chosen.empty:
@@ -111,7 +115,19 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
         raise SelectionError(
             f"no patch of {', '.join(products)} is in the split {split!r}; patches by split: {counts or 'none at all'}"
         )
+    for product in products:
+        files = stored.files[product] if stored.files else None
+        check_unchanged(cube, StoredArray(stored.chunks(product), order, files), chosen)
     return chosen
+
+
+def _check_rois(rois: pd.Series[str], known: Mapping[str, int]) -> None:
+    unknown = [roi for roi in rois if roi not in known]
+    if unknown:
+        raise SelectionError(
+            f"the tree has an ROI {unknown[0]!r}, which is not in the store: open the cube again and select ROIs by "
+            "their labels"
+        )
 
 
 def _check_split(split: object) -> None:

@@ -20,6 +20,8 @@ import xarray as xr
 
 from cloudsen12_cube.dataset.parts import GROUP
 from cloudsen12_cube.dataset.patches import stored_cube
+from cloudsen12_cube.dataset.pixel_grid import AXES, pixel_axes, pixel_coords
+from cloudsen12_cube.dataset.tree_state import check_whole
 from cloudsen12_cube.errors import DestinationError, StoreError
 from cloudsen12_cube.format import prediction_encoding
 from cloudsen12_cube.schema import CLASSES, LAYERS, UNLABELLED
@@ -63,7 +65,9 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
     place = clean(path)
     if os.path.exists(place):
         raise DestinationError(f"{place} is there already: give the layer another place, or delete it")
-    layout = stored_cube(cube).layout("labels" if "labels" in cube.children else next(iter(cube.children)))  # type: ignore[arg-type]  # a cube's children are products
+    product = "labels" if "labels" in cube.children else next(iter(cube.children))
+    check_whole(cube[product].to_dataset(), product)
+    layout = stored_cube(cube).layout(product)  # type: ignore[arg-type]  # a cube's children are products
     template = _template(cube, name, (layout.height, layout.width))
     encoding = prediction_encoding(template.sizes["time"], layout.height, layout.width)
     with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
@@ -168,7 +172,23 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
         raise StoreError(f"{place} was predicted from another cube: its images are not this one's")
     nodes: dict[str, Any] = {name: node.to_dataset(inherit=False) for name, node in cube.children.items()}
     there = nodes.get(GROUP, xr.Dataset())
-    nodes[GROUP] = there.assign({name: v.variable for name, v in fitting.data_vars.items()})
+    nodes[GROUP] = there.assign(_same_pixels(fitting, cube).drop_vars(["roi", "time", "s2_id_gee"], errors="ignore"))
     result = xr.DataTree.from_dict({"/": root, **nodes}, name=cube.name)
     result.encoding = dict(cube.encoding)
     return result
+
+
+def _same_pixels(layer: xr.Dataset, cube: xr.DataTree) -> xr.Dataset:
+    """Select the rows and columns that a selection has left of the cube; a layer is one of whole patches."""
+    whole = layer.assign_coords(pixel_coords(layer.sizes["y"], layer.sizes["x"]))
+    grid = next(node.to_dataset() for node in cube.children.values() if "y" in node.dims)
+    axes = pixel_axes(grid)
+    if all(axis.is_whole for axis in axes):
+        return whole
+    try:
+        return whole.sel({dim: grid[dim].values for dim in AXES})
+    except KeyError:
+        raise StoreError(
+            f"a predicted layer has whole pixels, the cube those between them (y: {axes[0]}, x: {axes[1]}): open the "
+            "layer first, then coarsen both"
+        ) from None

@@ -144,13 +144,14 @@ def _select(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
 def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
     """Put the fill where a patch is not selected."""
     fill = variable.attrs.get("missing_label", _blank(str(name), variable.dtype))  # 0 would call a label clear
-    kernel = Kernel(partial(_where, fill=fill), variable.dtype)
+    kernel = Kernel(partial(hide_unselected, fill=fill), variable.dtype)
     result = lazy_apply(kernel, xr.DataArray(variable), chosen).variable
     result.attrs, result.encoding = variable.attrs, variable.encoding
     return result
 
 
-def _where(values: npt.NDArray[Any], chosen: Mask, fill: Any) -> npt.NDArray[Any]:
+def hide_unselected(values: npt.NDArray[Any], chosen: Mask, fill: Any) -> npt.NDArray[Any]:
+    """Put the fill where a patch is not selected. `check_unchanged` knows this function: it changes no other value."""
     return np.where(chosen, values, np.asarray(fill, dtype=values.dtype))
 
 

@@ -403,6 +403,22 @@ def _scale(labels: xr.DataArray, name: str) -> int | None:
     return full_scale(labels, name) if row.probability and row.full_scale is None else row.full_scale
 
 
+def _same_pixels(array: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
+    """Select the rows and columns of the labels by their numbers, where an array states its own."""
+    for dim in ("y", "x"):
+        mine, wanted = array.indexes.get(dim), labels.indexes.get(dim)
+        if mine is None or wanted is None or mine.equals(wanted):
+            continue
+        positions = mine.get_indexer(wanted) if mine.is_unique else np.array([-1])
+        if (positions < 0).any():
+            raise ValueError(
+                f"{source_name(array)} has {dim} from {mine[0]} to {mine[-1]}, the cube's labels from {wanted[0]} to "
+                f"{wanted[-1]}: give an array of the same pixels, or drop its coordinate {dim} to compare by position"
+            )
+        array = array.isel({dim: positions})
+    return array
+
+
 def _coverage(array: xr.DataArray, wanted: xr.DataArray) -> Mask:
     """Return which wanted patches an array has a prediction of: its own ROIs and dates, and those that have a file."""
     covered = np.ones(wanted.shape, dtype=bool)
@@ -426,7 +442,7 @@ def _align(array: xr.DataArray, labels: xr.DataArray, wanted: xr.DataArray) -> x
     name, dims = source_name(array), ("roi", "time", "y", "x")
     if set(array.dims) != set(dims) or array.dtype.kind not in "iu":
         raise ValueError(f"{name} is {array.dtype} {array.dims}: give class codes as integers, dims {', '.join(dims)}")
-    array = array.transpose(*dims).drop_vars(_non_index_coords(array))
+    array = _same_pixels(array.transpose(*dims), labels).drop_vars(_non_index_coords(array))
     for dim in dims:
         if dim not in array.coords and array.sizes[dim] != labels.sizes[dim]:
             hint = ": add coordinates that say which" if dim in ("roi", "time") else ""

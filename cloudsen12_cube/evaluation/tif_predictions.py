@@ -19,6 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from cloudsen12_cube.archive import difference, read
+from cloudsen12_cube.dataset import pixel_axes, pixel_coords
 from cloudsen12_cube.errors import PatchError, SelectionError
 from cloudsen12_cube.schema import UNLABELLED, Grid
 
@@ -70,16 +71,22 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
             "ROI__<s2_id_gee>.tif, "
             f"such as {'/'.join(min(known, default=('ROI_0827', 'S2_ID')))}.tif"
         )
+    axes = pixel_axes(labels)
+    whole = axes[0].whole, axes[1].whole
     variable = xr.Variable(
         ("roi", "time", "y", "x"),
-        indexing.LazilyIndexedArray(
-            _PredictionFiles(keys, files, epsg, transforms, (labels.sizes["y"], labels.sizes["x"]))
-        ),
+        indexing.LazilyIndexedArray(_PredictionFiles(keys, files, epsg, transforms, whole)),
     )
     has_file = [[key in files for key in row] for row in keys]
-    coords = {"roi": labels["roi"].variable, "time": labels["time"].variable, "has_file": (("roi", "time"), has_file)}
+    coords = {
+        "roi": labels["roi"].variable,
+        "time": labels["time"].variable,
+        "has_file": (("roi", "time"), has_file),
+        **pixel_coords(*whole),
+    }
     attrs = {"folder": root.name, "missing": len(known) - len(files)}
-    return xr.DataArray(variable, coords=coords, name=layer or root.resolve().name, attrs=attrs)
+    codes = xr.DataArray(variable, coords=coords, name=layer or root.resolve().name, attrs=attrs)
+    return codes if axes[0].is_whole and axes[1].is_whole else codes.sel(y=labels["y"].values, x=labels["x"].values)
 
 
 def _find_files(folder: Path, known: set[Key], layer: str | None) -> dict[Key, Path]:

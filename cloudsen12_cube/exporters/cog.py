@@ -242,6 +242,12 @@ def write_cogs(patch: xr.Dataset, path: str | os.PathLike[str]) -> list[Path]:
     products = [name for name in PRODUCTS if name in patch.data_vars]
     if not products:
         raise SelectionError(f"nothing to write: the Dataset has none of {', '.join(PRODUCTS)}")
+    others = [str(name) for name in patch.data_vars if name not in PRODUCTS]
+    if others:
+        raise SelectionError(
+            f"the Dataset also has {', '.join(others)}, which no file of the archive holds: leave it out with "
+            f"drop_vars, or write it with .rio.to_raster"
+        )
     arrays = {name: _array(patch[name], name) for name in products}
     names = [name for product, array in arrays.items() for name, _ in _complete_files(product, _bands(array))]
     existing = [f"{name}.tif" for name in names if Path(path, f"{name}.tif").exists()]
@@ -278,8 +284,13 @@ def _georeference_of(patch: xr.Dataset) -> Georeference:
 
 
 def _origin(centres: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Compute the outer edge of the first pixel, and the step."""
+    """Compute the outer edge of the first pixel, and the step, the same all along."""
     step = float((centres[-1] - centres[0]) / (len(centres) - 1))
+    if not np.allclose(np.diff(centres), step, rtol=1e-6, atol=0):
+        raise SelectionError(
+            f"the pixels from {centres[0]:g} to {centres[-1]:g} are not regularly spaced, so they are no raster: select "
+            "with slices, as in isel(x=slice(0, 64))"
+        )
     return float(centres[0]) - step / 2, step
 
 

@@ -15,6 +15,7 @@ from .layout import ROOT_KEY as ROOT_KEY
 from .layout import ChunkName as ChunkName
 from .layout import Layout as Layout
 from .layout import ProductLayout as ProductLayout
+from .layout import array_path as array_path
 from .layout import check_version as check_version
 from .layout import fill_value as fill_value
 from .layout import layout_of as layout_of

@@ -141,7 +141,8 @@ def open_store(place: Any) -> ObjectStore:
         return _open_text(clean(str(place)), StorageConfig.of(options) if options else NOTHING)
     if isinstance(place, os.PathLike):
         return _open_text(clean(place), NOTHING)
-    raise TypeError(f"{place!r} is no location ({type(place).__name__}): give {_ALLOWED}")
+    found = repr(place).partition("\n")[0]  # that of a DataTree, which is opened from a location, is long
+    raise TypeError(f"{found} is no location ({type(place).__name__}): give {_ALLOWED}")
 
 
 def _open_text(place: str, config: StorageConfig) -> ObjectStore:

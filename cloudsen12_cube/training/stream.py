@@ -23,7 +23,14 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import PatchSource, check_resolves, full_scale, patch_table, stored_cube
+from cloudsen12_cube.dataset import (
+    PatchSource,
+    band_positions,
+    check_resolves,
+    full_scale,
+    patch_table,
+    stored_cube,
+)
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import BandStatistics, read_bands, read_counts
 from cloudsen12_cube.schema import Asset, ProductName, Superclass, Threshold, assets_of, layer
@@ -314,8 +321,8 @@ def make_stream(
     cube : xarray.DataTree
         Opened cube.
     inputs : mapping of str to sequence of str or None
-        Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``. They become the channels, in this
-        order.
+        Product -> its bands, None for all that the tree has: ``{"s2l1c": None, "s1": ["VV", "VH"]}``. They become
+        the channels, in this order.
     target : str, optional
         Label layer; by default the batches have no target.
     split : {"train", "validation", "test"}, optional
@@ -345,7 +352,7 @@ def make_stream(
     aim = None if target is None else _target(cube, stored, target, options)
     if aim and target in ("manual_hq", "manual_sc") and options.labelled_only:
         table = _labelled(table, stored, aim, target)
-    groups = _channel_groups(stored, inputs, options.normalise)
+    groups = _channel_groups(cube, stored, inputs, options.normalise)
     layout = stored.layout(products[0])
     crop = (options.crop, options.crop) if isinstance(options.crop, int) else options.crop
     transform = PatchTransform(
@@ -368,25 +375,27 @@ def _products(cube: xr.DataTree, inputs: Inputs, target: str | None) -> list[Pro
     return [name for name in available if name in wanted]
 
 
-def _channel_groups(stored: PatchSource, inputs: Inputs, normalise: Normalise) -> tuple[ChannelGroup, ...]:
+def _channel_groups(
+    cube: xr.DataTree, stored: PatchSource, inputs: Inputs, normalise: Normalise
+) -> tuple[ChannelGroup, ...]:
     """Look up the bands of each product, and how they are scaled."""
     if normalise not in get_args(Normalise):
         raise ValueError(f"normalise is {normalise!r}: give one of {', '.join(get_args(Normalise))}")
-    return tuple(_channel_group(stored, product, bands, normalise) for product, bands in inputs.items())
+    return tuple(_channel_group(cube, stored, product, bands, normalise) for product, bands in inputs.items())
 
 
 def _channel_group(
-    stored: PatchSource, product: Any, bands: Sequence[str] | None, normalise: Normalise
+    cube: xr.DataTree, stored: PatchSource, product: Any, bands: Sequence[str] | None, normalise: Normalise
 ) -> ChannelGroup:
-    available = stored.layout(product).bands
-    names = [bands] if isinstance(bands, str) else available if bands is None else list(bands)
+    available = band_positions(cube, stored.layout(product))
+    names = [bands] if isinstance(bands, str) else list(available if bands is None else bands)
     for name in names:
         if name not in available:
             raise KeyError(f"no band {name!r} in {product}; it has {', '.join(available)}")
     if not names:
         raise ValueError(f"the bands of {product} are empty: give some of {', '.join(available)}, or None for all")
     scalings = None if normalise == "raw" else _scalings(stored, product, names, normalise)
-    return ChannelGroup(stored.chunks(product), tuple(available.index(name) for name in names), scalings)
+    return ChannelGroup(stored.chunks(product), tuple(available[name] for name in names), scalings)
 
 
 def _scalings(
@@ -434,7 +443,10 @@ def _target(cube: xr.DataTree, stored: PatchSource, name: str, options: StreamOp
     unknown = row.probability and not row.full_scale
     scale = full_scale(cube["labels"].to_dataset()["labels"], name, options.scale) if unknown else None
     codes = partial(_codes, name=name, scale=scale, threshold=threshold, scheme=options.superclass)
-    return TargetLayer(stored.chunks("labels"), stored.layout("labels").bands.index(name), codes)
+    available = band_positions(cube, stored.layout("labels"))
+    if name not in available:
+        raise KeyError(f"no label layer {name!r} in this cube; it has {', '.join(available)}")
+    return TargetLayer(stored.chunks("labels"), available[name], codes)
 
 
 def _codes(
