@@ -21,11 +21,11 @@ from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource
 from .patches import patch_table as patch_table
 from .patches import stored_cube as stored_cube
+from .pixel_grid import pixel_axes as pixel_axes
+from .pixel_grid import pixel_coords as pixel_coords
 from .predictions import with_layer as with_layer
 from .predictions import write_layer as write_layer
 from .query_columns import QueryColumns as QueryColumns
-from .pixel_grid import pixel_axes as pixel_axes
-from .pixel_grid import pixel_coords as pixel_coords
 from .radiometry import OPTICAL as OPTICAL
 from .radiometry import reflectance as reflectance
 from .selection import query as query

@@ -71,8 +71,8 @@ def _check_labels(root: Any, dim: str) -> None:
     ids = root["s2_id_gee"]
     if ids.dtype.kind == "O" and not all(isinstance(name, str) for name in ids.values.flat):
         raise SelectionError(
-            "s2_id_gee has values that are no texts, as after a reindex with labels that the cube does not have: select "
-            "with query, isel or sel"
+            "s2_id_gee has values that are no texts, as after a reindex with labels that the cube does not have: "
+            "select with query, isel or sel"
         )
 
 

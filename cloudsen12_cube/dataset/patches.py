@@ -117,7 +117,8 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
         )
     for product in products:
         files = stored.files[product] if stored.files else None
-        check_unchanged(cube, StoredArray(stored.chunks(product), order, files), chosen)
+        chunks = stored.chunks(product)  # type: ignore[arg-type]  # a group of the cube
+        check_unchanged(cube, StoredArray(chunks, order, files), chosen)
     return chosen
 
 

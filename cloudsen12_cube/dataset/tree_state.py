@@ -1,9 +1,9 @@
 """Whether a tree still holds what its store holds: for readers that take the pixels from the store, past xarray.
 
-They know a patch by its labels on ``roi`` and ``time``, and its channels by those on ``band``. Whatever else was done to
-the pixels of a tree, a crop, a turned axis, new values, they would not see; so it is refused here. What xarray has not
-read yet says itself which part of which array it is; values in memory are compared with the store; and of a dask graph
-the operations are looked at, and three patches are compared.
+They find a patch by its labels on ``roi`` and ``time``, and its channels by those on ``band``. They would not see other
+changes to the pixels of a tree: a crop, a flipped axis, new values; so these are refused here. An array that xarray has
+not read yet records which part of which stored array it is; values in memory are compared with the store; the layers of
+a dask graph must be selections of the stored array, and three patches are compared.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Positions = list[npt.NDArray[np.int64]]
 
 _SELECTING = ("original", "xarray", "getitem", "rechunk", "array", "transpose", "hide_unselected")
 _WAY = (
-    "This reads the store by the labels of roi, time and band, and does not see what was done to the pixels of the tree. "
-    "Open the cube again and select with query, isel or sel of roi, time and band"
+    "Pixels are read from the store by the labels of roi, time and band, so other changes to the tree would be lost: "
+    "open the cube again and select with query, isel or sel of roi, time and band"
 )
 """Way out of each error."""
 
@@ -131,7 +131,9 @@ def band_positions(cube: xr.DataTree, layout: ProductLayout) -> dict[str, int]:
     product, known = layout.product, layout.bands
     group = cube[product].to_dataset()
     if "band" not in group.indexes:
-        raise SelectionError(f"{product} has lost its dimension band: select with a list, as in sel(band=['{known[0]}'])")
+        raise SelectionError(
+            f"{product} has lost its dimension band: select with a list, as in sel(band=['{known[0]}'])"
+        )
     names = [str(name) for name in group.indexes["band"]]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -149,7 +151,9 @@ def selected_positions(variable: xr.Variable, stored: StoredArray) -> Positions 
 
 
 def _positions(data: Any, stored: StoredArray) -> Positions | None:
-    if isinstance(data, indexing.MemoryCachedArray | indexing.CopyOnWriteArray | indexing.ImplicitToExplicitIndexingAdapter):
+    if isinstance(
+        data, indexing.MemoryCachedArray | indexing.CopyOnWriteArray | indexing.ImplicitToExplicitIndexingAdapter
+    ):
         return _positions(data.array, stored)
     if isinstance(data, indexing.LazilyIndexedArray):
         inner = _positions(data.array, stored)
@@ -223,7 +227,8 @@ def _compare(array: xr.DataArray, stored: StoredArray, patches: pd.DataFrame, ba
             if band is not None:
                 roi, time = stored.order[place[2]], place[3]
                 raise _changed(
-                    stored.chunks.layout.product, f"has other values than the store, such as {band} of {roi} at time {time}"
+                    stored.chunks.layout.product,
+                    f"has other values than the store, such as {band} of {roi} at time {time}",
                 )
 
 

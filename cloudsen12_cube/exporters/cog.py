@@ -60,8 +60,8 @@ class RasterPlanes:
     @property
     def nodata(self) -> float | None:
         """The value that the file declares: the fill where it occurs, else as published. NaN needs no declaration."""
-        declared = {asset.nodata for asset in self.assets}  # 0 of a reflectance, but not of AOT in the same file
-        published = declared.pop() if len(declared) == 1 else None
+        # Published files do not declare the 0 of a reflectance, which is a value of AOT in the same file.
+        published = None if self.assets[0].product in ("s2l1c", "s2l2a") else self.assets[0].nodata
         return self.fill if not np.isnan(self.fill) and self.absent.any() else published
 
 
@@ -288,8 +288,8 @@ def _origin(centres: npt.NDArray[np.float64]) -> tuple[float, float]:
     step = float((centres[-1] - centres[0]) / (len(centres) - 1))
     if not np.allclose(np.diff(centres), step, rtol=1e-6, atol=0):
         raise SelectionError(
-            f"the pixels from {centres[0]:g} to {centres[-1]:g} are not regularly spaced, so they are no raster: select "
-            "with slices, as in isel(x=slice(0, 64))"
+            f"the pixels from {centres[0]:g} to {centres[-1]:g} are not regularly spaced, so they are no raster: "
+            "select with slices, as in isel(x=slice(0, 64))"
         )
     return float(centres[0]) - step / 2, step
 

@@ -23,14 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import (
-    PatchSource,
-    band_positions,
-    check_resolves,
-    full_scale,
-    patch_table,
-    stored_cube,
-)
+from cloudsen12_cube.dataset import PatchSource, band_positions, check_resolves, full_scale, patch_table, stored_cube
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import BandStatistics, read_bands, read_counts
 from cloudsen12_cube.schema import Asset, ProductName, Superclass, Threshold, assets_of, layer

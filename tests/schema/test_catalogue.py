@@ -132,7 +132,7 @@ def test_unreadable_metadata_say_what_and_where(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="row 3: 1 fields"):
         metadata.from_csv("roi_id,s2_id_gee\na,b\nc\n", "m.csv")
     with pytest.raises(ArchiveError, match=r"x\.json is no JSON"):
-        metadata.parse_json("{", "x.json")
+        metadata.parse_json(b"{", "x.json")
     with pytest.raises(ArchiveError, match="difficulty of the metadata holds no float"):
         build(pd.DataFrame([("ROI_0001", "a", "hard")], columns=["roi_id", "s2_id_gee", "difficulty"], dtype=object))
     with pytest.raises(ArchiveError, match="does not exist"):
