@@ -19,7 +19,19 @@ from cloudsen12_cube.format.layout import BLOCKS, CodecName
 CRC = 4
 """Bytes of a crc32c."""
 
-_HEADER = 16  # bytes of a Blosc frame's header, which says how long the values are
+_HEADER = struct.Struct("<BBBBIII")
+"""A Blosc frame's header: versions of Blosc and of the compressor, flags, type size, bytes, block, bytes of the frame."""
+
+_COMPRESSORS = {"lz4": 1, "zstd": 4}
+"""Codec -> the format of its streams, which stands in the upper bits of the flags."""
+
+_COPIED = 0x02  # flag: the values follow as they are
+_FLAGS = 0x01 | _COPIED | 0x10  # byte shuffle, copied, blocks that are not split into streams
+
+
+def longest(nbytes: int) -> int:
+    """Return the most bytes that an encoded chunk of so many bytes of values can have."""
+    return nbytes + _HEADER.size + CRC
 
 
 def encode(values: npt.NDArray[Any], name: CodecName, level: int) -> bytes:
@@ -56,10 +68,46 @@ def decode(chunk: bytes | memoryview, name: CodecName, out: npt.NDArray[Any]) ->
             return False
         out.reshape(-1).view(np.uint8)[:] = np.frombuffer(body, dtype=np.uint8)
         return True
-    if len(body) < _HEADER or struct.unpack_from("<I", body, 4)[0] != out.nbytes:
+    if not is_frame(body, name, out.nbytes):
         return False
-    blosc.decompress(body, out)
+    try:
+        blosc.decompress(body, out)
+    except RuntimeError:  # streams that do not decode to the bytes that the header states
+        return False
     return True
+
+
+def is_frame(body: bytes | memoryview, name: CodecName, nbytes: int) -> bool:
+    """Compare a Blosc frame with its header, which c-blosc trusts: what lies beyond the bytes would become pixels.
+
+    Parameters
+    ----------
+    body : bytes
+        A chunk without its crc32c.
+    name : {"zstd", "lz4"}
+        Codec of the layout.
+    nbytes : int
+        Bytes of the decoded chunk.
+
+    Returns
+    -------
+    bool
+        Whether the frame states exactly the bytes at hand and the bytes of the chunk, and its blocks start within it.
+    """
+    if len(body) < _HEADER.size:
+        return False
+    version, stream_version, flags, itemsize, stated, block, length = _HEADER.unpack_from(body)
+    if (version, stream_version, stated, length) != (2, 1, nbytes, len(body)) or not itemsize:
+        return False
+    if flags & 0x1F & ~_FLAGS or flags >> 5 != _COMPRESSORS[name] or not 0 < block <= nbytes:
+        return False
+    if flags & _COPIED:
+        return length == nbytes + _HEADER.size
+    starts = _HEADER.size + 4 * -(-nbytes // block)
+    if length < starts + 4:
+        return False
+    found = np.frombuffer(body, dtype="<i4", count=-(-nbytes // block), offset=_HEADER.size)
+    return bool((found >= starts).all() and (found <= length - 4).all())
 
 
 def intact(data: bytes | memoryview) -> bool:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format.codec import CRC, decode, encode, intact
+from cloudsen12_cube.format.codec import CRC, decode, encode, intact, longest
 from cloudsen12_cube.format.layout import Layout, ProductLayout
 from cloudsen12_cube.storage import Arena, ObjectStore
 
@@ -276,10 +276,15 @@ def _index_bytes(layout: ProductLayout) -> int:
 
 
 def _decode_index(data: bytes, layout: ProductLayout) -> Index | None:
-    """Decode the end of a shard; None if its checksum does not fit."""
+    """Decode the end of a shard; None if its checksum does not fit, or its chunks overlap or have impossible lengths."""
     if len(data) != _index_bytes(layout) or not intact(data):
         return None
-    return np.frombuffer(data[:-CRC], dtype="<u8").reshape(layout.index_shape).astype(np.uint64)
+    index = np.frombuffer(data[:-CRC], dtype="<u8").reshape(layout.index_shape).astype(np.uint64)
+    stored = index.reshape(-1, 2)[index.reshape(-1, 2).min(axis=1) != NO_CHUNK]
+    offsets, lengths = stored[np.argsort(stored[:, 0], kind="stable")].T
+    if (lengths > longest(layout.chunk_bytes)).any() or (offsets >= 2**62).any():
+        return None  # before memory is taken for them
+    return None if (offsets[:-1] + lengths[:-1] > offsets[1:]).any() else index
 
 
 def split(data: bytes, layout: ProductLayout, inside: int = 0) -> list[tuple[Chunk, ...]]:
