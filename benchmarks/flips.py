@@ -28,8 +28,8 @@ def flip(archive: str, cube: str, flips: int) -> list[tuple[object, ...]]:
     import numpy as np
 
     import cloudsen12_cube as c12
+    from cloudsen12_cube.format.cube import open_stored_cube
     from cloudsen12_cube.format.metadata import read_shard
-    from cloudsen12_cube.storage.open import open_store
 
     c12.convert(archive, cube)
     random, rows = np.random.default_rng(0), []
@@ -44,7 +44,7 @@ def flip(archive: str, cube: str, flips: int) -> list[tuple[object, ...]]:
             data[random.integers(len(data))] ^= int(random.integers(1, 256))
             path.write_bytes(data)
             index = int(path.parts[-5])
-            raised += _raises(lambda product=product, index=index: read_shard(open_store(cube), product, index))
+            raised += _raises(lambda product=product, index=index: read_shard(open_stored_cube(cube), product, index))
             if number % 20 == 0:
                 named += len(c12.verify(cube).differences) == 1
             path.write_bytes(whole)
@@ -106,11 +106,11 @@ def reads(work: str, rounds: int) -> list[tuple[str, dict[bool, list[float]]]]:
 
 
 def _by_zarr(cube: Path) -> None:
+    from cloudsen12_cube.format.cube import open_stored_cube
     from cloudsen12_cube.format.metadata import read_shard
-    from cloudsen12_cube.storage.open import open_store
 
     for path in sorted(cube.glob("*/*/c/*/0/0/0/0")):
-        read_shard(open_store(cube), path.parts[-7], int(path.parts[-5]))
+        read_shard(open_stored_cube(cube), path.parts[-7], int(path.parts[-5]))
 
 
 def _by_tensorstore(cube: Path) -> None:

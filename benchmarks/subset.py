@@ -66,10 +66,10 @@ def _size(place: Path) -> int:
 
 def conditions(cube: str, kind: str) -> list[str]:
     """Give conditions that name half of the ROIs, or all of them with some of their dates."""
+    from cloudsen12_cube.format.cube import open_stored_cube
     from cloudsen12_cube.format.metadata import read_table
-    from cloudsen12_cube.storage.open import open_store
 
-    order, _ = read_table(open_store(cube))
+    order, _ = read_table(open_stored_cube(cube))
     return [f"roi_id={'|'.join(order[::2])}"] if kind == "whole" else ["cloud_coverage!=cloudy"]
 
 

@@ -185,7 +185,9 @@ def _done(patch: xr.Dataset) -> xr.Dataset:
     names = flat or single
     status = {name: int(patch[f"status_{name}" if flat else "status"]) for name in names}
     lacking = [name for name in names if status[name] != DONE]
-    text = ", ".join(f"{name} ({STATUS[status[name]]})" for name in lacking)
+    text = ", ".join(
+        f"{name} ({dict(enumerate(STATUS)).get(int(status[name]), 'of a damaged status')})" for name in lacking
+    )
     if len(lacking) == len(names):
         raise SelectionError(f"{_patch_name(patch)} has no pixels in this cube: {text or 'it has no product'}")
     patch = patch.drop_dims([f"band_{name}" for name in lacking], errors="ignore")

@@ -14,7 +14,7 @@ from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values, chec
 from cloudsen12_cube.dataset.tree_state import StoredArray, check_unchanged
 from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
-from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, read_order
+from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, open_stored_cube
 from cloudsen12_cube.schema import SPLITS, ProductName
 from cloudsen12_cube.storage import ObjectStore, Url, open_store
 
@@ -42,7 +42,7 @@ class PatchSource:
         """ROIs as they lie on disk."""
         if self.files:
             return tuple(task.roi_id for task in next(iter(self.files.values())).tasks)
-        return read_order(self.objects)
+        return open_stored_cube(self.objects).order
 
 
 def stored_cube(cube: xr.DataTree) -> PatchSource:

@@ -8,6 +8,8 @@ from .cube import is_cube as is_cube
 from .cube import open_stored_cube as open_stored_cube
 from .document import load_json as load_json
 from .document import parse as parse
+from .guard import checked_view as checked_view
+from .guard import damage_of as damage_of
 from .layout import DEFAULT as DEFAULT
 from .layout import DIMS as DIMS
 from .layout import KEY as KEY
@@ -31,7 +33,6 @@ from .metadata import damaged_tables as damaged_tables
 from .metadata import memory_store as memory_store
 from .metadata import metadata_objects as metadata_objects
 from .metadata import prediction_encoding as prediction_encoding
-from .metadata import read_order as read_order
 from .metadata import read_shard as read_shard
 from .metadata import root_attributes as root_attributes
 from .metadata import write_metadata as write_metadata

@@ -20,7 +20,7 @@ CRC = 4
 """Bytes of a crc32c."""
 
 _HEADER = struct.Struct("<BBBBIII")
-"""A Blosc frame's header: versions of Blosc and of the compressor, flags, type size, bytes, block, bytes of the frame."""
+"""Header of a Blosc frame: versions of Blosc and compressor, flags, type size, bytes, block, bytes of the frame."""
 
 _COMPRESSORS = {"lz4": 1, "zstd": 4}
 """Codec -> the format of its streams, which stands in the upper bits of the flags."""
@@ -60,21 +60,34 @@ def decode(chunk: bytes | memoryview, name: CodecName, out: npt.NDArray[Any]) ->
     bool
         False if the bytes are damaged: nothing that was decoded may be used then.
     """
-    if not intact(chunk):
+    if not is_encoded(chunk, name, out.nbytes):
         return False
     body = memoryview(chunk)[:-CRC]
     if name == "none":
-        if len(body) != out.nbytes:
-            return False
         out.reshape(-1).view(np.uint8)[:] = np.frombuffer(body, dtype=np.uint8)
         return True
-    if not is_frame(body, name, out.nbytes):
-        return False
     try:
         blosc.decompress(body, out)
     except RuntimeError:  # streams that do not decode to the bytes that the header states
         return False
     return True
+
+
+def is_encoded(chunk: bytes | memoryview, name: CodecName, nbytes: int) -> bool:
+    """Return whether a chunk has its crc32c, and may be decoded to so many bytes.
+
+    Parameters
+    ----------
+    chunk : bytes
+    name : {"zstd", "lz4", "none"}
+        Codec of the layout.
+    nbytes : int
+        Bytes of the decoded chunk.
+    """
+    if not intact(chunk):
+        return False
+    body = memoryview(chunk)[:-CRC]
+    return is_frame(body, name, nbytes) if name != "none" else bool(len(body) == nbytes)
 
 
 def is_frame(body: bytes | memoryview, name: CodecName, nbytes: int) -> bool:
@@ -102,7 +115,7 @@ def is_frame(body: bytes | memoryview, name: CodecName, nbytes: int) -> bool:
     if flags & 0x1F & ~_FLAGS or flags >> 5 != _COMPRESSORS[name] or not 0 < block <= nbytes:
         return False
     if flags & _COPIED:
-        return length == nbytes + _HEADER.size
+        return bool(length == nbytes + _HEADER.size)
     starts = _HEADER.size + 4 * -(-nbytes // block)
     if length < starts + 4:
         return False

@@ -120,7 +120,7 @@ class StoredCube:
         """
         from cloudsen12_cube.format.metadata import read_order  # imports zarr
 
-        return () if self.state == "creating" else read_order(self.store)
+        return () if self.state == "creating" else read_order(self)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -133,7 +133,7 @@ class StoredCube:
         """
         from cloudsen12_cube.format.metadata import read_table
 
-        return pd.DataFrame() if self.state == "creating" else read_table(self.store)[1]
+        return pd.DataFrame() if self.state == "creating" else read_table(self)[1]
 
     @property
     def patches(self) -> int:
@@ -145,7 +145,7 @@ class StoredCube:
         """Product -> what readers see of its patches, (roi, time) in the order of the disk: 0, 1 or 2."""
         from cloudsen12_cube.format.metadata import read_status
 
-        return read_status(self.store, self.layouts)
+        return read_status(self)
 
     @cached_property
     def listed(self) -> ObjectStore:

@@ -24,6 +24,7 @@ from zarr.core.buffer import default_buffer_prototype
 
 from cloudsen12_cube.errors import RemoteError, StoreError
 from cloudsen12_cube.format.cube import State, StoredCube
+from cloudsen12_cube.format.guard import checked_view
 from cloudsen12_cube.format.layout import (
     BLOCKS,
     DEFAULT,
@@ -48,7 +49,7 @@ from cloudsen12_cube.schema import (
     parse_transform,
     transform_text,
 )
-from cloudsen12_cube.storage import ObjectStore, each, list_once, zarr_view
+from cloudsen12_cube.storage import ObjectStore, each, list_once
 
 CORE = (
     "s2_id_gee",
@@ -465,7 +466,7 @@ def memory_store(objects: Mapping[str, bytes]) -> Any:
     return zarr.storage.MemoryStore(held, read_only=True)
 
 
-def read_table(store: ObjectStore) -> tuple[tuple[str, ...], pd.DataFrame]:
+def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 
     Returns
@@ -476,7 +477,7 @@ def read_table(store: ObjectStore) -> tuple[tuple[str, ...], pd.DataFrame]:
         One row a patch, in the order of the disk: ``roi_id``, ``time``, every column of ``PROPERTIES``, and
         those of ``PLUS`` that are there.
     """
-    root = zarr.open_group(zarr_view(store), mode="r")
+    root = zarr.open_group(checked_view(cube), mode="r")
     order = tuple(str(roi) for roi in _values(root, "roi"))
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
@@ -488,16 +489,25 @@ def read_table(store: ObjectStore) -> tuple[tuple[str, ...], pd.DataFrame]:
     return order, pd.DataFrame(columns)
 
 
-def read_order(store: ObjectStore) -> tuple[str, ...]:
+def read_order(cube: StoredCube) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
-    root = zarr.open_group(zarr_view(store), mode="r")
+    root = zarr.open_group(checked_view(cube), mode="r")
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
-def read_status(store: ObjectStore, products: Iterable[str]) -> dict[str, npt.NDArray[np.uint8]]:
+def read_status(cube: StoredCube) -> dict[str, npt.NDArray[np.uint8]]:
     """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
-    root = zarr.open_group(zarr_view(store), mode="r")
-    return {product: _values(root, f"{product}/status").astype(np.uint8) for product in products}
+    root = zarr.open_group(checked_view(cube), mode="r")
+    found: dict[str, npt.NDArray[np.uint8]] = {
+        product: _values(root, f"{product}/status").astype(np.uint8) for product in cube.layouts
+    }
+    for product, values in found.items():
+        if values.max(initial=0) >= len(STATUS):
+            raise StoreError(
+                f"{cube.store.root}: {product}/status is damaged (it has the value {values.max()}, expected 0 to "
+                f"{len(STATUS) - 1}): run the same convert with --repair"
+            )
+    return found
 
 
 def _values(root: Any, name: str) -> npt.NDArray[Any]:
@@ -510,10 +520,10 @@ def _values(root: Any, name: str) -> npt.NDArray[Any]:
         raise StoreError(f"{place}: {name} is damaged ({error}): run the same convert with --repair") from None
 
 
-def damaged_tables(store: ObjectStore) -> list[str]:
+def damaged_tables(cube: StoredCube) -> list[str]:
     """Read every array but the pixels; give a line for each that cannot be read."""
     found = []
-    for name, array in zarr.open_group(zarr_view(store), mode="r").members(max_depth=None):
+    for name, array in zarr.open_group(checked_view(cube), mode="r").members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
             try:
                 array[...]
@@ -536,12 +546,12 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
     return values
 
 
-def read_shard(store: ObjectStore, product: str, index: int) -> npt.NDArray[Any]:
+def read_shard(cube: StoredCube, product: str, index: int) -> npt.NDArray[Any]:
     """Read all pixels of one ROI through zarr-python's own reader.
 
     Returns
     -------
     numpy.ndarray, shape (time, band, y, x)
     """
-    array = zarr.open_array(zarr_view(store), path=array_path(product), mode="r")
+    array: Any = zarr.open_group(checked_view(cube), mode="r")[array_path(product)]
     return np.asarray(array[index])

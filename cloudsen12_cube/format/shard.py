@@ -158,7 +158,7 @@ class ChunkReader:
         data = self.objects.get(key, -_index_bytes(self.layout))
         if data is None:
             return np.full(self.layout.index_shape, NO_CHUNK, dtype=np.uint64)  # nothing but fill: no object is stored
-        index = _decode_index(data, self.layout)
+        index = decode_index(data, self.layout)
         if index is None:
             raise StoreError(f"{key} is damaged: the checksum of its index does not fit. Convert it again")
         return index
@@ -275,8 +275,8 @@ def _index_bytes(layout: ProductLayout) -> int:
     return 8 * math.prod(layout.index_shape) + CRC
 
 
-def _decode_index(data: bytes, layout: ProductLayout) -> Index | None:
-    """Decode the end of a shard; None if its checksum does not fit, or its chunks overlap or have impossible lengths."""
+def decode_index(data: bytes, layout: ProductLayout) -> Index | None:
+    """Decode the end of a shard; None if its checksum is wrong, chunks overlap, or a length is impossible."""
     if len(data) != _index_bytes(layout) or not intact(data):
         return None
     index = np.frombuffer(data[:-CRC], dtype="<u8").reshape(layout.index_shape).astype(np.uint64)
@@ -309,9 +309,9 @@ def split(data: bytes, layout: ProductLayout, inside: int = 0) -> list[tuple[Chu
     StoreError
         If the index is damaged, or leads out of the object.
     """
-    index = _decode_index(data[-_index_bytes(layout) :], layout)
+    index = decode_index(data[-_index_bytes(layout) :], layout)
     if index is None:
-        raise StoreError("the checksum of its index does not fit")
+        raise StoreError("its index is damaged")
     view, end = memoryview(data), len(data) - _index_bytes(layout)
 
     def chunk(offset: int, length: int) -> Chunk:

@@ -25,8 +25,10 @@ from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
 from cloudsen12_cube.format import (
     DONE,
     PatchRecord,
+    ProductLayout,
     ShardRecord,
     StoredCube,
+    damage_of,
     damaged_tables,
     is_cube,
     open_stored_cube,
@@ -128,7 +130,7 @@ def verify(cube: Any, source: Any = None, level: Level = "full") -> Verification
         values=sum(row.values for row in results),
         nodata=sum(row.nodata for row in results),
         unfinished=sum(row.unfinished for row in results),
-        differences=(*damaged_tables(stored.store), *(line for row in results for line in row.differences)),
+        differences=(*damaged_tables(stored), *(line for row in results for line in row.differences)),
     )
 
 
@@ -139,8 +141,8 @@ class _ShardCheck:
     cube: StoredCube
     index_only: bool
     archive: Archive | None
-    digests: dict[str, str] = field(default_factory=dict)
-    """Key -> sha256 of the objects that were read: several ROIs may share one."""
+    found: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Key -> sha256 and damage of the objects that were read: several ROIs may share one."""
 
     def shard(self, product: ProductName, index: int) -> Verification:
         """Check the shard of one ROI."""
@@ -150,11 +152,11 @@ class _ShardCheck:
             return Verification(1, 0, unfinished=1, differences=(f"{name}: never converted, or its record is damaged",))
         accepted = frozenset(failure.key for failure in self.cube.stated.accepted)
         unfinished = sum(patch.status != DONE and not is_accepted(patch, accepted) for patch in record.patches)
-        read, found = self._object(self.cube.layouts[product].place(index)[0], record, name)
+        read, found = self._object(self.cube.layouts[product], record, name)
         if found or self.archive is None or self.index_only:
             return Verification(1, read, unfinished=unfinished, differences=tuple(found))
         try:
-            shard = read_shard(self.cube.store, product, index)
+            shard = read_shard(self.cube, product, index)
         except RemoteError:
             raise
         except Exception as error:  # a damaged shard makes codecs raise whatever they like
@@ -166,18 +168,22 @@ class _ShardCheck:
         nodata = int(np.count_nonzero(compared[:, reflectance] == 0))
         return Verification(1, read, compared.size, 0, nodata, unfinished, tuple(differences))
 
-    def _object(self, key: str, record: ShardRecord, name: str) -> tuple[int, list[str]]:
-        """Compare length and sha256 of an object with its record; give the bytes that were hashed, and differences."""
+    def _object(self, layout: ProductLayout, record: ShardRecord, name: str) -> tuple[int, list[str]]:
+        """Compare an object with its record, and its chunks with the layout: bytes that were read, and differences."""
+        key = layout.place(record.index)[0]
         size = self.cube.listed.size(key) or 0
         if size != record.size:
             return 0, [f"{name}: {key} has {size} bytes, its record says {record.size}"]
         if self.index_only:
             return 0, []
-        read = 0 if key in self.digests else size
-        if key not in self.digests:
-            self.digests[key] = hashlib.sha256(self.cube.store.get(key) or b"").hexdigest()
-        damaged = self.digests[key] != record.sha256
-        return read, [f"{name}: {key} is damaged, its sha256 is not the recorded one"] if damaged else []
+        read = 0 if key in self.found else size
+        if key not in self.found:
+            data = self.cube.store.get(key) or b""
+            self.found[key] = hashlib.sha256(data).hexdigest(), damage_of(data, layout) if data else ""
+        digest, damage = self.found[key]
+        if digest != record.sha256:
+            damage = "its sha256 is not the recorded one"
+        return read, [f"{name}: {key} is damaged, {damage}"] if damage else []
 
 
 def compare_patch(
@@ -287,8 +293,8 @@ def compare_pixels(cube: StoredCube, other: StoredCube, chosen: Sequence[int]) -
                 yield Verification(0, 0, differences=(f"{name}: not in {place}",))
                 continue
             try:
-                mine = read_shard(cube.store, product, index)
-                theirs = read_shard(other.store, product, disk[roi])
+                mine = read_shard(cube, product, index)
+                theirs = read_shard(other, product, disk[roi])
             except RemoteError:
                 raise
             except Exception as error:  # a damaged shard makes codecs raise whatever they like

@@ -22,5 +22,6 @@ from .store import each as each
 from .store import is_empty as is_empty
 from .store import list_names as list_names
 from .store import list_once as list_once
+from .zarr_store import Part as Part
+from .zarr_store import ZarrView as ZarrView
 from .zarr_store import zarr_place as zarr_place
-from .zarr_store import zarr_view as zarr_view

@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import zarr.storage
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 
-from cloudsen12_cube.errors import CubeError
-from cloudsen12_cube.storage.checksum import ChecksumStore, ends_with_crc32c
+from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.storage.checksum import ChecksumStore
 from cloudsen12_cube.storage.config import clean, is_url
 from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.storage.retry import RetryingStore
@@ -31,18 +31,11 @@ _INDEXES = 20_000
 """Shard indexes that a view keeps, about a kilobyte each; the oldest is dropped where there are more."""
 
 
-def zarr_view(store: ObjectStore) -> Any:
-    """Return what zarr and xarray open: zarr's own store for a local folder, which it reads well, or a `ZarrView`.
+Part = Literal["whole", "range", "suffix"]
+"""What was read of an object."""
 
-    A path as text would be parsed as a URL, where ``#`` and ``?`` end it and line breaks are removed.
-
-    Parameters
-    ----------
-    store : ObjectStore
-    """
-    if isinstance(store, LocalStore):
-        return zarr.storage.LocalStore(os.path.abspath(store.root), read_only=True)
-    return ZarrView(store)
+Check = Callable[[str, bytes, Part], str]
+"""Check of what was read of a key; it returns what is wrong, or an empty text."""
 
 
 def zarr_place(place: str | os.PathLike[str]) -> Any:
@@ -64,20 +57,29 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 class ZarrView(Store):
-    """A cube as zarr sees it: read only, each range checked by its crc32c, each index fetched once."""
+    """A cube as zarr sees it: read only, each range checked by its crc32c, each index fetched once.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    check : callable
+        Called with the key, the bytes that were read, and whether they are the whole object, a range or its end.
+    held : mapping of str to bytes, optional
+        Objects that were read before, and are checked.
+    """
 
     supports_writes = False
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, check: Check, held: Mapping[str, bytes] | None = None) -> None:
         super().__init__(read_only=True)
-        self.store = store
+        self.store, self._check, self._held = store, check, held or {}
         self._indexes: dict[str, bytes] = {}  # zarr calls `get` from one event loop: no lock is needed
 
-    def __reduce__(self) -> tuple[type[ZarrView], tuple[ObjectStore]]:
-        """Leave the indexes behind."""
-        return type(self), (self.store,)
+    def __reduce__(self) -> tuple[type[ZarrView], tuple[ObjectStore, Check]]:
+        """Leave the indexes and the objects that are held behind."""
+        return type(self), (self.store, self._check)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ZarrView) and self.store == other.store
@@ -109,7 +111,7 @@ class ZarrView(Store):
         self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **named: Any
     ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
         """Read many ranges of one object, neighbours in one request."""
-        merged = _UncheckedView(self.store)
+        merged = _UncheckedView(self.store, self._check)
         try:
             async for group in Store.get_ranges(merged, key, byte_ranges, prototype=prototype, **named):
                 yield [(i, await self._checked(key, byte_ranges[i], buffer, prototype)) for i, buffer in group]
@@ -123,17 +125,23 @@ class ZarrView(Store):
         self, key: str, wanted: ByteRequest | None, buffer: Buffer | None, prototype: BufferPrototype
     ) -> Buffer | None:
         """Check one of the ranges that were merged into a request; ask for it alone where its checksum is wrong."""
-        if buffer is None or wanted is None or ends_with_crc32c(buffer.to_bytes()):
+        if buffer is None or not self._check(key, buffer.to_bytes(), _part(wanted)):
             return buffer
         data = await self._read(key, wanted)
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def _read(self, key: str, wanted: ByteRequest | None) -> bytes | None:
+        if wanted is None and key in self._held:
+            return self._held[key]
         try:
-            return await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
+            data: bytes | None = await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
+            wrong = "" if data is None else self._check(key, data, _part(wanted))
+            if wrong:
+                raise StoreError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
         except CubeError:
             self._indexes.pop(key, None)  # the shard may have been written again since its index was read
             raise
+        return data
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -184,6 +192,10 @@ class _UncheckedView(ZarrView):
 async def _in_thread[T](function: Callable[..., T], *arguments: Any) -> T:
     """Wait for a request without holding up zarr's event loop."""
     return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), function, *arguments)
+
+
+def _part(wanted: ByteRequest | None) -> Part:
+    return "whole" if wanted is None else "suffix" if isinstance(wanted, SuffixByteRequest) else "range"
 
 
 def _range(wanted: ByteRequest | None) -> tuple[int, int | None]:

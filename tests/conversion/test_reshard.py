@@ -29,6 +29,7 @@ from cloudsen12_cube.conversion.options import Step, StrictError
 from cloudsen12_cube.conversion.readers import CubeReader, ShardRoi, ShardTask
 from cloudsen12_cube.conversion.writer import write_shard
 from cloudsen12_cube.errors import CubeError, DestinationError, SelectionError, StoreError
+from cloudsen12_cube.format.cube import open_stored_cube
 from cloudsen12_cube.format.layout import ProductLayout, array_path, record_key
 from cloudsen12_cube.format.metadata import read_table, reference_codec
 from cloudsen12_cube.format.record import DONE, FAILED, PatchRecord, ShardRecord
@@ -502,8 +503,8 @@ def test_transforms_keep_every_bit(copy: Path, tmp_path: Path) -> None:
     resharded(copy, tmp_path / "c.zarr", "lz4")
     left, right = (zarr.open_array(p, path="proj_transform", mode="r")[...] for p in (copy, tmp_path / "c.zarr"))
     assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
-    assert list(read_table(open_store(copy))[1]["proj_transform"]) == list(
-        read_table(open_store(tmp_path / "c.zarr"))[1]["proj_transform"]
+    assert list(read_table(open_stored_cube(copy))[1]["proj_transform"]) == list(
+        read_table(open_stored_cube(tmp_path / "c.zarr"))[1]["proj_transform"]
     )
 
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import cloudsen12_cube as c12
 from cloudsen12_cube.dataset import QueryColumns
 from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.format.cube import open_stored_cube
 from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.assets import PRODUCTS
 from cloudsen12_cube.schema.properties import BY_NAME, PLUS, PROPERTIES
-from cloudsen12_cube.storage import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def tree(cube: Path) -> xr.DataTree:
 
 @pytest.fixture(scope="module")
 def table(cube: Path) -> pd.DataFrame:
-    return read_table(open_store(cube))[1]
+    return read_table(open_stored_cube(cube))[1]
 
 
 def patches(tree: xr.DataTree) -> set[tuple[str, int]]:

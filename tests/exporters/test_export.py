@@ -32,10 +32,10 @@ from cloudsen12_cube.archive.geotiff import NOTE_NAME
 from cloudsen12_cube.archive.metadata import COLUMNS, TABLE_NAME, from_csv, to_csv
 from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError
 from cloudsen12_cube.exporters.folder import JOURNAL
+from cloudsen12_cube.format.cube import open_stored_cube
 from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.assets import PRODUCTS
 from cloudsen12_cube.schema.properties import PROPERTIES, UNKNOWN
-from cloudsen12_cube.storage import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 OWN = {TABLE_NAME, NOTE_NAME, JOURNAL}
@@ -338,7 +338,7 @@ def test_a_subset_keeps_its_splits(cube: Path, whole: Path, tmp_path: Path) -> N
     report = c12.export(cube, tmp_path / "out", ["labels"], ["split=train|validation", "cloud_coverage!=cloudy"])
     assert report.ambiguous
     assert c12.convert(tmp_path / "out", tmp_path / "again.zarr").exit_code == 0
-    again, table = (read_table(open_store(place))[1] for place in (tmp_path / "again.zarr", cube))
+    again, table = (read_table(open_stored_cube(place))[1] for place in (tmp_path / "again.zarr", cube))
     kept = table[table["split"].isin(["train", "validation"]) & (table["cloud_coverage"] != "cloudy")]
     columns = ["roi_id", *(row.name for row in PROPERTIES)]
     assert set(again["split"]) == {"train", "validation"}
@@ -366,7 +366,7 @@ def test_a_folder_grows(cube: Path, whole: Path, tmp_path: Path) -> None:
 
 
 def test_by_place(cube: Path, tmp_path: Path) -> None:
-    table = read_table(open_store(cube))[1].iloc[0]
+    table = read_table(open_stored_cube(cube))[1].iloc[0]
     box = (table["longitude"] - 0.01, table["latitude"] - 0.01, table["longitude"] + 0.01, table["latitude"] + 0.01)
     report = c12.export(cube, tmp_path / "out", ["s1"], options=c12.ExportOptions(bbox=box))
     assert report.patches == report.files == 5
