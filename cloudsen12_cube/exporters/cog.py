@@ -21,7 +21,7 @@ from rasterio.io import MemoryFile
 
 from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError
 from cloudsen12_cube.format import fill_value, stored_dtype
-from cloudsen12_cube.schema import PRODUCTS, Asset, ProductName, assets_of, files_of
+from cloudsen12_cube.schema import LAYERS, PRODUCTS, Asset, ProductName, assets_of, files_of
 
 Pixels = npt.NDArray[Any]
 Georeference = tuple[rasterio.crs.CRS | None, rasterio.Affine | None]
@@ -125,10 +125,18 @@ def as_published(planes: Iterable[RasterPlanes]) -> list[Pixels]:
         made of a copy with uint16, say), all files keep the stored type.
     """
     files = list(planes)
-    narrow = [_narrow(file.pixels, np.dtype(file.assets[0].dtype)) for file in files]
+    narrow = [_narrow(file.pixels, _published_dtype(file)) for file in files]
     if files and stored_dtype(files[0].assets[0].product, [p.dtype for p in narrow]) != str(files[0].pixels.dtype):
         return [file.pixels for file in files]
     return narrow
+
+
+def _published_dtype(planes: RasterPlanes) -> np.dtype[Any]:
+    """Return the data type of a published file: CD-FCNN has 8 bits where its values are per cent."""
+    asset = planes.assets[0]
+    rows = [row for row in LAYERS if asset.product == "labels" and row.band == asset.band]
+    per_cent = any(row.probability and row.full_scale is None for row in rows) and planes.pixels.max() <= 100
+    return np.dtype("uint8" if per_cent else asset.dtype)
 
 
 def _narrow(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:

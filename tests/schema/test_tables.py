@@ -59,7 +59,7 @@ def test_codes_of_the_layers() -> None:
     blind = {row.band for row in LAYERS if "shadow" not in row.resolves}
     assert blind == {"s2cloudless", "qa60", "CD-FCNN-RGBI", "CD-FCNN-RGBISWIR"}
     for row in LAYERS:
-        assert set(row.codes) <= row.legal or row.probability
+        assert set(row.codes) <= row.legal or row.probability or row.bits
 
 
 def test_every_column_of_the_csv_has_one_name() -> None:
