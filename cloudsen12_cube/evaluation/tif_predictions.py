@@ -74,8 +74,7 @@ def from_folder(labels: xr.Dataset, folder: str | os.PathLike[str], layer: str |
     axes = pixel_axes(labels)
     whole = axes[0].whole, axes[1].whole
     variable = xr.Variable(
-        ("roi", "time", "y", "x"),
-        indexing.LazilyIndexedArray(_PredictionFiles(keys, files, epsg, transforms, whole)),
+        ("roi", "time", "y", "x"), indexing.LazilyIndexedArray(_PredictionFiles(keys, files, epsg, transforms, whole))
     )
     has_file = [[key in files for key in row] for row in keys]
     coords = {
