@@ -29,7 +29,7 @@ MOST_BYTES = 2**28
 _ZSTD = struct.Struct("<IB")
 _MAGIC = 0xFD2FB528
 _PLAIN_CODECS = {"bytes", "vlen-utf8", "zstd", "crc32c"}
-"""Codecs of arrays other than pixels; others, such as numcodecs.pickle, may run code that the author of the store chose."""
+"""Codecs of arrays other than pixels. Others, such as numcodecs.pickle, may run code from the store."""
 
 
 def checked_view(cube: StoredCube) -> ZarrView:
