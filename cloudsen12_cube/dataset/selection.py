@@ -143,7 +143,7 @@ def _select(dataset: xr.Dataset, keep: Mask) -> xr.Dataset:
 
 def _hidden(variable: xr.Variable, name: Any, chosen: xr.DataArray) -> xr.Variable:
     """Put the fill where a patch is not selected."""
-    fill = variable.attrs.get("missing_label", _blank(str(name), variable.dtype))  # 0 would call a label clear
+    fill = variable.attrs.get("missing_label", _blank(str(name), variable))  # 0 would call a label clear
     kernel = Kernel(partial(hide_unselected, fill=fill), variable.dtype)
     result = lazy_apply(kernel, xr.DataArray(variable), chosen).variable
     result.attrs, result.encoding = variable.attrs, variable.encoding
@@ -155,10 +155,13 @@ def hide_unselected(values: npt.NDArray[Any], chosen: Mask, fill: Any) -> npt.ND
     return np.where(chosen, values, np.asarray(fill, dtype=values.dtype))
 
 
-def _blank(name: str, dtype: np.dtype[Any]) -> Any:
+def _blank(name: str, variable: xr.Variable) -> Any:
     """Value of a patch that is not there: the fill of the pixels, or what stands for an unknown property."""
+    dtype = variable.dtype
     if name in PRODUCTS:
         return fill_value(name, str(dtype))
+    if "y" in variable.dims and dtype.kind in "iu":  # pixels of the user, which may be labels
+        return fill_value("labels", str(dtype))
     row: Property | None = BY_NAME.get(name)
     if dtype.kind in "TUO":
         return ""
