@@ -33,7 +33,7 @@ from cloudsen12_cube.training.explanation import Explanation, explain
 from cloudsen12_cube.training.order import FILLER, Floats, Last, Order, make_epoch
 from cloudsen12_cube.training.prefetch import Batch, BufferPool, Limits, Work, batch_bytes, peak_bytes, run
 from cloudsen12_cube.training.statistics import balanced_weights, even_weights
-from cloudsen12_cube.training.transform import CropAt, PadMode, PatchTransform, Scaling
+from cloudsen12_cube.training.transform import CropAt, PadAt, PadMode, PatchTransform, Scaling
 
 Normalise = Literal["raw", "physical", "standard"]
 Inputs = Mapping[str, Sequence[str] | None]
@@ -55,9 +55,12 @@ class StreamOptions:
     crop_at : {"random", "centre"}
         Position of the crop: ``random`` for training, ``centre`` for evaluation.
     pad : int, optional
-        Pad below and to the right to a multiple of this: 32 makes 512 of 509. Padding is unlabelled in the target.
+        Pad to a multiple of this: 32 makes 512 of 509. Padding is unlabelled in the target.
     pad_mode : {"reflect", "constant"}
         How input is padded; ``constant`` writes zeros.
+    pad_at : {"both", "end"}
+        ``both``: half of the padding before and half after, an odd row or column after; 509 gets one before and two
+        after, as in the authors' code. ``end``: all of it below and to the right.
     augment : bool
         Flip and rotate at random, input and target alike.
     normalise : {"raw", "physical", "standard"}
@@ -95,6 +98,7 @@ class StreamOptions:
     crop_at: CropAt = "random"
     pad: int | None = None
     pad_mode: PadMode = "reflect"
+    pad_at: PadAt = "both"
     augment: bool = False
     normalise: Normalise = "raw"
     superclass: Superclass | None = None
@@ -152,6 +156,11 @@ class Stream:
 
     def _repr_html_(self) -> str:
         return f"<code>{html.escape(repr(self))}</code>"
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Rows and columns of a batch that are no padding, without augmentation: of its predictions, those to keep."""
+        return self.recipe.transform.inner
 
     @property
     def epoch(self) -> int:
@@ -349,7 +358,14 @@ def make_stream(
     layout = stored.layout(products[0])
     crop = (options.crop, options.crop) if isinstance(options.crop, int) else options.crop
     transform = PatchTransform(
-        layout.height, layout.width, crop, options.crop_at, options.pad, options.pad_mode, options.augment
+        layout.height,
+        layout.width,
+        crop,
+        options.crop_at,
+        options.pad,
+        options.pad_mode,
+        options.augment,
+        options.pad_at,
     )
     recipe = Recipe(groups, aim, transform, _dtype(groups))
     order = Order(batch_size, seed, options.shuffle, options.window, options.rank, options.world_size, options.last)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 PadMode = Literal["reflect", "constant"]
+PadAt = Literal["both", "end"]
 CropAt = Literal["random", "centre"]
 Plane = npt.NDArray[Any]
 Draw = npt.NDArray[np.float64]
@@ -34,9 +35,12 @@ class PatchTransform:
         Rows and columns to crop; None takes the whole patch.
     crop_at : CropAt
     pad : int | None
-        Pad rows and columns, below and to the right, to a multiple of this.
+        Pad rows and columns to a multiple of this.
     pad_mode : PadMode
         How input is padded; ``constant`` writes zeros. The padding of a target is always unlabelled.
+    pad_at : PadAt
+        ``both``: half of the padding before and half after, an odd row or column after, as the authors of the dataset
+        pad 509 to 512: one before, two after. ``end``: all of it below and to the right.
     augment : bool
         Apply one of the eight flips and rotations of a square, or of the four flips to a rectangle.
     """
@@ -48,6 +52,7 @@ class PatchTransform:
     pad: int | None = None
     pad_mode: PadMode = "reflect"
     augment: bool = False
+    pad_at: PadAt = "both"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -55,12 +60,15 @@ class PatchTransform:
             raise ValueError(f"crop_at is {self.crop_at!r}: give one of {', '.join(get_args(CropAt))}")
         if self.pad_mode not in get_args(PadMode):
             raise ValueError(f"pad_mode is {self.pad_mode!r}: give one of {', '.join(get_args(PadMode))}")
+        if self.pad_at not in get_args(PadAt):
+            raise ValueError(f"pad_at is {self.pad_at!r}: give one of {', '.join(get_args(PadAt))}")
         rows, columns = self.cropped
         if not (0 < rows <= self.height and 0 < columns <= self.width):
             raise ValueError(f"crop is {rows} x {columns}: a patch has {self.height} x {self.width} pixels")
         if self.pad is not None and self.pad < 1:
             raise ValueError(f"pad is {self.pad}: give a multiple of 1 or more")
-        if self.pad_mode == "reflect" and max(self.shape[0] - rows, self.shape[1] - columns) >= min(rows, columns):
+        inner, (height, width) = self.inner, self.shape
+        if self.pad_mode == "reflect" and not (height - inner[0].stop < rows and width - inner[1].stop < columns):
             raise ValueError(f"{rows} x {columns} pixels cannot be reflected to {self.shape}: give pad_mode='constant'")
 
     @property
@@ -74,6 +82,14 @@ class PatchTransform:
         rows, columns = self.cropped
         step = self.pad or 1
         return -(-rows // step) * step, -(-columns // step) * step
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Rows and columns in the batch that are no padding, without flip or rotation."""
+        rows, columns = self.cropped
+        height, width = self.shape
+        top, left = ((height - rows) // 2, (width - columns) // 2) if self.pad_at == "both" else (0, 0)
+        return slice(top, top + rows), slice(left, left + columns)
 
     @property
     def is_identity(self) -> bool:
@@ -103,7 +119,7 @@ class PatchTransform:
     def target_view(self, out: Plane, draw: Draw) -> Plane:
         """View the part of a plane of the batch that `source_view` is written to: all but the padding."""
         orientation = self.orientation(draw)
-        upright = self._upright(out, orientation)[: self.cropped[0], : self.cropped[1]]
+        upright = self._upright(out, orientation)[self.inner]
         view = upright[:, ::-1] if orientation & _FLIP_X else upright
         view = view[::-1] if orientation & _FLIP_Y else view
         return view.T if orientation & TRANSPOSE else view
@@ -120,16 +136,17 @@ class PatchTransform:
         if self.shape == self.cropped:
             return
         view = self._upright(out, self.orientation(draw))
-        rows, columns = self.cropped
-        below, right = self.shape[0] - rows, self.shape[1] - columns
-        if value is not None:
-            view[rows:] = value
-            view[:rows, columns:] = value
-            return
-        if right:
-            view[:rows, columns:] = view[:rows, columns - 1 - right : columns - 1][:, ::-1]
-        if below:
-            view[rows:] = view[rows - 1 - below : rows - 1][::-1]
+        rows, columns = self.inner
+        _fill_ends(view[rows].T, columns, value)  # left and right of the patch
+        _fill_ends(view, rows, value)  # above and below, with the corners
+
+
+def _fill_ends(lines: Plane, part: slice, value: float | None) -> None:
+    """Fill the lines before and after a part with a value, or without one by reflection at its first and last line."""
+    before, after = part.start, len(lines) - part.stop
+    first, last = part.start, part.stop - 1
+    lines[:first] = lines[first + 1 : first + 1 + before][::-1] if value is None else value
+    lines[last + 1 :] = lines[last - after : last][::-1] if value is None else value
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ def naive(cutout: PatchTransform, plane: np.ndarray, lot: np.ndarray, padding: f
     y, x = (0.5, 0.5) if cutout.crop_at == "centre" else lot[:2]
     top, left = int(y * (cutout.height - rows + 1)), int(x * (cutout.width - columns + 1))
     part = plane[top : top + rows, left : left + columns]
-    below, right = cutout.shape[0] - rows, cutout.shape[1] - columns
+    total = [cutout.shape[0] - rows, cutout.shape[1] - columns]
+    before = [n // 2 if cutout.pad_at == "both" else 0 for n in total]
     mode = {"mode": "reflect"} if padding is None else {"mode": "constant", "constant_values": padding}
-    part = np.pad(part, ((0, below), (0, right)), **mode)
+    part = np.pad(part, [(b, n - b) for b, n in zip(before, total, strict=True)], **mode)
     if not cutout.augment:
         return part
     turn = int(lot[2] * (8 if cutout.shape[0] == cutout.shape[1] else 4))
@@ -40,21 +41,38 @@ def naive(cutout: PatchTransform, plane: np.ndarray, lot: np.ndarray, padding: f
     crop=st.none() | st.tuples(st.integers(6, 20), st.integers(6, 17)),
     at=st.sampled_from(["random", "centre"]),
     pad=st.none() | st.integers(1, 5),
+    pad_at=st.sampled_from(["both", "end"]),
     padding=st.sampled_from([None, 0, 255]),
 )
-def test_crops_and_padding_are_numpys(lot, crop, at, pad, padding) -> None:
+def test_crops_and_padding_are_numpys(lot, crop, at, pad, pad_at, padding) -> None:
     plane = np.arange(20 * 17).reshape(20, 17)
-    cutout = PatchTransform(20, 17, crop, at, pad)
+    cutout = PatchTransform(20, 17, crop, at, pad, pad_at=pad_at)
     np.testing.assert_array_equal(made(cutout, plane, lot, padding), naive(cutout, plane, lot, padding))
 
 
-@given(lot=LOTS, pad=st.sampled_from([None, 8]), padding=st.sampled_from([None, 255]))
-def test_turns_are_the_eight_of_a_square(lot, pad, padding) -> None:
+@given(
+    lot=LOTS,
+    pad=st.sampled_from([None, 8]),
+    pad_at=st.sampled_from(["both", "end"]),
+    padding=st.sampled_from([None, 255]),
+)
+def test_turns_are_the_eight_of_a_square(lot, pad, pad_at, padding) -> None:
     plane = np.arange(13 * 13).reshape(13, 13)
-    upright = naive(PatchTransform(13, 13, pad=pad), plane, lot, padding)
+    upright = naive(PatchTransform(13, 13, pad=pad, pad_at=pad_at), plane, lot, padding)
     eight = [np.rot90(side, k) for side in (upright, upright[::-1]) for k in range(4)]
-    found = made(PatchTransform(13, 13, pad=pad, augment=True), plane, lot, padding)
+    found = made(PatchTransform(13, 13, pad=pad, augment=True, pad_at=pad_at), plane, lot, padding)
     assert sum(np.array_equal(found, one) for one in eight) == 1
+
+
+def test_a_patch_is_padded_as_by_the_authors() -> None:
+    """One row and column before, two after, so that row 1 of the batch is row 0 of the patch."""
+    plane = np.arange(509 * 509).reshape(509, 509)
+    cutout = PatchTransform(509, 509, pad=32)
+    padded = made(cutout, plane, np.zeros(3))
+    np.testing.assert_array_equal(padded, np.pad(plane, ((1, 2), (1, 2)), mode="reflect"))
+    np.testing.assert_array_equal(padded[cutout.inner], plane)
+    assert cutout.inner == (slice(1, 510), slice(1, 510))
+    assert PatchTransform(6, 6, pad=10).shape == (10, 10)  # reflection needs more rows than padding on one side
 
 
 def test_every_turn_comes_and_equally_often() -> None:
@@ -73,8 +91,10 @@ def test_every_turn_comes_and_equally_often() -> None:
         ({"crop": (21, 5)}, "crop is 21 x 5: a patch has 20 x 17"),
         ({"crop_at": "corner"}, "crop_at is 'corner': give one of random, centre"),
         ({"pad": 0}, "pad is 0"),
+        ({"pad_at": "start"}, "pad_at is 'start': give one of both, end"),
         ({"pad_mode": "edge"}, "pad_mode is 'edge': give one of reflect, constant"),
         ({"crop": (5, 5), "pad": 16}, "cannot be reflected"),
+        ({"crop": (6, 6), "pad": 12, "pad_at": "end"}, "cannot be reflected"),
     ],
 )
 def test_cutouts_that_are_none(options: dict, message: str) -> None:

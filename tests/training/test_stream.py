@@ -203,15 +203,19 @@ def test_input_and_target_are_cut_alike(tree: xr.DataTree) -> None:
     assert len(crops) == len(made.patches)
 
 
-def test_whole_patches_are_padded_to_a_multiple(tree: xr.DataTree) -> None:
-    batch = next(iter(stream(tree, pad=32)))
+@pytest.mark.parametrize(("pad_at", "before"), [("both", 8), ("end", 0), (None, 8)])
+def test_whole_patches_are_padded_to_a_multiple(tree: xr.DataTree, pad_at: str | None, before: int) -> None:
+    batch = next(iter(stream(tree, pad=32, **({"pad_at": pad_at} if pad_at else {}))))
     assert batch["pixels"].shape == (3, 3, 64, 64)
     where = {"roi": batch["roi"][0], "time": batch["time"][0]}
     stored = tree["s2l1c"]["s2l1c"].sel(where).sel(band=RGB["s2l1c"]).values
-    np.testing.assert_array_equal(batch["pixels"][0], np.pad(stored, ((0, 0), (0, 16), (0, 16)), mode="reflect"))
-    assert (batch["target"][:, 48:] == 255).all()
-    assert (batch["target"][:, :, 48:] == 255).all()
-    np.testing.assert_array_equal(batch["target"][0, :48, :48], tree.cloudsen12.classes("fmask").sel(where))
+    np.testing.assert_array_equal(
+        batch["pixels"][0], np.pad(stored, ((0, 0), (before, 16 - before), (before, 16 - before)), mode="reflect")
+    )
+    inner = slice(before, before + 48)
+    assert (np.delete(batch["target"], inner, axis=1) == 255).all()
+    assert (np.delete(batch["target"], inner, axis=2) == 255).all()
+    np.testing.assert_array_equal(batch["target"][0, inner, inner], tree.cloudsen12.classes("fmask").sel(where))
 
 
 def test_physical_values_are_the_accessors(tree: xr.DataTree) -> None:
