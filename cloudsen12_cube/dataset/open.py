@@ -12,7 +12,7 @@ import xarray as xr
 
 from cloudsen12_cube.dataset.pixel_grid import pixel_coords
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format import DIMS, check_version, checked_view, open_stored_cube
+from cloudsen12_cube.format import DIMS, check_version, checked_view, find_stored_cube
 from cloudsen12_cube.schema import PRODUCTS, roi_number
 from cloudsen12_cube.storage import NOTHING, LocalStore, Url, open_store
 
@@ -63,7 +63,10 @@ def open_cube(
     place, access = store.root, getattr(store, "config", NOTHING)
     if isinstance(store, LocalStore) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
-    tree = prepare_tree(tree_of(checked_view(open_stored_cube(store)), place), products, chunks, place)
+    cube = find_stored_cube(store)
+    if cube is None or cube.state == "creating":
+        raise StoreError(f"{place} is no finished cube: run convert, or give another place")
+    tree = prepare_tree(tree_of(checked_view(cube), place), products, chunks, place)
     # For streams and exports, which read past xarray; it is never written.
     tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
     return tree
