@@ -6,14 +6,15 @@ or put everything one level deeper.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import posixpath
 import re
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, get_args
 import pandas as pd
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
@@ -102,10 +104,20 @@ class GeotiffDecoder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the catalogue states where it lies
             # An absolute `Path`, since rasterio parses a text, or what begins with ``file:``, as a URL.
-            local = Path(os.path.abspath(store.path(path))) if isinstance(store, LocalStore) else None
             # No other driver: a file of another format may refer to files and servers elsewhere.
-            with rasterio.open(local or io.BytesIO(read_range(store, path)), driver="GTiff") as file:
-                return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
+            if isinstance(store, LocalStore):
+                with rasterio.open(Path(os.path.abspath(store.path(path))), driver="GTiff") as file:
+                    return _reference(file)
+            with ExitStack() as stack:
+                folder = uuid.uuid4().hex
+                for suffix in (*files.sidecars.get(name, ()), ""):
+                    data = read_range(store, path + suffix)
+                    memory = stack.enter_context(MemoryFile(data, dirname=folder, filename=f"a.tif{suffix}"))
+                return _reference(stack.enter_context(memory.open(driver="GTiff")))
+
+
+def _reference(file: Any) -> ReferencePixels:
+    return ReferencePixels(file.read(), [text or "" for text in file.descriptions], file.nodata)
 
 
 TIFS = GeotiffDecoder()

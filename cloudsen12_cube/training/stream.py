@@ -23,7 +23,15 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import PatchSource, band_positions, check_resolves, full_scale, patch_table, stored_cube
+from cloudsen12_cube.dataset import (
+    OPTICAL,
+    PatchSource,
+    band_positions,
+    check_resolves,
+    full_scale,
+    patch_table,
+    stored_cube,
+)
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import BandStatistics, read_bands, read_counts
 from cloudsen12_cube.schema import Asset, ProductName, Superclass, Threshold, assets_of, layer
@@ -403,7 +411,13 @@ def _channel_group(
             raise KeyError(f"no band {name!r} in {product}; it has {', '.join(available)}")
     if not names:
         raise ValueError(f"the bands of {product} are empty: give some of {', '.join(available)}, or None for all")
-    scalings = None if normalise == "raw" else _scalings(stored, product, names, normalise)
+    if normalise != "raw":
+        scalings: tuple[Scaling, ...] | None = _scalings(stored, product, names, normalise)
+    elif product in OPTICAL and stored.layout(product).dtype == "float32":
+        spectral = {asset.band for asset in assets_of(product) if asset.is_reflectance}
+        scalings = tuple(Scaling(missing=0.0 if name in spectral else np.nan) for name in names)  # 0, never NaN
+    else:
+        scalings = None
     return ChannelGroup(stored.chunks(product), tuple(available[name] for name in names), scalings)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -221,6 +222,42 @@ def test_zero_of_a_band_is_no_data(archive: Path, declared: int | None) -> None:
         assert (batch["pixels"][0, 0, :8] == 0).all()
         assert (batch["pixels"][0, 1, :4] == 0).all()
     assert (cs.classes("manual_hq").isel(roi=0, time=0) != 255).all(), "a class view depends on its layer alone"
+
+
+@pytest.mark.parametrize("normalise", ["raw", "physical", "standard"])
+def test_nan_of_a_float_image_is_0_in_streams(archive: Path, normalise: Any) -> None:
+    for path in archive.glob("*/ROI_*/*/S2L1C.tif"):
+        with rasterio.open(path) as file:
+            pixels = np.maximum(file.read(), 8).astype(np.float32)
+        pixels[:, 0], pixels[:, 1] = np.nan, 0
+        rewrite(path, pixels, predictor=1)
+    assert not convert(archive, "s2l1c", "labels").faults
+    c12.stats(archive.parent / "c.zarr", split=None)
+    cs = c12.open_cube(archive.parent / "c.zarr").cloudsen12
+    assert np.isnan(cs.reflectance("B4").values[..., :2, :]).all()
+    options = c12.StreamOptions(normalise=normalise, shuffle=False)
+    (batch,) = cs.stream({"s2l1c": None}, "manual_hq", None, 5, options=options)
+    assert (batch["pixels"][:, :, :2] == 0).all()
+    assert not np.isnan(batch["pixels"]).any()
+
+
+def test_files_beside_a_tif_in_a_bucket(archive: Path) -> None:
+    path = first(archive) / "S2L1C.tif"
+    with rasterio.open(path) as file:
+        pixels, profile = file.read(), file.profile
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels[::-1])
+    rows = "".join(
+        f'<PAMRasterBand band="{i}"><Description>{band}</Description></PAMRasterBand>'
+        for i, band in enumerate(ORDER, 1)
+    )
+    Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{rows}</PAMDataset>")
+    files = fsspec.filesystem("memory")
+    files.put(f"{archive}/", "/statements", recursive=True)
+    place = archive.parent / "c.zarr"
+    assert not c12.convert("memory://statements", place, ["s2l1c"], options=ONE).faults
+    np.testing.assert_array_equal(stored(archive, "s2l1c", "B1"), pixels[0])
+    assert not c12.verify(place, source="memory://statements").differences
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
