@@ -126,7 +126,8 @@ def described(cube: Path) -> dict[str, Any]:
     for path, node in tree.subtree_with_keys:
         dataset = node.to_dataset(inherit=False)
         for name in map(str, dataset.variables):
-            values[f"{path}/{name}"] = _digest(dataset[name])
+            if name not in ("y", "x"):  # numbers of rows and columns, which opening adds: not in the store
+                values[f"{path}/{name}"] = _digest(dataset[name])
     products = [name for name in ("s1", "labels") if name in tree.children]
     if not any((tree[name]["status"] == 1).any() for name in products):
         return {"values": values}  # a run that is interrupted leaves records, from which the next one knows the status
