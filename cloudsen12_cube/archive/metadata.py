@@ -160,7 +160,7 @@ def parse_json(data: bytes, path: str) -> Any:
 
 
 def _is_json_lines(data: bytes) -> bool:
-    """Tell whether every line is a document of its own."""
+    """Return whether every line is a document of its own."""
     lines = [line for line in data.splitlines() if line.strip()]
     try:
         return len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines)

@@ -20,10 +20,10 @@ from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.catalogue import build
 from cloudsen12_cube.archive.open import open_archive
 from cloudsen12_cube.errors import ArchiveError, SelectionError
+from cloudsen12_cube.format.cube import open_stored_cube
 from cloudsen12_cube.format.metadata import read_table
 from cloudsen12_cube.schema.catalogue import Catalogue, Condition, Selection, fulfilled, parse, select
 from cloudsen12_cube.schema.properties import UNKNOWN
-from cloudsen12_cube.storage import open_store
 from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 
@@ -132,7 +132,7 @@ def test_unreadable_metadata_say_what_and_where(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="row 3: 1 fields"):
         metadata.from_csv("roi_id,s2_id_gee\na,b\nc\n", "m.csv")
     with pytest.raises(ArchiveError, match=r"x\.json is no JSON"):
-        metadata.parse_json(b"{", "x.json")
+        metadata.parse_json(b'{"s2_id_gee"', "x.json")
     with pytest.raises(ArchiveError, match="difficulty of the metadata holds no float"):
         build(pd.DataFrame([("ROI_0001", "a", "hard")], columns=["roi_id", "s2_id_gee", "difficulty"], dtype=object))
     with pytest.raises(ArchiveError, match="does not exist"):
@@ -310,6 +310,6 @@ def test_ids_are_names_and_never_unknown(tmp_path: Path, name: str) -> None:
     cube = c12.open_cube(tmp_path / "c.zarr").to_dataset()
     assert sorted(cube["s2_id_gee"].values.ravel()) == sorted(kept)
     assert name not in cube["s2_id"].values
-    assert name in read_table(open_store(tmp_path / "c.zarr"))[1]["s2_id_gee"].tolist()
+    assert name in read_table(open_stored_cube(tmp_path / "c.zarr"))[1]["s2_id_gee"].tolist()
     assert c12.verify(tmp_path / "c.zarr", source=root).differences == ()
     assert [fault.found for fault in rows((name, "x", "0"), ("ROI_0001", "x", "0")).faults] == ["an illegal id"]
