@@ -16,6 +16,7 @@ from .parts import find_labels as find_labels
 from .parts import find_layer as find_layer
 from .parts import find_pixels as find_pixels
 from .parts import find_product as find_product
+from .parts import product_array as product_array
 from .patch import flatten as flatten
 from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource

@@ -101,7 +101,7 @@ def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:
         return predicted
     if "labels" not in cube.children:
         raise KeyError(f"the cube has no labels, so nothing here is clear: it has {', '.join(cube.children)}")
-    return cube["labels"].dataset["labels"]
+    return product_array(cube, "labels")
 
 
 def find_layer(cube: xr.DataTree, name: str) -> xr.DataArray | None:
@@ -148,7 +148,16 @@ def find_pixels(cube: xr.DataTree, product: str | None) -> xr.DataArray:
     chosen = product or next((p for p in OPTICAL if p in cube.children), OPTICAL[0])
     if chosen not in cube.children:
         raise KeyError(f"the cube has no {chosen}: it has {', '.join(cube.children)}")
-    return cube[chosen].dataset[chosen]
+    return product_array(cube, chosen)
+
+
+def product_array(cube: xr.DataTree, product: str) -> xr.DataArray:
+    """Give the array of a product that a cube has; a KeyError lists the variables of its group if it has lost it."""
+    group = cube[product].to_dataset()
+    if product not in group.data_vars:
+        held = ", ".join(map(str, group.data_vars)) or "none"
+        raise KeyError(f"the group {product} has no variable {product!r}, it has {held}: keep its name")
+    return group[product]
 
 
 def find_product(dataset: xr.Dataset, *names: str) -> xr.DataArray:

@@ -249,7 +249,7 @@ def _sources(
 ) -> tuple[dict[str, ResolvedSource], list[str]]:
     """Return the sources to evaluate by name; and notes on those that are left out."""
     if predicted is None:
-        algorithms, notes = _algorithms(labels_dataset(cube)["labels"])
+        algorithms, notes = _algorithms(counting.labels_array(cube))
         sources = {**counting.predicted_layers(cube), **algorithms}
         return {name: source for name, source in sources.items() if name != source_name(reference)}, notes
     if isinstance(predicted, str | Path | xr.DataArray):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cloudsen12_cube.dataset import GROUP, Reduction, find_layer, full_scale, reduce_per_roi
+from cloudsen12_cube.dataset import GROUP, Reduction, find_layer, full_scale, product_array, reduce_per_roi
 from cloudsen12_cube.evaluation import metrics
 from cloudsen12_cube.evaluation.metrics import CLASS_NAMES, Counts, Unclassified, aggregate_counts, check_unclassified
 from cloudsen12_cube.evaluation.split import hexagons
@@ -339,6 +339,12 @@ def labels_dataset(cube: xr.DataTree) -> xr.Dataset:
     return cube["labels"].to_dataset()
 
 
+def labels_array(cube: xr.DataTree) -> xr.DataArray:
+    """Give the stored labels, in the order (roi, time, band, y, x) also where a user has changed it."""
+    labels_dataset(cube)
+    return product_array(cube, "labels").transpose("roi", "time", "band", "y", "x")
+
+
 def patch_columns(cube: xr.DataTree, names: Sequence[str] = (*GROUPS, "s2_id_gee")) -> dict[str, xr.Variable]:
     """Return columns of the catalogue and ``hexagon`` as (roi, time), also those that belong to a whole ROI."""
     root = cube.to_dataset()
@@ -363,7 +369,7 @@ def _prepare(
     cube: xr.DataTree, predicted: Mapping[str, ResolvedSource], reference: ResolvedSource, wanted: xr.DataArray
 ) -> tuple[ConfusionCounter, list[xr.DataArray]]:
     """Build the counter and gather its arrays: the wanted patches, the bands in one block, the class-code arrays."""
-    labels = labels_dataset(cube)["labels"]
+    labels = labels_array(cube)
     sources = [reference, *predicted.values()]
     layers = [source for source in sources if isinstance(source, str)]
     bands = _band_slice(layers, labels)

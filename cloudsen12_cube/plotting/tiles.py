@@ -110,7 +110,7 @@ def image_tile(patch: xr.Dataset, product: str, bands: Sequence[str] = TRUE_COLO
             raise KeyError(f"no spectral band {band!r} in {product}; it has {', '.join(spectral)}")
     if int(patch["status"]) != DONE:
         return _colour(*read_codes(patch))
-    chosen = patch[product].sel(band=list(bands))
+    chosen = patch[product].sel(band=list(bands)).transpose("band", "y", "x")
     stored = chosen.values
     scale, offset = (chosen[name].values[:, None, None] for name in ("scale", "offset"))
     # Outside the swath all bands are 0; a single 0 is a dark pixel.
@@ -126,7 +126,7 @@ def read_codes(patch: xr.Dataset, of: str | None = None) -> tuple[npt.NDArray[np
     if of is None or int(patch["status"]) != DONE:
         blank = np.full((patch.sizes["y"], patch.sizes["x"]), UNLABELLED, np.uint8)
         return blank, _STATUS_NOTES[int(patch["status"])]
-    codes = class_views.classes(patch["labels"], of).values
+    codes = class_views.classes(patch["labels"], of).transpose("y", "x").values
     return codes, "unlabelled" if (codes == UNLABELLED).all() else ""
 
 
