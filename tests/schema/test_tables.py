@@ -58,8 +58,11 @@ def test_codes_of_the_layers() -> None:
     }  # fmt: skip
     blind = {row.band for row in LAYERS if "shadow" not in row.resolves}
     assert blind == {"s2cloudless", "qa60", "CD-FCNN-RGBI", "CD-FCNN-RGBISWIR"}
+    assert {row.band: (set(row.codes), row.legal) for row in LAYERS if row.bits} == {
+        "qa60": ({0, 1024, 2048, 3072}, frozenset())  # any value is legal
+    }
     for row in LAYERS:
-        assert set(row.codes) <= row.legal or row.probability or row.bits
+        assert set(row.codes) <= row.legal or row.probability or row.band == "qa60"
 
 
 def test_every_column_of_the_csv_has_one_name() -> None:
