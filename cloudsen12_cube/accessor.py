@@ -538,11 +538,29 @@ class CubeAccessor(Accessor):
         return evaluation.per_patch(self._cube, reference, split, predicted, columns, unclassified)
 
     def table_one(self) -> pd.Series[float]:
-        """Compute the cube's row of the paper's table 1: annotated scenes and pixels, and shares of the classes."""
+        """Compute the cube's row of the paper's table 1: annotated scenes and pixels, and shares of the classes.
+
+        Returns
+        -------
+        pandas.Series of float
+            ``scenes`` and ``pixels`` with a label of an expert, and the share of each class in them, in per cent.
+
+        Raises
+        ------
+        SelectionError
+            If the cube has no label of an expert.
+        """
         return evaluation.table_one(self._cube)
 
     def claims(self) -> pd.DataFrame:
-        """Compare the cube with the paper's claims on Sentinel-1 and cloud coverage: numbers, nothing is judged."""
+        """Compare the cube with the paper's claims on Sentinel-1 and cloud coverage: numbers, nothing is judged.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per claim: ``patches``, ``within`` (patches for which it holds), and ``lowest``, ``median`` and
+            ``highest`` of the value, in days or per cent of cloud.
+        """
         return evaluation.claims(self._cube)
 
     def stream(

@@ -66,7 +66,7 @@ def open_archive(root: Any) -> Archive:
 
 
 def _is_foreign(key: str) -> bool:
-    """Tell whether macOS has written a file, beside each one on a foreign disk or in a ZIP file."""
+    """Return whether a file is one that macOS writes beside others, on disks of other systems and in ZIP files."""
     return key.startswith(("._", "__MACOSX/")) or "/._" in key or "/__MACOSX/" in key
 
 

@@ -162,8 +162,8 @@ def _unreadable(path: str, error: ReadError) -> PatchError:
 
 
 Planes = npt.NDArray[Any]
-_PROBABILITY_MAX = {"s2cloudless": 100, "qa60": 2**16 - 2}
-# QA60 holds bit flags, of which resampled and newer files have more than two.
+_LARGEST = {"s2cloudless": 100, "qa60": 2**16 - 2}
+"""Layer without a list of codes -> its largest value: of QA60, resampled and newer files have more than two bits."""
 _LABEL_MAX = 10_000
 _MOST_REFLECTANCE = 10.0
 """More than any reflectance, less than some digital number of any image."""
@@ -390,7 +390,7 @@ def _legal(band: str) -> npt.NDArray[np.bool_]:
     """Which of the 65,536 values of 16 bits a label layer may hold; the last one is the fill of either sign."""
     table = np.zeros(2**16, dtype=bool)
     row = layer(band)
-    table[list(row.legal) or slice(_PROBABILITY_MAX.get(band, _LABEL_MAX) + 1)] = True
+    table[list(row.legal) or slice(_LARGEST.get(band, _LABEL_MAX) + 1)] = True
     table[-1] = True
     return table
 
@@ -413,7 +413,7 @@ def check_label(plane: Planes, band: str, path: str) -> None:
     legal = table[values]
     if not legal.all():
         value = plane[~legal].flat[0]
-        allowed = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_PROBABILITY_MAX.get(band, _LABEL_MAX)}"
+        allowed = ", ".join(map(str, sorted(layer(band).legal))) or f"0 to {_LARGEST.get(band, _LABEL_MAX)}"
         raise PatchError(path, f"the value {value}", f"one of {allowed}")
 
 

@@ -141,7 +141,7 @@ def _chosen(bound: OffsetBounds, pad: int) -> tuple[int, int] | None:
 
 
 def _each(known: dict[int, OffsetBounds], count: int, pad: int) -> list[tuple[int, int] | None]:
-    """Return each its own corner; where the pixels of one leave several, the most frequent of the others that fits."""
+    """Choose the corner of each; where the pixels of one leave several, the most frequent of the others that fits."""
     certain = [bound.corner for bound in known.values() if bound.corner]
     frequent: Iterable[tuple[int, int]] = sorted(set(certain), key=lambda c: (-certain.count(c), c))
     return [
@@ -567,7 +567,7 @@ class TacoDetector:
 
 
 def _is_empty_or_text(store: ObjectStore, entry: ObjectInfo) -> bool:
-    """Tell whether a file is empty, or a text in UTF-16, whose byte order mark no TACO file begins with."""
+    """Return whether a file is empty, or a text in UTF-16, whose byte order mark no TACO file begins with."""
     if not 0 <= entry.size < _SMALL:
         return False
     return entry.size == 0 or read_range(store, entry.key, 0, 2) in (b"\xff\xfe", b"\xfe\xff")

@@ -186,6 +186,8 @@ class _Layout:
     """Whether ``_decode`` can read it."""
     metadata_is_plain: bool
     """Whether the metadata of the bands, if any, have the form that GDAL writes."""
+    is_single: bool
+    """Whether the file has no further directory, such as that of a mask."""
 
 
 def directory_inside(head: bytes) -> bool:
@@ -238,23 +240,18 @@ def read(data: bytes, path: str, limit: int = 2**30) -> tuple[Header, Pixels]:
     if size > limit:
         raise PatchError(path, f"an image of {size} bytes", f"at most {limit} bytes")
     pixels = (_decode if layout.plain else _by_gdal)(data, header, layout, path)
-    if not layout.metadata_is_plain or _has_mask(data):
+    if not layout.metadata_is_plain or not (layout.is_single or _has_no_mask(data)):
         header = with_sidecars(data, header, {}, path)
     return header, pixels
 
 
-def _has_mask(data: bytes) -> bool:
-    """Tell whether one of the later image file directories is a mask."""
+def _has_no_mask(data: bytes) -> bool:
+    """Return whether none of the image file directories is a mask."""
     with tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
-        page, form = file.pages.first, file.tiff
-        (number,) = struct.unpack_from(form.tagnoformat, data, page.offset)
-        end = page.offset + form.tagnosize + number * form.tagsize
-        if not any(data[end : end + form.offsetsize]):
-            return False  # the only directory, as in most files
         try:
-            return any(_is_mask(other) for other in file.pages)
+            return not any(_is_mask(page) for page in file.pages)
         except Exception:  # damage behind the image, which can be read all the same
-            return False
+            return True
 
 
 def _is_mask(page: Any) -> bool:
@@ -318,17 +315,20 @@ def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _La
             entries = list(page.tags)
             tags = {int(tag.code): tag.value for tag in reversed(entries)}  # of a repeated tag, the first one counts
             (number,) = struct.unpack_from(form.tagnoformat, data, page.offset)
+            end = page.offset + form.tagnosize + number * form.tagsize
+            is_single = not any(data[end : end + form.offsetsize])
         if number != len(entries):  # the parser skips what it cannot read, and a default would take its place
             raise ValueError(f"{len(entries)} of {number} tags can be read")
         header = header_of_tags(tags)
-        layout = _layout(tags, header, plain=form.byteorder == "<" and sys.byteorder == "little")
+        plain = form.byteorder == "<" and sys.byteorder == "little"
+        layout = _layout(tags, header, plain=plain, is_single=is_single)
     except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
         raise PatchError(path, f"a damaged header ({_line(error)})", "a TIFF") from error
     _check_segments(len(data) if size is None else size, header, layout, path)
     return header, layout
 
 
-def _layout(tags: dict[int, Any], header: Header, *, plain: bool) -> _Layout:
+def _layout(tags: dict[int, Any], header: Header, *, plain: bool, is_single: bool) -> _Layout:
     compression, planes, bits = int(tags.get(259, 1)), int(tags.get(284, 1)), many(tags.get(258, 1))
     predictor = int(tags.get(317, 1)) if compression != 1 else 1
     tiled, stripped = 322 in tags, min(int(tags.get(278, header.height)), header.height)
@@ -348,7 +348,8 @@ def _layout(tags: dict[int, Any], header: Header, *, plain: bool) -> _Layout:
     samples = header.count if planes == 1 else 1
     xml = tags.get(42112, "<GDALMetadata></GDALMetadata>")
     metadata_is_plain = isinstance(xml, str) and bool(_METADATA.fullmatch(xml))
-    return _Layout(offsets, counts, rows, columns, tiled, samples, compression, predictor, plain, metadata_is_plain)
+    segments = offsets, counts, rows, columns, tiled, samples
+    return _Layout(*segments, compression, predictor, plain, metadata_is_plain, is_single)
 
 
 def _check_segments(size: int, header: Header, layout: _Layout, path: str) -> None:

@@ -108,7 +108,7 @@ class Plan:
         return str(self.settings["metadata"])
 
     def with_room(self, times: int) -> Plan:
-        """Return the shards room for at least so many dates, as the cube has that is continued."""
+        """Make room in the shards for at least so many dates, as the cube that is continued has."""
         layouts = tuple(replace(layout, times=max(layout.times, times)) for layout in self.layouts)
         return replace(self, layouts=layouts, settings=self.settings | {"products": describe_layouts(layouts)})
 

@@ -232,7 +232,7 @@ class CubeReader:
 
 
 def _renumbered(record: ShardRecord, roi: ShardRoi) -> tuple[PatchRecord, ...]:
-    """Return the records of an ROI's patches the times that they have in the cube that is written."""
+    """Set the times in the records of an ROI's patches to those of the cube that is written."""
     known = {patch.s2_id_gee: patch for patch in record.patches}
     missing = [image for _, image in roi.patches if image not in known]
     if missing:

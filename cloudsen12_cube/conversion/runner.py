@@ -135,7 +135,7 @@ def worker_count(plan: Plan, wanted: int | None, memory: int | None, waiting: bo
 
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[Executor]:
-    """Return the executor of a running dask cluster; say in one line what dask says in many."""
+    """Return the executor of a running dask cluster; an error of dask becomes one line."""
     client = _connected(scheduler)
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError

@@ -12,7 +12,7 @@ import xarray as xr
 
 from cloudsen12_cube.dataset.pixel_grid import pixel_coords
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format import DIMS, check_version, checked_view, find_stored_cube
+from cloudsen12_cube.format import DIMS, checked_view, find_stored_cube
 from cloudsen12_cube.schema import PRODUCTS, roi_number
 from cloudsen12_cube.storage import NOTHING, LocalStore, Url, open_store
 
@@ -83,15 +83,11 @@ def tree_of(store: Any, place: str) -> xr.DataTree:
     try:
         with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
             warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-            tree = xr.open_datatree(store, engine="zarr", chunks=None, consolidated=True, decode_times=False)
+            return xr.open_datatree(store, engine="zarr", chunks=None, consolidated=True, decode_times=False)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
-            f"{place} is no finished cube ({_first_line(error)}): run convert, or give another place"
+            f"{place} is no finished cube ({first_line(error)}): run convert, or give another place"
         ) from error
-    if "cloudsen12" not in tree.attrs:
-        raise StoreError(f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute 'cloudsen12'")
-    check_version(tree.attrs["cloudsen12"], place)
-    return tree
 
 
 def prepare_tree(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chunks, place: str) -> xr.DataTree:
@@ -99,7 +95,8 @@ def prepare_tree(tree: xr.DataTree, products: Sequence[str] | None, chunks: Chun
     return _chunked(_in_order(_chosen(tree, products, place)), chunks)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of an error."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -135,7 +132,7 @@ def check_chunks(chunks: Chunks) -> None:
 
 
 def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
-    """Return the pixels to dask, and only them: graphs for small coordinates cost more than the coordinates."""
+    """Convert the pixels to dask arrays, and only them: graphs of small coordinates cost more than the coordinates."""
     check_chunks(chunks)
     if chunks is None:
         return tree

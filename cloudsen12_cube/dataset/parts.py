@@ -152,7 +152,7 @@ def find_pixels(cube: xr.DataTree, product: str | None) -> xr.DataArray:
 
 
 def product_array(cube: xr.DataTree, product: str) -> xr.DataArray:
-    """Give the array of a product that a cube has; a KeyError lists the variables of its group if it has lost it."""
+    """Return the array of a product of a cube; a KeyError lists the variables of its group if it is not there."""
     group = cube[product].to_dataset()
     if product not in group.data_vars:
         held = ", ".join(map(str, group.data_vars)) or "none"

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cloudsen12_cube.dataset.open import first_line
 from cloudsen12_cube.dataset.pixel_grid import pixel_axes
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.format import DONE, STATUS, fill_value
+from cloudsen12_cube.format import DONE, fill_value, status_name
 from cloudsen12_cube.schema import PRODUCTS, did_you_mean
 
 GRID_MAPPING = "spatial_ref"
@@ -58,14 +59,10 @@ def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Data
         flat = xr.merge([catalogue, *views], join="exact", compat="override", combine_attrs="override")
     except xr.AlignmentError as error:
         raise SelectionError(
-            f"{', '.join(names)} do not hold the same pixels ({_first_line(error)}): select the same rows and columns "
+            f"{', '.join(names)} do not hold the same pixels ({first_line(error)}): select the same rows and columns "
             "of all products, as in cube.isel(y=slice(0, 64), x=slice(0, 64)), or name one product"
         ) from None
     return flat.drop_encoding()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def _product_view(dataset: xr.Dataset, product: str, catalogue: xr.Dataset) -> xr.Dataset:
@@ -185,9 +182,7 @@ def _done(patch: xr.Dataset) -> xr.Dataset:
     names = flat or single
     status = {name: int(patch[f"status_{name}" if flat else "status"]) for name in names}
     lacking = [name for name in names if status[name] != DONE]
-    text = ", ".join(
-        f"{name} ({dict(enumerate(STATUS)).get(int(status[name]), 'of a damaged status')})" for name in lacking
-    )
+    text = ", ".join(f"{name} ({status_name(status[name])})" for name in lacking)
     if len(lacking) == len(names):
         raise SelectionError(f"{_patch_name(patch)} has no pixels in this cube: {text or 'it has no product'}")
     patch = patch.drop_dims([f"band_{name}" for name in lacking], errors="ignore")
@@ -200,7 +195,7 @@ def _patch_name(patch: xr.Dataset) -> str:
 
 
 def _placed(patch: xr.Dataset) -> xr.Dataset:
-    """Return a patch its coordinates in metres, its reference system, and a nodata value that says nothing false."""
+    """Add coordinates in metres, the reference system, and a nodata value that no pixel contradicts."""
     grid = _grid(patch)
     patch = patch.drop_vars("proj_transform").assign_coords(grid.coords)
     for name, array in patch.data_vars.items():

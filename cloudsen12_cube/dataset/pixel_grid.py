@@ -20,7 +20,7 @@ _NAMES = {"y": "row of the pixel in the whole patch", "x": "column of the pixel 
 
 
 def pixel_coords(height: int, width: int) -> dict[str, xr.Variable]:
-    """Give the coordinates ``y`` and ``x`` of whole patches."""
+    """Return the coordinates ``y`` and ``x`` of whole patches."""
     return {
         axis: xr.Variable(axis, np.arange(size), {"long_name": _NAMES[axis], _RANGE: [0, size - 1]})
         for axis, size in zip(AXES, (height, width), strict=True)

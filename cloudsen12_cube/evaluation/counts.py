@@ -340,7 +340,7 @@ def labels_dataset(cube: xr.DataTree) -> xr.Dataset:
 
 
 def labels_array(cube: xr.DataTree) -> xr.DataArray:
-    """Give the stored labels, in the order (roi, time, band, y, x) also where a user has changed it."""
+    """Return the stored labels with the dims (roi, time, band, y, x), also where a user has transposed them."""
     labels_dataset(cube)
     return product_array(cube, "labels").transpose("roi", "time", "band", "y", "x")
 

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.errors import SelectionError
-from cloudsen12_cube.evaluation.counts import confusion_counts, labels_dataset
+from cloudsen12_cube.evaluation.counts import confusion_counts, labels_dataset, patch_columns
 from cloudsen12_cube.schema import CLASSES
 
 COVERAGE_PERCENT = {
@@ -77,17 +77,16 @@ def sen2cor_versions(cube: xr.DataTree, split: str | None = "test") -> pd.Series
     SelectionError
         If the split has no patch.
     """
-    root = cube.to_dataset()
-    splits = root["split"].broadcast_like(root["s2_id_gee"]).transpose("roi", "time").values.astype(object)
-    versions = root["s2_sen2cor_version"].transpose("roi", "time").values.astype(object)
-    chosen = root["s2_id_gee"].transpose("roi", "time").values.astype(object) != ""
+    names = ("split", "s2_sen2cor_version", "s2_id_gee")
+    columns = patch_columns(cube, names)
+    splits, versions, ids = (columns[name].values.astype(object) for name in names)
+    chosen = ids != ""
     if split is not None:
         chosen &= splits == split
     if not chosen.any():
         found = ", ".join(sorted({str(name) or "none" for name in splits.flat}))
         raise SelectionError(f"no patch is in split {split!r}; the cube's are in {found}")
-    names = pd.Series([str(version) or "unknown" for version in versions[chosen]], name="patches")
-    return names.value_counts()
+    return pd.Series([str(version) or "unknown" for version in versions[chosen]], name="patches").value_counts()
 
 
 def claims(cube: xr.DataTree) -> pd.DataFrame:
@@ -112,8 +111,8 @@ def claims(cube: xr.DataTree) -> pd.DataFrame:
         counts = _class_counts(cube, "manual_hq")
         cloud, total = counts[:, [row.cloud for row in CLASSES]].sum(axis=1), counts.sum(axis=1)
         percent = np.divide(100 * cloud, total, out=np.full(len(total), np.nan), where=total > 0)
-        high = root["label_type"].broadcast_like(root["s2_id_gee"]).transpose("roi", "time").values.ravel() == "high"
-        coverage = root["cloud_coverage"].transpose("roi", "time").values.ravel()
+        columns = patch_columns(cube, ("label_type", "cloud_coverage"))
+        high, coverage = columns["label_type"].values.ravel() == "high", columns["cloud_coverage"].values.ravel()
         for name, (low, most) in COVERAGE_PERCENT.items():
             chosen = percent[high & (coverage == name) & ~np.isnan(percent)]
             text = f"{name}: {low:g} %" if low == most else f"{name}: {low:g} to {most:g} %"

@@ -152,7 +152,7 @@ class ExportFolder:
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def whole(self, unit: Unit, shard: str) -> ExportEntry | None:
-        """Return the entry of what needs not be written again: all its files are there, made from this very shard."""
+        """Return the entry of a unit whose files all exist and are of this shard; None if it must be written."""
         entry = self.entries.get(unit)
         if entry is None or entry.shard != shard:
             return None

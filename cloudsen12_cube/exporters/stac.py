@@ -267,7 +267,7 @@ def items_table(cube: xr.DataTree, href: str) -> geopandas.GeoDataFrame:
 
 
 def _item_assets(cube: xr.DataTree, places: geopandas.GeoDataFrame, href: str) -> list[dict[str, Any]]:
-    """Return each patch the cube as an asset, and the products that have pixels of it; None for the other products."""
+    """Make the assets of each patch: the cube, and the products that have pixels of it; None for the other products."""
     roi = xr.DataArray(places["roi_id"].to_numpy(dtype=object).astype("T"), dims="patch")
     time = xr.DataArray(places["time"].to_numpy(), dims="patch")
     products = [name for name in PRODUCTS if name in cube.children]

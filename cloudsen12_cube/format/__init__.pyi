@@ -18,7 +18,6 @@ from .layout import ChunkName as ChunkName
 from .layout import Layout as Layout
 from .layout import ProductLayout as ProductLayout
 from .layout import array_path as array_path
-from .layout import check_version as check_version
 from .layout import fill_value as fill_value
 from .layout import layout_of as layout_of
 from .layout import parse_codec as parse_codec
@@ -48,6 +47,7 @@ from .record import ShardRecord as ShardRecord
 from .record import Source as Source
 from .record import StatusGrid as StatusGrid
 from .record import faults_of as faults_of
+from .record import status_name as status_name
 from .shard import NO_CHUNK as NO_CHUNK
 from .shard import Chunk as Chunk
 from .shard import ChunkReader as ChunkReader

@@ -110,6 +110,19 @@ class StoredCube:
         return {product: layout_of(product, row) for product, row in self.stated.products.items()}
 
     @cached_property
+    def group(self) -> Any:
+        """The cube as zarr opens it; its metadata are checked once.
+
+        Raises
+        ------
+        StoreError
+            If it describes an array that this package does not write.
+        """
+        from cloudsen12_cube.format.metadata import open_group  # imports zarr
+
+        return open_group(self)
+
+    @cached_property
     def order(self) -> tuple[str, ...]:
         """ROIs as they lie on disk; empty while the cube is being created.
 
@@ -118,7 +131,7 @@ class StoredCube:
         StoreError
             If the array of the ROIs is damaged.
         """
-        from cloudsen12_cube.format.metadata import read_order  # imports zarr
+        from cloudsen12_cube.format.metadata import read_order
 
         return () if self.state == "creating" else read_order(self)
 

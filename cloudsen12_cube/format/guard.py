@@ -17,7 +17,7 @@ from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.codec import CRC, intact, is_encoded
 from cloudsen12_cube.format.cube import StoredCube
 from cloudsen12_cube.format.layout import ROOT_KEY, ProductLayout, array_path
-from cloudsen12_cube.format.shard import decode_index, split
+from cloudsen12_cube.format.shard import decode_index, stored_chunks
 from cloudsen12_cube.storage import Part, ZarrView
 
 MOST_VALUES = 50_000_000
@@ -44,20 +44,13 @@ def checked_view(cube: StoredCube) -> ZarrView:
     StoreError
         If the root describes an array that this package does not write, or one of unreasonable size.
     """
-    check_arrays(cube)
-    check = ChunkCheck({array_path(name): layout for name, layout in cube.layouts.items()})
-    return ZarrView(cube.store, check, {ROOT_KEY: json.dumps(cube.document).encode()})
-
-
-def check_arrays(cube: StoredCube) -> None:
-    """Check every array that the root describes.
-
-    Raises
-    ------
-    StoreError
-        If one is not as this package writes it; the message names it.
-    """
     layouts = {array_path(name): layout for name, layout in cube.layouts.items()}
+    _check_arrays(cube, layouts)
+    return ZarrView(cube.store, ChunkCheck(layouts), {ROOT_KEY: json.dumps(cube.document).encode()})
+
+
+def _check_arrays(cube: StoredCube, layouts: Mapping[str, ProductLayout]) -> None:
+    """Check every array that the root describes."""
     try:
         nodes = cube.document["consolidated_metadata"]["metadata"]
         rois = nodes["roi"]["shape"][0]
@@ -165,12 +158,11 @@ def damage_of(data: bytes, layout: ProductLayout) -> str:
     str
         What is wrong with it; empty if nothing is.
     """
+    codec, nbytes = layout.form.codec, layout.chunk_bytes
     try:
-        dates = [date for inside in range(layout.form.rois_per_shard) for date in split(data, layout, inside)]
+        whole = all(is_encoded(chunk, codec, nbytes) for chunk in stored_chunks(data, layout))
     except StoreError as error:
         return str(error)
-    codec, nbytes = layout.form.codec, layout.chunk_bytes
-    whole = all(is_encoded(chunk, codec, nbytes) for date in dates for chunk in date if chunk)
     return "" if whole else "a chunk is damaged"
 
 

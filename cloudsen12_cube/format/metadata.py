@@ -466,6 +466,11 @@ def memory_store(objects: Mapping[str, bytes]) -> Any:
     return zarr.storage.MemoryStore(held, read_only=True)
 
 
+def open_group(cube: StoredCube) -> Any:
+    """Open a cube by zarr, read-only; all that is read is checked."""
+    return zarr.open_group(checked_view(cube), mode="r")
+
+
 def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Read the catalogue back out of a cube.
 
@@ -477,7 +482,7 @@ def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
         One row a patch, in the order of the disk: ``roi_id``, ``time``, every column of ``PROPERTIES``, and
         those of ``PLUS`` that are there.
     """
-    root = zarr.open_group(checked_view(cube), mode="r")
+    root = cube.group
     order = tuple(str(roi) for roi in _values(root, "roi"))
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
@@ -491,13 +496,13 @@ def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
 
 def read_order(cube: StoredCube) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
-    root = zarr.open_group(checked_view(cube), mode="r")
+    root = cube.group
     return tuple(str(roi) for roi in _values(root, "roi"))
 
 
 def read_status(cube: StoredCube) -> dict[str, npt.NDArray[np.uint8]]:
     """Read which patches readers may take for done: product -> (roi, time) in the order of the disk."""
-    root = zarr.open_group(checked_view(cube), mode="r")
+    root = cube.group
     found: dict[str, npt.NDArray[np.uint8]] = {
         product: _values(root, f"{product}/status").astype(np.uint8) for product in cube.layouts
     }
@@ -523,7 +528,7 @@ def _values(root: Any, name: str) -> npt.NDArray[Any]:
 def damaged_tables(cube: StoredCube) -> list[str]:
     """Read every array but the pixels; give a line for each that cannot be read."""
     found = []
-    for name, array in zarr.open_group(checked_view(cube), mode="r").members(max_depth=None):
+    for name, array in cube.group.members(max_depth=None):
         if isinstance(array, zarr.Array) and array.ndim < len(DIMS):
             try:
                 array[...]
@@ -539,9 +544,8 @@ def _typed(name: str, kind: str, values: npt.NDArray[Any]) -> Any:
         return ["" if np.isnan(six[0]) else transform_text(six) for six in values]
     if kind == "time":
         return values.astype("datetime64[us]").astype("datetime64[ns]")  # the fill is numpy's own NaT
-    if (
-        kind == "text" and name != "s2_id_gee"
-    ):  # cubes of before this release may hold another notation of an unknown text
+    if kind == "text" and name != "s2_id_gee":
+        # Cubes of before this release may hold another notation of an unknown text.
         return np.array(["" if text in UNKNOWN else text for text in values.astype(object)], dtype=object)
     return values
 
@@ -553,5 +557,4 @@ def read_shard(cube: StoredCube, product: str, index: int) -> npt.NDArray[Any]:
     -------
     numpy.ndarray, shape (time, band, y, x)
     """
-    array: Any = zarr.open_group(checked_view(cube), mode="r")[array_path(product)]
-    return np.asarray(array[index])
+    return np.asarray(cube.group[array_path(product)][index])

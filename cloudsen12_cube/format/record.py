@@ -151,6 +151,12 @@ def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[S
 STATUS = ("absent", "done", "failed")
 """Meaning of the codes 0, 1 and 2 of ``status``."""
 
+
+def status_name(code: int) -> str:
+    """Return the meaning of a code of ``status``; a damaged cube may hold others."""
+    return STATUS[code] if code < len(STATUS) else f"status {code}, which does not exist"
+
+
 UNSCALED = tuple(layer.band for layer in LAYERS if layer.probability and layer.full_scale is None)
 """Layers whose full scale follows from their values."""
 

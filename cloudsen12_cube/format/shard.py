@@ -160,7 +160,7 @@ class ChunkReader:
             return np.full(self.layout.index_shape, NO_CHUNK, dtype=np.uint64)  # nothing but fill: no object is stored
         index = decode_index(data, self.layout)
         if index is None:
-            raise StoreError(f"{key} is damaged: the checksum of its index does not fit. Convert it again")
+            raise StoreError(f"{key} is damaged: its index. Convert it again")
         return index
 
     def fetch(self, disk: int, time: int, bands: Sequence[int], arena: Arena | None = None) -> Fetched:
@@ -309,16 +309,36 @@ def split(data: bytes, layout: ProductLayout, inside: int = 0) -> list[tuple[Chu
     StoreError
         If the index is damaged, or leads out of the object.
     """
+    return _chunks(data, read_index(data, layout)[inside])
+
+
+def read_index(data: bytes, layout: ProductLayout) -> Index:
+    """Read the index at the end of a whole shard, shape (roi, time, chunk of the date, 2) of offset and length.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged, or leads out of the object.
+    """
     index = decode_index(data[-_index_bytes(layout) :], layout)
     if index is None:
         raise StoreError("its index is damaged")
-    view, end = memoryview(data), len(data) - _index_bytes(layout)
+    stored = index[index[..., 0] != NO_CHUNK]
+    if (stored.sum(axis=-1) > len(data) - _index_bytes(layout)).any():
+        raise StoreError("its index leads out of the object")
+    return index
 
-    def chunk(offset: int, length: int) -> Chunk:
-        if offset == NO_CHUNK:
-            return b""
-        if offset + length > end:
-            raise StoreError("its index leads out of the object")
-        return view[offset : offset + length]
 
-    return [tuple(chunk(*place) for place in date) for date in index[inside].tolist()]
+def _chunks(data: bytes, index: Index) -> list[tuple[Chunk, ...]]:
+    view = memoryview(data)
+    return [
+        tuple(b"" if offset == NO_CHUNK else view[offset : offset + length] for offset, length in date)
+        for date in index.tolist()
+    ]
+
+
+def stored_chunks(data: bytes, layout: ProductLayout) -> Iterator[Chunk]:
+    """Yield every encoded chunk of a shard; the errors are those of `split`."""
+    for roi in read_index(data, layout):
+        for date in _chunks(data, roi):
+            yield from filter(None, date)

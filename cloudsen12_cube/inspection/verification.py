@@ -235,7 +235,7 @@ def _read(archive: Archive, files: PatchFiles, file: str, wanted: tuple[str, ...
 
 
 def _replacements(file: str, bands: tuple[str, ...], nodata: float, fill: float) -> Pixels:
-    """Give what a cube has in the place of a declared nodata value, (band, 1, 1): itself if a layer has such a code."""
+    """Return what a cube stores for a declared nodata value, (band, 1, 1): itself where a layer has such a code."""
     if file.startswith("labels/"):
         row = layer(bands[0])
         most = {"s2cloudless": 100, "qa60": 65_534}.get(row.band, 10_000)

@@ -199,7 +199,7 @@ class _Walk:
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Look at what an entry leads to; None for a link to nothing or to itself."""
+    """Return the status of what an entry leads to; None for a link to nothing or to itself."""
     try:
         return entry.stat()
     except OSError:
