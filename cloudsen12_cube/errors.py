@@ -30,6 +30,10 @@ class StoreError(CubeError):
     """A store that is not a cube, or a damaged cube."""
 
 
+class DamagedBytesError(StoreError, ValueError):
+    """Bytes of a cube that do not have their checksum, or do not fit the array; zarr raises ValueError for these."""
+
+
 class ReadError(CubeError, OSError):
     """A local file or folder that is not readable.
 

@@ -18,7 +18,7 @@ from cloudsen12_cube.format.codec import CRC, intact, is_encoded
 from cloudsen12_cube.format.cube import StoredCube
 from cloudsen12_cube.format.layout import ROOT_KEY, ProductLayout, array_path
 from cloudsen12_cube.format.shard import decode_index, stored_chunks
-from cloudsen12_cube.storage import Part, ZarrView
+from cloudsen12_cube.storage import Part, ZarrView, absolute
 
 MOST_VALUES = 50_000_000
 """Values of an array other than pixels: a thousand times those of the published archive's largest property."""
@@ -46,7 +46,7 @@ def checked_view(cube: StoredCube) -> ZarrView:
     """
     layouts = {array_path(name): layout for name, layout in cube.layouts.items()}
     _check_arrays(cube, layouts)
-    return ZarrView(cube.store, ChunkCheck(layouts), {ROOT_KEY: json.dumps(cube.document).encode()})
+    return ZarrView(absolute(cube.store), ChunkCheck(layouts), {ROOT_KEY: json.dumps(cube.document).encode()})
 
 
 def _check_arrays(cube: StoredCube, layouts: Mapping[str, ProductLayout]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import google_crc32c
 
-from cloudsen12_cube.errors import StoreError
+from cloudsen12_cube.errors import DamagedBytesError
 from cloudsen12_cube.storage.store import StorageError, StoreWrapper
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -59,7 +59,7 @@ class ChecksumStore(StoreWrapper):
 
         Raises
         ------
-        StoreError
+        DamagedBytesError
             If it stays wrong.
         """
         whole = start == 0 and length is None
@@ -69,7 +69,7 @@ class ChecksumStore(StoreWrapper):
                 return data
         end = "" if length is None else start + length
         where = f"its last {-start} bytes" if start < 0 else f"its bytes {start} to {end}"
-        raise StoreError(
+        raise DamagedBytesError(
             f"{self.root}/{key} is damaged, or its bytes are on every way: {where} do not have their crc32c; "
             "read again, and if that stays, run the same convert with --repair"
         )

@@ -19,7 +19,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 
-from cloudsen12_cube.errors import CubeError, StoreError
+from cloudsen12_cube.errors import CubeError, DamagedBytesError
 from cloudsen12_cube.storage.checksum import ChecksumStore
 from cloudsen12_cube.storage.config import clean, is_url
 from cloudsen12_cube.storage.local import LocalStore
@@ -137,7 +137,7 @@ class ZarrView(Store):
             data: bytes | None = await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
             wrong = "" if data is None else self._check(key, data, _part(wanted))
             if wrong:
-                raise StoreError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
+                raise DamagedBytesError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
         except CubeError:
             self._indexes.pop(key, None)  # the shard may have been written again since its index was read
             raise
