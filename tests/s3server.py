@@ -142,8 +142,7 @@ def proxy(endpoint: str) -> Iterator[tuple[str, Faults]]:
         upstream = endpoint.removeprefix("http://")
         told = faults
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -151,6 +150,11 @@ def proxy(endpoint: str) -> Iterator[tuple[str, Faults]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # beyond it the kernel drops connections, and their clients wait until they time out
+    daemon_threads = True
 
 
 class _Handler(BaseHTTPRequestHandler):
