@@ -469,8 +469,8 @@ class CubeAccessor(Accessor):
         ----------
         reference : str, xarray.DataArray or Path
             What is taken as the truth: a label layer, class codes (roi, time, y, x), or a folder of tifs of these.
-        split : {"test", "train", "validation"} or None
-            Split whose patches are evaluated; None takes all patches.
+        split : {"test", "train", "validation", "all"} or None
+            Split whose patches are evaluated; None and ``all`` take all patches.
         predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
             Label layers, class codes (roi, time, y, x), a folder of tifs of these, or a mapping of names to such; by
             default all algorithms of the archive and all predicted layers.
@@ -510,8 +510,8 @@ class CubeAccessor(Accessor):
         ----------
         reference : str, xarray.DataArray or Path
             What is taken as the truth: a label layer, class codes (roi, time, y, x), or a folder of tifs of these.
-        split : {"test", "train", "validation"} or None
-            Split whose patches are evaluated; None takes all patches.
+        split : {"test", "train", "validation", "all"} or None
+            Split whose patches are evaluated; None and ``all`` take all patches.
         predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
             Label layers, class codes (roi, time, y, x), a folder of tifs of these, or a mapping of names to such; by
             default all algorithms of the archive and all predicted layers.
@@ -580,7 +580,7 @@ class CubeAccessor(Accessor):
             Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``; the channels, in this order.
         target : str, optional
             Label layer; by default the batches have no target.
-        split : {"train", "validation", "test"}, optional
+        split : {"train", "validation", "test", "all"}, optional
             Published split; by default all patches.
         batch_size : int
             Patches per batch.
@@ -622,7 +622,7 @@ class CubeAccessor(Accessor):
             Product -> its bands, None for all: ``{"s2l1c": None, "s1": ["VV", "VH"]}``; the channels, in this order.
         target : str, optional
             Label layer; by default the batches have no target.
-        split : {"train", "validation", "test"}, optional
+        split : {"train", "validation", "test", "all"}, optional
             Published split; by default all patches.
         batch_size : int
             Patches per batch.

@@ -20,6 +20,8 @@ WantedText = str | Collection[str] | None
 """A text, or several, any of which fits; a trailing ``*`` stands for any ending."""
 WantedNumber = float | Collection[float] | tuple[float | None, float | None] | slice | None
 """A number, a list of numbers, or a tuple or slice (low, high), both ends included, None for an open end."""
+WantedCode = float | str | Collection[float | str] | tuple[float | None, float | None] | slice | None
+"""As a number; a code may be given by its name, such as ``Built-up``."""
 WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] | slice | None
 """A time, a list of times, or a tuple or slice (low, high), both ends included, None for an open end. A date, month or
 year, such as ``2019-08``, is the whole of it; times are in UTC, or have an offset such as ``+02:00``."""
@@ -36,7 +38,8 @@ _TYPES: dict[Kind, str] = {"text": "WantedText", "float": "WantedNumber", "int":
 def source() -> str:
     """Text of the module; a transform has six numbers, which no condition compares."""
     rows = [row for row in (*PROPERTIES, *PLUS) if row.name != "proj_transform"]
-    return _HEAD + "".join(f"    {row.name}: {_TYPES[row.kind]}  # {row.description}\n" for row in rows)
+    types = [(row, "WantedCode" if row.legend else _TYPES[row.kind]) for row in rows]
+    return _HEAD + "".join(f"    {row.name}: {name}  # {row.description}\n" for row, name in types)
 
 
 if __name__ == "__main__":

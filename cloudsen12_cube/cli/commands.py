@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 for success; 1 if the command finished but patches failed or a check found differences; 2 if
         nothing was done; 130 after an interruption.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = cli.parser.join_bbox(sys.argv[1:] if arguments is None else arguments)
     given = make_parser(arguments).parse_args(arguments)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files are part of the report
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -127,8 +127,7 @@ def _verify(given: argparse.Namespace, console: Console) -> int:
 
 def _evaluate(given: argparse.Namespace, _: Console) -> int:
     cube = dataset.open_cube(cube_of(given), products=["labels"])
-    split = None if given.split == "all" else given.split
-    patches = evaluation.per_patch(cube, given.reference, split, given.predictions, given.by, given.unclassified)
+    patches = evaluation.per_patch(cube, given.reference, given.split, given.predictions, given.by, given.unclassified)
     if given.per_patch:
         evaluation.save(patches, given.per_patch)
     for line in evaluation.format_table(evaluation.build_table(patches, given.by), given.format).split("\n"):
@@ -137,7 +136,7 @@ def _evaluate(given: argparse.Namespace, _: Console) -> int:
 
 
 def _stats(given: argparse.Namespace, console: Console) -> int:
-    result = training.stats(cube_of(given), None if given.split == "all" else given.split)
+    result = training.stats(cube_of(given), given.split)
     _print_result(given, result, partial(cli.render.show_statistics, console))
     return 0
 

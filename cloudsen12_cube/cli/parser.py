@@ -17,7 +17,7 @@ from cloudsen12_cube.storage import ClientName, Url, is_url, parse_options
 if TYPE_CHECKING:
     from cloudsen12_cube.conversion import Options, SubsetOptions
 
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def make_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -54,6 +54,33 @@ def make_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentPars
     command("stac", "write a STAC Collection and a stac-geoparquet table of the patches", _stac)
     command("browse", "show a map and the images of each ROI in a browser", _browsing)
     return parser
+
+
+_WHERE = (
+    "condition such as 'difficulty<=3', in quotes; several --where must all hold; 'label_type=high|scribble' is one "
+    "of both, 's2_id=S2A*' a beginning, 'datetime=2019-08' a whole month"
+)
+
+
+def join_bbox(arguments: Sequence[str]) -> list[str]:
+    """Join ``--bbox`` and its value, which argparse takes for an option if west is negative.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Arguments of the command line.
+
+    Returns
+    -------
+    list of str
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--bbox":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _demo(sub: argparse.ArgumentParser) -> None:
@@ -150,7 +177,7 @@ def _exporting(sub: argparse.ArgumentParser) -> None:
 def _evaluation(sub: argparse.ArgumentParser) -> None:
     _location(sub)
     sub.add_argument("--reference", default="manual_hq", metavar="LAYER", help="reference layer (%(default)s)")
-    sub.add_argument("--split", default="test", help="split to evaluate, or all (%(default)s)")
+    sub.add_argument("--split", choices=(*SPLITS, "all"), default="test", help="split to evaluate (%(default)s)")
     sub.add_argument("--by", type=_list, default=[], metavar="COL,COL", help="columns to group by, e.g. land_cover")
     sub.add_argument("--predictions", type=Path, metavar="DIR", help="evaluate a folder of ROI/<s2_id_gee>.tif instead")
     text = "pixels without a predicted class count as negative, as in the paper, or are left out (%(default)s)"
@@ -163,8 +190,8 @@ def _evaluation(sub: argparse.ArgumentParser) -> None:
 
 def _selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--products", type=_list, metavar="P,P", help=f"any of {','.join(PRODUCTS)}")
-    sub.add_argument("--where", action="append", default=[], metavar="COND", help="e.g. label_type=high, difficulty<=3")
-    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees; use --bbox=-80,... for a negative west")
+    sub.add_argument("--where", action="append", default=[], metavar="COND", help=_WHERE)
+    sub.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="degrees, such as -80,-10,-60,10")
     sub.add_argument("--rois", type=_list, default=[], metavar="ROI,ROI", help="ids of ROIs")
 
 
@@ -199,6 +226,8 @@ def _storage(sub: argparse.ArgumentParser, both: str, source: str = "") -> None:
 def cube_of(given: argparse.Namespace) -> str | Url:
     """Return the location of the cube, with its storage options."""
     if not is_url(given.cube):
+        if given.storage_option and not any(isinstance(value, str) and is_url(value) for value in vars(given).values()):
+            raise CubeError(f"--storage-option is for URLs, and {given.cube} is a path: leave the option out")
         return str(given.cube)
     return Url(given.cube, parse_options(given.storage_option), given.client)
 
@@ -241,9 +270,9 @@ def _count(text: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg])(?:i?b)?", text.strip().lower())
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write it as 2GiB or 500MiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size with its unit: write it as 2GiB or 500MiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -387,9 +387,13 @@ def validate_resume(found: dict[str, Any], plan: Plan, place: str) -> None:
     for name, wanted in wants.items():
         if wanted != has.get(name):
             here, now = _difference(has.get(name), wanted)
-            raise DestinationError(
-                f"{place} was made with other {name} ({here}, now {now}): give the same, or another place"
+            same = name == "products" and wanted.keys() == has[name].keys()
+            what, way = (
+                ("another layout", "leave out --codec, --chunk and --rois-per-shard")
+                if same
+                else (f"other {name}", "give the same")
             )
+            raise DestinationError(f"{place} was made with {what} ({here}, now {now}): {way}, or give another place")
 
 
 def _difference(found: Any, wanted: Any) -> tuple[str, str]:

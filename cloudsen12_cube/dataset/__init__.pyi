@@ -20,6 +20,7 @@ from .parts import product_array as product_array
 from .patch import flatten as flatten
 from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource
+from .patches import parse_split as parse_split
 from .patches import patch_table as patch_table
 from .patches import stored_cube as stored_cube
 from .pixel_grid import pixel_axes as pixel_axes

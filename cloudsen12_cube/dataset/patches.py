@@ -85,7 +85,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     products : sequence of str
         All of them must have the patch.
     split : str or None
-        ``train``, ``validation`` or ``test``; None takes all.
+        ``train``, ``validation`` or ``test``; None and ``all`` take all.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -
     SelectionError
         If the split is no published one, nothing is left, or the pixels of a product are not those of the store.
     """
-    _check_split(split)
+    split = parse_split(split)
     root = check_cube(cube, "roi", "time").to_dataset()
     there = catalogue_values(root, "s2_id_gee") != ""
     for product in products:
@@ -131,12 +131,25 @@ def _check_rois(rois: pd.Series[str], known: Mapping[str, int]) -> None:
         )
 
 
-def _check_split(split: object) -> None:
-    """Refuse what is no published split; above all a share, which asks for a split by patch."""
-    if split is None or split in SPLITS:
-        return
+def parse_split(split: object) -> str | None:
+    """Return a published split, or None for all patches.
+
+    Parameters
+    ----------
+    split : object
+        ``train``, ``validation`` or ``test``; ``all`` or None.
+
+    Raises
+    ------
+    SelectionError
+        If it is anything else; above all a share, which asks for a split by patch.
+    """
+    if split is None or split == "all":
+        return None
+    if split in SPLITS:
+        return str(split)
     if isinstance(split, str):
-        raise SelectionError(f"split is {split!r}: give one of {', '.join(SPLITS)}, or None for all patches")
+        raise SelectionError(f"split is {split!r}: give one of {', '.join(SPLITS)}, or all")
     raise SelectionError(
         f"split is {split!r}, which asks for a random split by patch. The five patches of an ROI show the same ground: "
         f"some of them in training and others in testing leak, and the accuracy is too good. Give one of "

@@ -11,6 +11,8 @@ WantedText = str | Collection[str] | None
 """A text, or several, any of which fits; a trailing ``*`` stands for any ending."""
 WantedNumber = float | Collection[float] | tuple[float | None, float | None] | slice | None
 """A number, a list of numbers, or a tuple or slice (low, high), both ends included, None for an open end."""
+WantedCode = float | str | Collection[float | str] | tuple[float | None, float | None] | slice | None
+"""As a number; a code may be given by its name, such as ``Built-up``."""
 WantedTime = Moment | Collection[Moment] | tuple[Moment | None, Moment | None] | slice | None
 """A time, a list of times, or a tuple or slice (low, high), both ends included, None for an open end. A date, month or
 year, such as ``2019-08``, is the whole of it; times are in UTC, or have an offset such as ``+02:00``."""
@@ -27,7 +29,7 @@ class QueryColumns(TypedDict, total=False):
     cloud_coverage: WantedText  # cloud-free, almost-clear, low-cloudy, mid-cloudy or cloudy
     difficulty: WantedNumber  # labelling difficulty, 1 (easy) to 5; NaN where nobody labelled
     annotator_name: WantedText  # who drew the label
-    land_cover: WantedNumber  # land cover of the ROI, code of ESA WorldCover
+    land_cover: WantedCode  # land cover of the ROI, code or name of ESA WorldCover
     split: WantedText  # train, validation or test; from `test`, whose codes mean two things
     test: WantedNumber  # split code as published
     test_sr: WantedNumber  # split code of the super-resolution set as published

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import full_scale
+from cloudsen12_cube.dataset import full_scale, parse_split
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import counts as counting
 from cloudsen12_cube.evaluation.counts import GROUPS, ResolvedSource, Source, labels_dataset, source_name
@@ -56,8 +56,8 @@ def evaluate(
         Cube with the group ``labels``.
     reference : str, xarray.DataArray or Path
         Source that is taken as the truth; as a single source of ``predicted``.
-    split : str or None
-        Split whose patches are evaluated; None takes all patches.
+    split : {"train", "validation", "test", "all"} or None
+        Split whose patches are evaluated; None and ``all`` take all patches.
     predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
         What is evaluated: names of label layers, class codes (roi, time, y, x) as an array, a folder of tifs as a Path
         (see `from_folder`), or a mapping of names to these. By default the algorithms of the archive that the cube has,
@@ -105,8 +105,8 @@ def per_patch(
         Cube with the group ``labels``.
     reference : str, xarray.DataArray or Path
         Source that is taken as the truth.
-    split : str or None
-        Split whose patches are evaluated; None takes all patches.
+    split : {"train", "validation", "test", "all"} or None
+        Split whose patches are evaluated; None and ``all`` take all patches.
     predicted : str, sequence of str, xarray.DataArray, Path or mapping, optional
         What is evaluated, as in `evaluate`.
     columns : sequence of str
@@ -129,6 +129,7 @@ def per_patch(
         As in `evaluate`.
     """
     check_unclassified(unclassified)
+    split = parse_split(split)
     table = _catalogue(cube, columns)
     truth = counting.resolve_source(cube, reference)
     sources, notes = _sources(cube, predicted, truth)
@@ -289,7 +290,7 @@ def _split_text(split: str | None) -> str:
 
 def _splits(cube: xr.DataTree) -> str:
     found = sorted({str(value) or "none" for value in labels_dataset(cube)["split"].values})
-    return f"the cube's ROIs are in {', '.join(found)}; None (on the command line: all) takes all"
+    return f"the cube's ROIs are in {', '.join(found)}; split all takes all of them"
 
 
 def _thresholds(sources: Mapping[str, ResolvedSource]) -> dict[str, dict[str, float]]:

@@ -214,8 +214,8 @@ def versions_figure(cube: xr.DataTree, split: str | None = "test") -> Figure:
     ----------
     cube : xarray.DataTree
         Opened cube.
-    split : {"train", "validation", "test"} or None
-        Split whose patches are counted; None takes all.
+    split : {"train", "validation", "test", "all"} or None
+        Split whose patches are counted; None and ``all`` take all.
 
     Returns
     -------

@@ -147,8 +147,8 @@ class Plot:
 
         Parameters
         ----------
-        split : {"test", "train", "validation"} or None
-            Split whose patches are counted; None takes all.
+        split : {"test", "train", "validation", "all"} or None
+            Split whose patches are counted; None and ``all`` take all.
 
         Returns
         -------

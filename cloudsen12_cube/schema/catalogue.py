@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from difflib import get_close_matches
@@ -121,6 +121,9 @@ def typed_value(column: str, value: Any, kind: Kind) -> Any:
         if not isinstance(value, str):
             raise SelectionError(f"{column}={value!r}: {column} is text, give a text or a list of texts")
         return value
+    legend = BY_NAME[column].legend if column in BY_NAME else {}
+    if legend and isinstance(value, str) and not value.strip().isdecimal():
+        return _code(column, value, legend)
     try:
         if kind == "time":
             return parse_time(value)
@@ -132,6 +135,15 @@ def typed_value(column: str, value: Any, kind: Kind) -> Any:
             "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
         )
         raise SelectionError(f"{column}={value!r} is no {expected}") from None
+
+
+def _code(column: str, name: str, legend: Mapping[int, str]) -> float:
+    """Return the code of a name in a legend, in any case of letters."""
+    codes = {text.casefold(): code for code, text in legend.items()}
+    code = codes.get(name.strip().casefold())
+    if code is None:
+        raise SelectionError(f"{column} has no class {name!r}{did_you_mean(name, list(legend.values()))}")
+    return float(code)
 
 
 def fulfilled(condition: Condition, table: pd.DataFrame) -> Mask:
@@ -275,11 +287,15 @@ def in_box(
     Raises
     ------
     SelectionError
-        If the box does not have four finite numbers with south <= north.
+        If the box does not have four finite numbers of degrees with south <= north.
     """
     numbers = np.asarray(bbox, dtype=float)
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
         raise SelectionError(f"bbox {bbox} is not west, south, east, north in degrees")
+    if np.abs(numbers[::2]).max() > 360 or np.abs(numbers[1::2]).max() > 90:
+        raise SelectionError(
+            f"bbox {bbox} is beyond 360 or 90 degrees: give degrees of WGS 84, not metres of a projection"
+        )
     west, south, east, north = numbers
     east += 360 if west > east else 0
     across = np.logical_or.reduce([(longitude + turn >= west) & (longitude + turn <= east) for turn in (-360, 0, 360)])

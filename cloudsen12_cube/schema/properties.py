@@ -7,8 +7,12 @@ it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
+
+from cloudsen12_cube.schema.land_cover import WORLD_COVER
 
 Kind = Literal["text", "float", "int", "time"]
 
@@ -27,6 +31,8 @@ class Property:
     """Stored value of an unknown ``int``. Unknown texts are empty, floats NaN, times NaT."""
     values: tuple[str, ...] = ()
     """Values that the paper defines, in its order; empty if other values are allowed."""
+    legend: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    """Names of the codes of an ``int``; conditions take either."""
 
 
 SPLITS = ("train", "validation", "test")
@@ -46,7 +52,7 @@ PROPERTIES: tuple[Property, ...] = (
     ),
     Property("difficulty", "float", "labelling difficulty, 1 (easy) to 5; NaN where nobody labelled"),
     Property("annotator_name", "text", "who drew the label"),
-    Property("land_cover", "int", "land cover of the ROI, code of ESA WorldCover"),
+    Property("land_cover", "int", "land cover of the ROI, code or name of ESA WorldCover", legend=WORLD_COVER),
     Property("split", "text", "train, validation or test; from `test`, whose codes mean two things", values=SPLITS),
     Property("test", "int", "split code as published"),
     Property("test_sr", "int", "split code of the super-resolution set as published"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 from cloudsen12_cube.errors import CubeError
@@ -10,6 +12,15 @@ from cloudsen12_cube.storage.checksum import check_etag
 from cloudsen12_cube.storage.config import StorageConfig, s3_options, scheme_of
 from cloudsen12_cube.storage.store import CONNECT_SECONDS, READ_SECONDS, ObjectInfo, deliver, storage_error
 
+_FURTHER = (
+    "profile",
+    "region",
+    "region_name",
+    "skip_instance_cache",
+    "use_listings_cache",
+    "listings_expiry_time",
+    "max_paths",
+)
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -20,12 +31,26 @@ def open_fsspec(url: str, config: StorageConfig) -> FsspecStore:
     scheme = scheme_of(url)
     try:
         if scheme == "s3":
+            _check_options(config)
             files = fsspec.filesystem("s3", skip_instance_cache=True, **_for_s3fs(config))
             files.retries = 2  # of its own; `RetryingStore` does the rest
             return S3fsStore(files, url, config.etag_is_md5)
-        return FsspecStore(fsspec.filesystem(scheme, use_listings_cache=False, **config.options), url)
-    except (ImportError, ValueError) as error:
-        raise CubeError(f"{url} cannot be opened ({error})") from None
+        # The host of some schemes is an option, which fsspec reads from the URL.
+        files, _ = fsspec.core.url_to_fs(url, **{"use_listings_cache": False} | config.options)
+        return FsspecStore(files, url)
+    except (ImportError, OSError, TypeError, ValueError) as error:  # TypeError: an option is missing or unknown
+        raise CubeError(f"{url} cannot be opened ({error}): check the address and the storage options") from None
+
+
+def _check_options(config: StorageConfig) -> None:
+    """Refuse an option that s3fs would take and never use, such as ``anno=true``."""
+    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+
+    known = [*signature(S3FileSystem.__init__).parameters, *_FURTHER]
+    for name in config.options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise CubeError(f"no storage option {name!r} for s3://{f'; did you mean {near[0]!r}?' if near else ''}")
 
 
 def _for_s3fs(config: StorageConfig) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class RetryingStore(StoreWrapper):
 
     def _error(self, verb: str, key: str, error: StorageError) -> RemoteError:
         if error.denied:
-            way = "check the keys and their rights (--storage-option key=..., secret=..., or anon=true for none)"
+            way = "check the keys and their rights (--storage-option key=... and secret=..., profile=..., or anon=true)"
         else:
             way = "check the address, the bucket and the network, then run the same command again: it continues"
         place = f"{self.root}/{key}".rstrip("/")

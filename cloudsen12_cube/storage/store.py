@@ -299,8 +299,8 @@ def storage_error(error: BaseException, text: str = "") -> StorageError:
 
 
 def _is_denied(error: BaseException) -> bool:
-    if isinstance(error, PermissionError):
-        return True
+    if isinstance(error, PermissionError) or type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return True  # the latter are botocore's
     reply = getattr(error, "response", None)  # botocore's
     meta = reply.get("ResponseMetadata", {}) if isinstance(reply, dict) else {}
     stated = _STATUS.search(str(error))

@@ -26,7 +26,7 @@ _STRIPED_NODATA = -3.4e38  # as in the published KappaMask files
 
 
 def make_archive(
-    path: str | os.PathLike[str], rois: int = 3, seed: int = 0, options: ArchiveOptions | None = None
+    path: str | os.PathLike[str], rois: int = 7, seed: int = 0, options: ArchiveOptions | None = None
 ) -> Path:
     """Write a small synthetic archive.
 

@@ -129,7 +129,7 @@ def _row(
     west, north = _corner(epsg, place, options.size)
     east, south = west + 10 * options.size, north - 10 * options.size
     stamp = f"{moment:%Y%m%dT%H%M%S}"
-    split = index % 5 % 3
+    split = (index + index // 3) % 3  # of seven ROIs, each split has one of each label type
     return {
         "annotator_name": f"annotator_{index % 7 + 1}",
         "roi_id": _roi_id(index),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube import format as stored_format
-from cloudsen12_cube.dataset import PatchSource, full_scale, open_cube, patch_table, stored_cube
+from cloudsen12_cube.dataset import PatchSource, full_scale, open_cube, parse_split, patch_table, stored_cube
 from cloudsen12_cube.format import COUNTED, BandStatistics, ChunkReader, ClassCounts, Histogram, StatisticsSource
 from cloudsen12_cube.schema import CLASSES, ProductName, assets_of, layer
 from cloudsen12_cube.schema import labels as label_values
@@ -87,9 +87,9 @@ def stats(
     ----------
     cube : path or Url
         Cube to compute and store the statistics of.
-    split : str, optional
-        Split whose patches the statistics of the bands are computed from; None takes all. Classes are counted in every
-        patch.
+    split : {"train", "validation", "test", "all"}, optional
+        Split whose patches the statistics of the bands are computed from; None and ``all`` take all. Classes are
+        counted in every patch.
     products : sequence of str, optional
         Products to compute; by default all.
 
@@ -102,6 +102,7 @@ def stats(
     CubeError
         If the split has no patch, another process is writing the cube, or the cube cannot be written to.
     """
+    split = parse_split(split)
     tree = open_cube(cube, products)
     store = open_store(cube)
     with write_lock(store):  # a cube must not change while it is counted

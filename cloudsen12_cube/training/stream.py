@@ -335,7 +335,7 @@ def make_stream(
         the channels, in this order.
     target : str, optional
         Label layer; by default the batches have no target.
-    split : {"train", "validation", "test"}, optional
+    split : {"train", "validation", "test", "all"}, optional
         Published split; by default all patches.
     batch_size : int
         Patches per batch.

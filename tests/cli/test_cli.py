@@ -82,6 +82,45 @@ def test_usage_errors_exit_with_2(archive: Path) -> None:
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "2"], "'2' is not a size with its unit: write it as 2GiB or 500MiB"),
+        (["--bbox", "5e5,4e6,6e5,4.1e6"], "give degrees of WGS 84, not metres of a projection"),
+        (["--bbox", "-180,-90,-179.9,-89.9"], "the selection is empty: no patch of 20 has bbox -180.0,"),
+        (["--where", "label_typ=high"], "no property 'label_typ'; did you mean 'label_type'?"),
+        (["--where", "land_cover=Built up"], "land_cover has no class 'Built up'; did you mean 'Built-up'?"),
+        (["--where", "land_cover=mangroves"], "land_cover has no value 'mangroves'; values here: 10 ("),
+        (["-o", "anon=true"], "--storage-option is for URLs, and c is a path: leave the option out"),
+    ],
+)
+def test_messages_name_the_value_and_the_way_out(archive: Path, arguments: list[str], message: str) -> None:
+    result = run("plan", archive, "c", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["s3://bucket/c.zarr", "--client", "fsspec", "-o", "anno=true"],
+            "no storage option 'anno' for s3://; did you mean 'anon'?",
+        ),
+        (["ftp://127.0.0.1:9/c.zarr"], "cannot be opened"),
+        (["github://c.zarr"], "check the address and the storage options"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_is_one_line(arguments: list[str], message: str) -> None:
+    assert message in failed(run("info", *arguments))
+
+
+def test_land_cover_is_selected_by_its_names(archive: Path) -> None:
+    named = run("plan", archive, "c", "--where", "land_cover=tree cover|Shrubland")
+    assert named.stdout == run("plan", archive, "c", "--where", "land_cover=10|20").stdout
+    assert named.returncode == 0
+
+
 def test_damage_is_one_line_a_table_and_exit_code_1(archive: Path, tmp_path: Path) -> None:
     source = tmp_path / "archive"
     shutil.copytree(archive, source)

@@ -490,7 +490,7 @@ def test_what_cannot_be_done(source: Path, whole: Path, copy: Path, tmp_path: Pa
     assert not place.exists()
     c12.convert(whole, place, options=TWO)
     for options in (ONE, c12.Options(layout=c12.Layout("lz4", rois_per_shard=3))):
-        with pytest.raises(DestinationError, match=r"was made with other products .*shard|codec"):
+        with pytest.raises(DestinationError, match=r"was made with another layout .*shard|codec"):
             c12.convert(whole, place, options=options)
     root = json.loads((copy / "zarr.json").read_text())
     root["attributes"]["cloudsen12"]["state"] = "converting"
@@ -564,7 +564,7 @@ def test_the_command_line(cube: Path, archive: Path, tmp_path: Path) -> None:
     assert settings_in(place)["products"]["s1"]["codec"] == ["blosc-lz4-shuffle", 3, 256 * 1024]
     assert "0 of 10 shards written" in run("convert", cube, place, *asked).stdout
     assert run("verify", place, "--source", archive).returncode == 0
-    assert "was made with other products" in failed(run("convert", cube, place))
+    assert "was made with another layout" in failed(run("convert", cube, place))
     assert "several ROIs a shard are made from a cube" in failed(run("convert", archive, tmp_path / "d.zarr", *asked))
     for wrong in (["--codec", "zip"], ["--chunk", "roi"], ["--rois-per-shard", "0"], ["--codec", "lz4:11"]):
         told = run("convert", cube, tmp_path / "d.zarr", *wrong)
