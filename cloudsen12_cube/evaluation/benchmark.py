@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import full_scale, parse_split
+from cloudsen12_cube.dataset import full_scale
 from cloudsen12_cube.errors import CubeError, SelectionError
 from cloudsen12_cube.evaluation import counts as counting
 from cloudsen12_cube.evaluation.counts import GROUPS, ResolvedSource, Source, labels_dataset, source_name
@@ -129,7 +129,7 @@ def per_patch(
         As in `evaluate`.
     """
     check_unclassified(unclassified)
-    split = parse_split(split)
+    split = None if split == "all" else split  # other names are those of splits that the caller assigned
     table = _catalogue(cube, columns)
     truth = counting.resolve_source(cube, reference)
     sources, notes = _sources(cube, predicted, truth)
@@ -290,7 +290,7 @@ def _split_text(split: str | None) -> str:
 
 def _splits(cube: xr.DataTree) -> str:
     found = sorted({str(value) or "none" for value in labels_dataset(cube)["split"].values})
-    return f"the cube's ROIs are in {', '.join(found)}; split all takes all of them"
+    return f"the cube's ROIs are in {', '.join(found)}; 'all' takes all of them"
 
 
 def _thresholds(sources: Mapping[str, ResolvedSource]) -> dict[str, dict[str, float]]:

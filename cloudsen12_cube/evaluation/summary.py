@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cloudsen12_cube.dataset import parse_split
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.evaluation.counts import confusion_counts, labels_dataset, patch_columns
 from cloudsen12_cube.schema import CLASSES
@@ -78,7 +77,7 @@ def sen2cor_versions(cube: xr.DataTree, split: str | None = "test") -> pd.Series
     SelectionError
         If the split has no patch.
     """
-    split = parse_split(split)
+    split = None if split == "all" else split
     names = ("split", "s2_sen2cor_version", "s2_id_gee")
     columns = patch_columns(cube, names)
     splits, versions, ids = (columns[name].values.astype(object) for name in names)

@@ -244,6 +244,10 @@ def test_a_patch_that_is_not_in_the_cube_is_no_row(tree: xr.DataTree) -> None:
     assert (confusion(chosen, own, own)["counts"].values[absent] == 0).all()
 
 
+def test_split_all_is_no_selection(tree: xr.DataTree) -> None:
+    pd.testing.assert_frame_equal(evaluate(tree, split="all"), evaluate(tree, split=None))
+
+
 def test_nothing_to_evaluate(tree: xr.DataTree, tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match="no ROI is in split 'exam': the cube's ROIs are in "):
         evaluate(tree, split="exam")
