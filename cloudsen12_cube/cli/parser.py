@@ -177,7 +177,7 @@ def _exporting(sub: argparse.ArgumentParser) -> None:
 def _evaluation(sub: argparse.ArgumentParser) -> None:
     _location(sub)
     sub.add_argument("--reference", default="manual_hq", metavar="LAYER", help="reference layer (%(default)s)")
-    sub.add_argument("--split", choices=(*SPLITS, "all"), default="test", help="split to evaluate (%(default)s)")
+    sub.add_argument("--split", default="test", help="split to evaluate, or all (%(default)s)")
     sub.add_argument("--by", type=_list, default=[], metavar="COL,COL", help="columns to group by, e.g. land_cover")
     sub.add_argument("--predictions", type=Path, metavar="DIR", help="evaluate a folder of ROI/<s2_id_gee>.tif instead")
     text = "pixels without a predicted class count as negative, as in the paper, or are left out (%(default)s)"
