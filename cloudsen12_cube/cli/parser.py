@@ -226,8 +226,7 @@ def _storage(sub: argparse.ArgumentParser, both: str, source: str = "") -> None:
 def cube_of(given: argparse.Namespace) -> str | Url:
     """Return the location of the cube, with its storage options."""
     if not is_url(given.cube):
-        if given.storage_option and not any(isinstance(value, str) and is_url(value) for value in vars(given).values()):
-            raise CubeError(f"--storage-option is for URLs, and {given.cube} is a path: leave the option out")
+        _check_options(given)
         return str(given.cube)
     return Url(given.cube, parse_options(given.storage_option), given.client)
 
@@ -235,8 +234,15 @@ def cube_of(given: argparse.Namespace) -> str | Url:
 def source_of(given: argparse.Namespace) -> str | Url:
     """Return the location of the source, with its storage options."""
     if not is_url(given.source):
+        _check_options(given)
         return str(given.source)
     return Url(given.source, parse_options([*given.storage_option, *given.source_option]))
+
+
+def _check_options(given: argparse.Namespace) -> None:
+    """Refuse storage options where all locations are paths."""
+    if given.storage_option and not any(isinstance(value, str) and is_url(value) for value in vars(given).values()):
+        raise CubeError(f"--storage-option is for URLs, and {given.cube} is a path: leave the option out")
 
 
 def _checked[T](parse: Callable[[str], T]) -> Callable[[str], T]:
