@@ -48,7 +48,7 @@ class ReadError(CubeError, OSError):
     def __init__(self, path: str, reason: str) -> None:
         denied = reason == os.strerror(errno.EACCES)
         what = f"no permission to read {path}" if denied else f"{path} cannot be read ({reason})"
-        super().__init__(f"{what}: change its rights or give another place")
+        super().__init__(f"{what}: {'change its rights' if denied else 'check the disk'} or give another place")
         self.path = path
         self.reason = self.strerror = reason
 

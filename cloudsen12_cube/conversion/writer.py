@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from cloudsen12_cube.archive import Archive
 from cloudsen12_cube.conversion.options import Part
 from cloudsen12_cube.conversion.planning import Plan
 from cloudsen12_cube.conversion.readers import CubeReader, RoiContent, ShardRoi, ShardTask
-from cloudsen12_cube.errors import DestinationError, PatchError, StoreError, without_secrets
+from cloudsen12_cube.errors import DestinationError, PatchError, ReadError, StoreError, without_secrets
 from cloudsen12_cube.format import (
     KEY,
     ROOT_KEY,
@@ -168,7 +169,7 @@ class CubeWriter:
             seen |= {(state.task.layout.product, roi.roi_id) for roi in state.task.rois}
             states.append(replace(state, records=tuple(record for record in state.records if record.faults)))
         rest = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order if (p.product, roi) not in seen]
-        for other in each(listed, lambda pair: records.load(listed, *pair), rest):
+        for other in each(listed, lambda pair: _load(listed, *pair, repair), rest):
             if other is not None:
                 grid.add(other)
         return PendingWork(tuple(states), grid)
@@ -187,7 +188,7 @@ class CubeWriter:
         repair : bool
             Compare its sha256, and its source.
         """
-        loaded = [records.load(store, task.layout.product, roi.roi_id) for roi in task.rois]
+        loaded = [_load(store, task.layout.product, roi.roi_id, repair) for roi in task.rois]
         pairs = [(record, roi) for record, roi in zip(loaded, task.rois, strict=True) if record]
         pairs = [(record, roi) for record, roi in pairs if record.index == roi.index]
         found = [record for record, _ in pairs]
@@ -196,7 +197,7 @@ class CubeWriter:
             and len({(record.size, record.sha256) for record in found}) == 1
             and found[0].size == (store.size(task.key) or 0)
             and all(self._is_current(record, roi, repair) for record, roi in pairs)
-            and not (repair and hashlib.sha256(store.get(task.key) or b"").hexdigest() != found[0].sha256)
+            and not (repair and _digest(store, task.key) != found[0].sha256)
         )
         return TaskState(task, done, tuple(record.without_sources() for record in found))
 
@@ -241,6 +242,23 @@ class CubeWriter:
                 grid.add(record)
             is_lost |= result.missing > 0
         self.publish("converting" if is_lost else "final", grid)
+
+
+def _load(store: ObjectStore, product: str, roi_id: str, repair: bool) -> ShardRecord | None:
+    """Read a record; a repair takes one that the disk cannot read for missing, so that its shard is rewritten."""
+    try:
+        return records.load(store, product, roi_id)
+    except ReadError:
+        if not repair:
+            raise
+        return None
+
+
+def _digest(store: ObjectStore, key: str) -> str:
+    """Compute the sha256 of an object; empty if the disk cannot read it."""
+    with suppress(ReadError):
+        return hashlib.sha256(store.get(key) or b"").hexdigest()
+    return ""
 
 
 def write_shard(task: ShardTask, store: ObjectStore) -> ShardResult:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from cloudsen12_cube.archive import TABLE_NAME, from_csv, to_csv
 from cloudsen12_cube.conversion import check_disjoint, check_workers, open_runner, select_products, selection_of
-from cloudsen12_cube.errors import ArchiveError, StoreError
+from cloudsen12_cube.errors import ArchiveError, ReadError, StoreError
 from cloudsen12_cube.exporters.cog import RasterPlanes, as_published, encode, georeference, planes_of
 from cloudsen12_cube.exporters.folder import ExportFolder, ExportNote, LeftOut, open_folder
 from cloudsen12_cube.format import (
@@ -230,7 +230,7 @@ class _Exporter:
         """
         try:
             record = self._record(task)
-        except StoreError as error:
+        except (StoreError, ReadError) as error:
             return add_up(_left_out(task, patch, str(error)) for patch in task.patches)
         chunks = ChunkReader(self.cube.store, self.cube.layouts[task.product])
         return add_up(self._export_patch(task, patch, record, chunks) for patch in task.patches)
@@ -266,7 +266,7 @@ class _Exporter:
             return ExportResult(skipped=len(there.files))
         try:
             files = dict(self._files(task, patch, patch.folder(own), chunks))
-        except StoreError as error:
+        except (StoreError, ReadError) as error:
             return _left_out(task, patch, str(error))
         for path, data in files.items():
             if self.folder.in_the_way(unit, path, data):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cloudsen12_cube.errors import ReadError, StoreError
+from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.document import Natural, load_json, parse
 from cloudsen12_cube.format.layout import (
     KEY,
@@ -283,5 +283,5 @@ def is_cube(place: str | os.PathLike[str]) -> bool:
     try:
         root = open_store(place).get(ROOT_KEY)
         return root is not None and KEY in load_json(root)["attributes"]
-    except (ReadError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ import zarr_cm
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 
-from cloudsen12_cube.errors import RemoteError, StoreError
+from cloudsen12_cube.errors import ReadError, RemoteError, StoreError
 from cloudsen12_cube.format.cube import State, StoredCube
 from cloudsen12_cube.format.guard import checked_view
 from cloudsen12_cube.format.layout import (
@@ -298,8 +299,12 @@ def write_metadata(
 
     def write(item: tuple[str, bytes]) -> None:
         key, data = item
-        if before.get(key) != data and there.get(key) != data:
-            store.put(key, data, sync=key == ROOT_KEY)
+        if before.get(key) == data:
+            return
+        with suppress(ReadError):  # what the disk cannot read is replaced
+            if there.get(key) == data:
+                return
+        store.put(key, data, sync=key == ROOT_KEY)
 
     *others, root = made.items()
     list(each(store, write, others))

@@ -21,7 +21,7 @@ import pandas as pd
 from rasterio.errors import RasterioError
 
 from cloudsen12_cube.archive import Archive, PatchFiles, open_archive
-from cloudsen12_cube.errors import CubeError, PatchError, RemoteError
+from cloudsen12_cube.errors import CubeError, PatchError, ReadError, RemoteError
 from cloudsen12_cube.format import (
     DONE,
     PatchRecord,
@@ -147,7 +147,11 @@ class _ShardCheck:
     def shard(self, product: ProductName, index: int) -> Verification:
         """Check the shard of one ROI."""
         roi = self.cube.order[index]
-        name, record = f"{product} of {roi}", self.cube.record(product, roi)
+        name = f"{product} of {roi}"
+        try:
+            record = self.cube.record(product, roi)
+        except ReadError as error:
+            return Verification(1, 0, unfinished=1, differences=(f"{name}: {error}",))
         if record is None:
             return Verification(1, 0, unfinished=1, differences=(f"{name}: never converted, or its record is damaged",))
         accepted = frozenset(failure.key for failure in self.cube.stated.accepted)
@@ -178,8 +182,11 @@ class _ShardCheck:
             return 0, []
         read = 0 if key in self.found else size
         if key not in self.found:
-            data = self.cube.store.get(key) or b""
-            self.found[key] = hashlib.sha256(data).hexdigest(), damage_of(data, layout) if data else ""
+            try:
+                data = self.cube.store.get(key) or b""
+                self.found[key] = hashlib.sha256(data).hexdigest(), damage_of(data, layout) if data else ""
+            except ReadError as error:
+                return 0, [f"{name}: {error}"]
         digest, damage = self.found[key]
         if digest != record.sha256:
             damage = "its sha256 is not the recorded one"
