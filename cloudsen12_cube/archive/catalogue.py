@@ -89,8 +89,8 @@ def _typed(row: Property, column: pd.Series[Any]) -> Any:
         raise ArchiveError(f"column {row.name} of the metadata holds no {row.kind}: {error}") from None
     if row.kind == "float":
         return numbers
-    if (numbers.abs() > _LARGEST).any():
-        raise ArchiveError(f"column {row.name} of the metadata holds {numbers[numbers.abs() > _LARGEST].iloc[0]}")
+    if (numbers.abs() >= _LARGEST).any():
+        raise ArchiveError(f"column {row.name} of the metadata holds {numbers[numbers.abs() >= _LARGEST].iloc[0]}")
     if (numbers.dropna() % 1 != 0).any():
         raise ArchiveError(f"column {row.name} of the metadata holds {numbers[numbers % 1 != 0].iloc[0]}, no integer")
     return numbers.fillna(row.missing).astype("int64")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cloudsen12_cube.archive.base import Archive, PatchFiles
 from cloudsen12_cube.archive.tiff import Header
-from cloudsen12_cube.schema import Grid, number_text, to_degrees, transform_text
+from cloudsen12_cube.schema import BY_NAME, Grid, number_text, to_degrees, transform_text
 
 _TOLERANCE = 1e-8  # of a number of a transform: a few centimetres of a northing
 
@@ -98,4 +98,6 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
         "latitude": round(latitude, 5),
     }
     for name, value in row.items():
-        table.at[index, name] = value
+        stated = table.at[index, name]
+        if stated == BY_NAME[name].missing if BY_NAME[name].kind == "int" else stated == "" or pd.isna(stated):
+            table.at[index, name] = value

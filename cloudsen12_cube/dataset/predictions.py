@@ -2,7 +2,8 @@
 
 A layer is a small Zarr store of its own: one array (roi, time, y, x) of class codes, which plain xarray opens. It is no
 part of the cube's store, which is verified against the archive and often lies in a bucket that its users cannot write
-to. Opened together, the layer is in the group ``predictions``, where the accessor finds it.
+to. Opened together, the layer is in the group ``predictions``, where the accessor finds it. Its attribute ``state`` is
+``writing`` until the last batch is in it, so that one whose writer was stopped is not taken for a whole one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import dask.array
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+import zarr
 
 from cloudsen12_cube.dataset.parts import GROUP
+from cloudsen12_cube.dataset.open import first_line
 from cloudsen12_cube.dataset.patches import stored_cube
 from cloudsen12_cube.dataset.pixel_grid import AXES, pixel_axes, pixel_coords
 from cloudsen12_cube.dataset.tree_state import check_whole
@@ -84,6 +87,7 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
             written += 1
     for item in waiting.items():
         _write_roi(template, place, name, item)
+    zarr.open_group(zarr_place(place), mode="r+", use_consolidated=True).attrs["state"] = "final"
     return written
 
 
@@ -105,7 +109,11 @@ def _template(cube: xr.DataTree, name: str, size: tuple[int, int]) -> xr.Dataset
         "layer": name,
         "missing_label": UNLABELLED,
     }
-    about = {"predicted_from": stored_cube(cube).objects.root, "tool": f"cloudsen12-cube {version('cloudsen12-cube')}"}
+    about = {
+        "predicted_from": stored_cube(cube).objects.root,
+        "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
+        "state": "writing",
+    }
     coords = {
         "roi": root["roi"].values.astype(object),
         "time": root["time"].values,
@@ -155,13 +163,17 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     Raises
     ------
     StoreError
-        If the layer does not have the cube's patches.
+        If there is no finished layer, or it does not have the cube's patches.
     """
     place = clean(path)
     try:
-        layer = xr.open_zarr(zarr_place(place), chunks=None)
+        layer = xr.open_zarr(zarr_place(place), chunks=None, consolidated=True, zarr_format=3)
     except FileNotFoundError:
         raise StoreError(f"{place} is no predicted layer: there is nothing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{place} is no finished layer ({first_line(error)}): delete it and write it again") from None
+    if layer.attrs.get("state", "final") != "final":  # layers of before this attribute are final
+        raise StoreError(f"{place} is being written, or its writer was stopped: wait, or delete it and write it again")
     root = cube.to_dataset()
     lacking = set(map(str, root["roi"].values)) - set(map(str, layer["roi"].values))
     if lacking:

@@ -125,7 +125,12 @@ def test_one_unreadable_shard_does_not_hide_the_others(shim: Path, whole: Path, 
         shim,
         whole,
         tmp_path,
-        [("s1/s1/c/*/0/0/0/0", [["verify", "CUBE"], ["export", "CUBE", "WORK/out"], ["subset", "CUBE", "WORK/s.zarr"]])],
+        [
+            (
+                "s1/s1/c/*/0/0/0/0",
+                [["verify", "CUBE"], ["export", "CUBE", "WORK/out"], ["subset", "CUBE", "WORK/s.zarr"]],
+            )
+        ],
     )
     assert verify[0] == export[0] == subset[0] == 1
     assert verify[1].count("Input/output error): check the disk") == 2

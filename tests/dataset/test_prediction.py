@@ -110,3 +110,21 @@ def test_a_layer_of_another_cube_is_refused(tree: xr.DataTree, tmp_path: Path) -
     shutil.rmtree(tmp_path / "other.zarr" / "s2_id_gee" / "c")  # as of a cube with other images
     with pytest.raises(StoreError, match="its images are not this one's"):
         tree.cloudsen12.with_layer(tmp_path / "other.zarr")
+
+
+def test_a_layer_whose_writer_was_stopped_is_refused(tree: xr.DataTree, tmp_path: Path) -> None:
+    def stopped() -> Any:
+        yield from list(batches(tree, shuffle=False))[:2]
+        raise KeyboardInterrupt
+
+    place = tmp_path / "unet.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        write_layer(tree, place, "unet", stopped())
+    with pytest.raises(StoreError, match="is being written, or its writer was stopped: wait, or delete it"):
+        tree.cloudsen12.with_layer(place)
+    shutil.rmtree(place)
+    write_layer(tree, place, "unet", batches(tree))
+    assert xr.open_zarr(place).attrs["state"] == "final"
+    (place / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(StoreError, match="is no finished layer"):
+        tree.cloudsen12.with_layer(place)
