@@ -98,6 +98,6 @@ def _fill(table: pd.DataFrame, index: Any, header: Header) -> None:
         "latitude": round(latitude, 5),
     }
     for name, value in row.items():
-        stated = table.at[index, name]
+        stated: Any = table.at[index, name]
         if stated == BY_NAME[name].missing if BY_NAME[name].kind == "int" else stated == "" or pd.isna(stated):
             table.at[index, name] = value

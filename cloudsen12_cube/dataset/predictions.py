@@ -20,8 +20,8 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
-from cloudsen12_cube.dataset.parts import GROUP
 from cloudsen12_cube.dataset.open import first_line
+from cloudsen12_cube.dataset.parts import GROUP
 from cloudsen12_cube.dataset.patches import stored_cube
 from cloudsen12_cube.dataset.pixel_grid import AXES, pixel_axes, pixel_coords
 from cloudsen12_cube.dataset.tree_state import check_whole

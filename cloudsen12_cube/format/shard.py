@@ -30,7 +30,7 @@ import numpy.typing as npt
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format.codec import CRC, decode, encode, intact, longest
 from cloudsen12_cube.format.layout import Layout, ProductLayout
-from cloudsen12_cube.storage import Arena, ObjectStore
+from cloudsen12_cube.storage import Arena, ObjectStore, object_version
 
 NO_CHUNK = 2**64 - 1
 """Offset and length of a chunk that is not stored."""
@@ -105,6 +105,8 @@ def assemble(chunks: Sequence[Chunk]) -> bytes:
 
 _GAP = {False: 64 * 1024, True: 1024 * 1024}  # unwanted bytes that are cheaper to read than to ask twice; by `remote`
 
+_ATTEMPTS = 5  # of reading a patch whose shard is replaced at that moment
+
 Index = npt.NDArray[np.uint64]
 
 
@@ -122,12 +124,24 @@ class Fetched:
     """That were read."""
 
 
+@dataclass(frozen=True)
+class _HeldIndex:
+    """The index of a shard, and the version of the object that it belongs to."""
+
+    places: Index
+    version: object
+
+
 class ChunkReader:
-    """Reader of one product of a cube. Its index grows by about a kilobyte a shard."""
+    """Reader of one product of a cube. Its index grows by about a kilobyte a shard.
+
+    A shard may be replaced while it is read, by a repair or a retry. At the places of its old index lie other chunks
+    then, and a checksum does not tell which chunk it belongs to; so an index is used for the object that it came from.
+    """
 
     def __init__(self, objects: ObjectStore, layout: ProductLayout) -> None:
         self.objects, self.layout = objects, layout
-        self._indices: dict[str, Future[Index]] = {}
+        self._indices: dict[str, Future[_HeldIndex]] = {}
         self._own = threading.local()
 
     def __reduce__(self) -> tuple[type[ChunkReader], tuple[Any, ...]]:
@@ -143,7 +157,11 @@ class ChunkReader:
             If the index is damaged.
         """
         key, inside = self.layout.place(disk)
-        mine: Future[Index] = Future()
+        part: Index = self._index(key).places[inside]
+        return part
+
+    def _index(self, key: str) -> _HeldIndex:
+        mine: Future[_HeldIndex] = Future()
         found = self._indices.setdefault(key, mine)
         if found is mine:
             try:
@@ -151,17 +169,17 @@ class ChunkReader:
             except BaseException as error:
                 del self._indices[key]
                 mine.set_exception(error)
-        part: Index = found.result()[inside]
-        return part
+        return found.result()
 
-    def _read_index(self, key: str) -> Index:
+    def _read_index(self, key: str) -> _HeldIndex:
+        version = object_version(self.objects, key)  # before the index: one of a newer object is not used then
         data = self.objects.get(key, -_index_bytes(self.layout))
-        if data is None:
-            return np.full(self.layout.index_shape, NO_CHUNK, dtype=np.uint64)  # nothing but fill: no object is stored
+        if data is None:  # nothing but fill: no object is stored
+            return _HeldIndex(np.full(self.layout.index_shape, NO_CHUNK, dtype=np.uint64), version)
         index = decode_index(data, self.layout)
         if index is None:
             raise StoreError(f"{key} is damaged: its index. Convert it again")
-        return index
+        return _HeldIndex(index, version)
 
     def fetch(self, disk: int, time: int, bands: Sequence[int], arena: Arena | None = None) -> Fetched:
         """Read the chunks of some bands of a patch; what lies together is one request.
@@ -175,8 +193,23 @@ class ChunkReader:
             Positions in the product.
         arena : Arena, optional
             Memory for what is read, if all of it is decoded before the arena is reset.
+
+        Raises
+        ------
+        StoreError
+            If the shard is replaced again and again.
         """
-        key, rows = self.layout.place(disk)[0], self.index(disk)[time]
+        key, inside = self.layout.place(disk)
+        for _ in range(_ATTEMPTS):
+            held = self._index(key)
+            fetched = self._fetch(disk, time, bands, held.places[inside][time], arena)
+            if object_version(self.objects, key) == held.version:
+                return fetched
+            self._indices.pop(key, None)
+        raise StoreError(f"{self.objects.root}/{key} is being written again and again: read it later")
+
+    def _fetch(self, disk: int, time: int, bands: Sequence[int], rows: Index, arena: Arena | None) -> Fetched:
+        key = self.layout.place(disk)[0]
         numbers = list(bands) if self.layout.form.chunk == "band" else [0] * len(bands)
         places = {n: (int(rows[n][0]), int(rows[n][1])) for n in numbers if rows[n][0] != NO_CHUNK}
         found: dict[int, memoryview] = {}

@@ -12,6 +12,7 @@ from .config import s3_options as s3_options
 from .config import storage_config as storage_config
 from .local import LocalStore as LocalStore
 from .local import absolute as absolute
+from .local import object_version as object_version
 from .lock import write_lock as write_lock
 from .open import open_store as open_store
 from .open import parent_store as parent_store

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudsen12_cube.errors import DestinationError, ReadError
-from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, folder
+from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, StoreWrapper, folder
 
 _PARTIAL = INTERNAL[0].rstrip("/")
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -153,6 +153,28 @@ def absolute(store: ObjectStore) -> ObjectStore:
         Any other kind is returned as it is.
     """
     return LocalStore(os.path.abspath(store.root)) if isinstance(store, LocalStore) else store
+
+
+def object_version(store: ObjectStore, key: str) -> tuple[int, int, int] | None:
+    """Return what changes when an object is replaced: inode, time and size.
+
+    Parameters
+    ----------
+    store : ObjectStore
+    key : str
+
+    Returns
+    -------
+    tuple of int or None
+        None if there is no such file, and in all stores but local ones, where it would cost a request.
+    """
+    while isinstance(store, StoreWrapper):
+        store = store.store
+    if isinstance(store, LocalStore):
+        with suppress(OSError):
+            found = os.stat(store.path(key))
+            return found.st_ino, found.st_mtime_ns, found.st_size
+    return None
 
 
 def _open_regular(path: str, flags: int) -> int:

@@ -20,13 +20,15 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 
 from cloudsen12_cube.errors import CubeError, DamagedBytesError
-from cloudsen12_cube.storage.checksum import ChecksumStore
 from cloudsen12_cube.storage.config import clean, is_url
-from cloudsen12_cube.storage.local import LocalStore
+from cloudsen12_cube.storage.local import LocalStore, object_version
 from cloudsen12_cube.storage.retry import RetryingStore
 from cloudsen12_cube.storage.store import ObjectInfo, ObjectStore, ReadOnlyStore, deliver, folder, storage_error
 
 _THREADS = 16
+_ATTEMPTS = 5
+"""TCP's 16 bits pass one flipped packet in some ten thousand; asking again costs one request."""
+
 _INDEXES = 20_000
 """Shard indexes that a view keeps, about a kilobyte each; the oldest is dropped where there are more."""
 
@@ -75,7 +77,8 @@ class ZarrView(Store):
     def __init__(self, store: ObjectStore, check: Check, held: Mapping[str, bytes] | None = None) -> None:
         super().__init__(read_only=True)
         self.store, self._check, self._held = store, check, held or {}
-        self._indexes: dict[str, bytes] = {}  # zarr calls `get` from one event loop: no lock is needed
+        # Index of a shard and version of its object; zarr calls `get` from one event loop: no lock is needed.
+        self._indexes: dict[str, tuple[bytes, object]] = {}
 
     def __reduce__(self) -> tuple[type[ZarrView], tuple[ObjectStore, Check]]:
         """Leave the indexes and the objects that are held behind."""
@@ -98,13 +101,13 @@ class ZarrView(Store):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read an object or a range of it."""
         is_index = isinstance(byte_range, SuffixByteRequest)
-        data = self._indexes.get(key) if is_index else None
-        if data is None:
-            data = await self._read(key, byte_range)
-            if data is not None and is_index:
-                self._indexes[key] = data
-                if len(self._indexes) > _INDEXES:
-                    del self._indexes[next(iter(self._indexes))]
+        version = object_version(self.store, key) if is_index else None
+        held = self._indexes.get(key) if is_index else None
+        data = held[0] if held and held[1] == version else await self._read(key, byte_range)
+        if data is not None and is_index:
+            self._indexes[key] = data, version
+            if len(self._indexes) > _INDEXES:
+                del self._indexes[next(iter(self._indexes))]
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_ranges(
@@ -126,6 +129,7 @@ class ZarrView(Store):
     ) -> Buffer | None:
         """Check one of the ranges that were merged into a request; ask for it alone where its checksum is wrong."""
         if buffer is None or not self._check(key, buffer.to_bytes(), _part(wanted)):
+            self._check_version(key)
             return buffer
         data = await self._read(key, wanted)
         return None if data is None else prototype.buffer.from_bytes(data)
@@ -134,14 +138,29 @@ class ZarrView(Store):
         if wanted is None and key in self._held:
             return self._held[key]
         try:
-            data: bytes | None = await _in_thread(ChecksumStore(self.store).get, key, *_range(wanted))
-            wrong = "" if data is None else self._check(key, data, _part(wanted))
-            if wrong:
-                raise DamagedBytesError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
+            data = await _in_thread(self._read_checked, key, wanted)
         except CubeError:
             self._indexes.pop(key, None)  # the shard may have been written again since its index was read
             raise
+        if _part(wanted) == "range":
+            self._check_version(key)
         return data
+
+    def _read_checked(self, key: str, wanted: ByteRequest | None) -> bytes | None:
+        """Read an object or a range of it, again if it arrives damaged."""
+        for _ in range(_ATTEMPTS):
+            data: bytes | None = self.store.get(key, *_range(wanted))
+            wrong = "" if data is None else self._check(key, data, _part(wanted))
+            if not wrong:
+                return data
+        raise DamagedBytesError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
+
+    def _check_version(self, key: str) -> None:
+        """Refuse a chunk of an object that was replaced since its index was read: another one may lie at its place."""
+        held = self._indexes.get(key)
+        if held and held[1] != object_version(self.store, key):
+            del self._indexes[key]
+            raise DamagedBytesError(f"{self}/{key} was written again while it was read: read it again")
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
