@@ -18,7 +18,6 @@ import dask.array
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
 from cloudsen12_cube.dataset.open import first_line
 from cloudsen12_cube.dataset.parts import GROUP
@@ -73,9 +72,7 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
     layout = stored_cube(cube).layout(product)  # type: ignore[arg-type]  # a cube's children are products
     template = _template(cube, name, (layout.height, layout.width))
     encoding = prediction_encoding(template.sizes["time"], layout.height, layout.width)
-    with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
-        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
-        template.to_zarr(zarr_place(place), compute=False, encoding={name: encoding}, zarr_format=3, consolidated=True)
+    _publish(template, place, compute=False, encoding={name: encoding})
     written = 0
     waiting: dict[str, dict[int, Codes]] = {}
     for rois, times, codes in batches:
@@ -87,8 +84,14 @@ def write_layer(cube: xr.DataTree, path: str | os.PathLike[str], name: str, batc
             written += 1
     for item in waiting.items():
         _write_roi(template, place, name, item)
-    zarr.open_group(zarr_place(place), mode="r+", use_consolidated=True).attrs["state"] = "final"
+    _publish(xr.Dataset(attrs=template.attrs | {"state": "final"}), place, mode="a")
     return written
+
+
+def _publish(layer: xr.Dataset, place: str, **options: Any) -> None:
+    with warnings.catch_warnings():  # consolidated metadata is in the specification's text; zarr still warns
+        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        layer.to_zarr(zarr_place(place), zarr_format=3, consolidated=True, **options)
 
 
 def _check_name(name: str) -> None:
