@@ -127,7 +127,7 @@ class LockNote:
 
     def __str__(self) -> str:
         begun = datetime.fromisoformat(self.since)
-        minutes = (datetime.now(UTC) - begun).total_seconds() / 60
+        minutes = max(0.0, (datetime.now(UTC) - begun).total_seconds() / 60)  # the clock may have gone back
         return f"process {self.pid} on {self.host}, begun {self.since}, {minutes:.0f} min ago"
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ import cloudsen12_cube as c12
 from cloudsen12_cube import schema
 from cloudsen12_cube.cli.commands import main
 from cloudsen12_cube.dataset.class_views import classes
+from cloudsen12_cube.format import BandStatistics, StatisticsSource
 from cloudsen12_cube.plotting import browser as browse
 from cloudsen12_cube.plotting import tiles
+from cloudsen12_cube.training import CubeStatistics
 
 HOSTILE = "ROI_0001</script><img src=x onerror=\"document.title='broken'\">{{data}}"
 
@@ -305,11 +308,14 @@ _LOAD = """([kind, place]) => {
 
 
 def renamed(tree: xr.DataTree, name: str) -> xr.DataTree:
-    """Give the first ROI another id, and its split that name, too."""
+    """Give the first ROI another id, and the first patch and the title that name in every text."""
     rois = np.array([name, *tree["roi"].values[1:]], dtype="T")
     nodes = {path: node.to_dataset(inherit=False).assign_coords(roi=rois) for path, node in tree.subtree_with_keys}
     root = nodes.pop(".").load()
-    root["split"][0] = name
+    texts = [str(variable) for variable, array in root.data_vars.items() if array.dtype.kind == "T"]
+    assert len(texts) > 12
+    for text in texts:
+        root[text][(0,) * root[text].ndim] = name
     made = xr.DataTree.from_dict({"/": root, **nodes})
     made.attrs["title"] = name
     return made
@@ -324,10 +330,33 @@ def test_hostile_text_stays_text(chromium: Any, tree: xr.DataTree, tmp_path: Pat
             tab.go_to(HOSTILE)
             assert tab.texts("h2") == [HOSTILE]
             assert HOSTILE in tab.texts(".chip")
+            for name in tab.page.eval_on_selector_all("#colour option", "all => all.map(one => one.value)"):
+                tab.page.select_option("#colour", name)
             assert tab.page.title() == "CloudSEN12 cube"
             assert tab.page.locator("img[src=x]").count() == 0
             assert tab.complaints == []
             tab.page.close()
+
+
+def test_hostile_text_stays_text_in_notebooks(chromium: Any, tree: xr.DataTree) -> None:
+    evil = renamed(tree, HOSTILE)
+    origin = StatisticsSource(HOSTILE, 1, 1, HOSTILE, HOSTILE)
+    band = BandStatistics(HOSTILE, 1, *[0.0] * (len(fields(BandStatistics)) - 2))
+    shown = [
+        evil.cloudsen12,
+        evil,
+        evil.to_dataset(),
+        evil.to_dataset().cloudsen12,
+        evil["s2l1c"]["s2l1c"].rename(HOSTILE).cloudsen12,
+        CubeStatistics(origin, {HOSTILE: [band]}, {HOSTILE: [0] * 5}),
+    ]
+    for part in shown:
+        tab = Tab(chromium)
+        tab.page.set_content(f"<title>notebook</title>{part._repr_html_()}")
+        assert tab.page.title() == "notebook"
+        assert tab.page.locator("img[src=x]").count() == 0
+        assert tab.complaints == []
+        tab.page.close()
 
 
 def test_a_damaged_chunk_is_named_and_hides_nothing_else(chromium: Any, cube: Path, tmp_path: Path) -> None:

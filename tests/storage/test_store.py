@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,7 @@ import cloudsen12_cube as c12
 from cloudsen12_cube.errors import CubeError, DestinationError, ReadError, RemoteError, StoreError
 from cloudsen12_cube.storage import LocalStore, ObjectStore, is_empty, list_names, list_once, open_store, write_lock
 from cloudsen12_cube.storage import retry as retrying
+from cloudsen12_cube.storage.lock import LockNote
 from cloudsen12_cube.storage.obstore_store import ObstoreStore
 from cloudsen12_cube.storage.open import UrlStore, parent_store
 from cloudsen12_cube.storage.retry import RetryingStore
@@ -343,6 +345,12 @@ def test_what_does_not_pass_the_check_is_read_again(tmp_path: Path) -> None:
         assert read(_Flipping(local), wanted) == b"0123456789"
     with pytest.raises(StoreError, match=r"a is damaged \(as a range\): run the same convert with --repair"):
         read(local, RangeByteRequest(0, 7))
+
+
+def test_a_lock_of_tomorrow_has_no_negative_age() -> None:
+    """The clock has gone back since, or is another machine's."""
+    note = LockNote("run", "host", "boot", 1, (datetime.now(UTC) + timedelta(days=1)).isoformat())
+    assert str(note).endswith(", 0 min ago")
 
 
 def client_error(status: int, code: str) -> ClientError:
