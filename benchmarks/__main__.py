@@ -22,6 +22,7 @@ from benchmarks import (
     forms,
     frames,
     full,
+    hostile,
     kills,
     layouts,
     scaling,
@@ -50,6 +51,7 @@ _ALL: dict[str, Callable[[Settings], None]] = {
     "flips": flips.run,
     "forms": forms.run,
     "frames": frames.run,
+    "hostile": hostile.run,
     "evaluation": evaluation.run,
     "stream": stream.run,
     "stream_remote": stream_remote.run,
@@ -64,7 +66,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=arguments.dir) as work:
         base = arguments.archive or call("benchmarks.common:synthetic", [f"{work}/base", 3, 509])["result"]
         settings = Settings(
-            Path(base), Path(work), arguments.rounds, arguments.copies, arguments.rois, arguments.listed
+            *(Path(base), Path(work), arguments.rounds, arguments.copies, arguments.rois, arguments.listed),
+            seed=arguments.seed,
         )
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores, ", end="")
         print(", ".join(f"{name} {version(name)}" for name in _PACKAGES))
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--copies", type=int, default=4, help="times that each ROI of the archive is converted")
     parser.add_argument("--rois", type=int, default=9880, help="ROIs of the full catalogue")
     parser.add_argument("--listed", type=int, default=2000, help="ROIs of the archive whose files are listed")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations of hostile")
     return parser
 
 

@@ -25,6 +25,7 @@ class Settings:
     copies: int
     rois: int
     listed: int
+    seed: int = 0
 
 
 def call(target: str, arguments: Sequence[Any]) -> dict[str, Any]:
