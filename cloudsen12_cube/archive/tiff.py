@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import imagecodecs
@@ -34,6 +35,7 @@ Transform = tuple[float, float, float, float, float, float]
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u", 5: "c", 6: "c"}
 _ITEM = re.compile(r"""<Item((?:\s+\w+="[^"<>&]*")*)\s*>([^<]*)</Item>\s*""")
 _METADATA = re.compile(rf"\s*<GDALMetadata>\s*(?:{_ITEM.pattern})*</GDALMetadata>\s*")
+_METADATA_TAG = 42112
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _NUMBER = re.compile(r"\+?(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 _WORDS = re.compile(r"(-?1\.#(?:qnan|snan|ind)|nan)|(-)?(?:1\.#)?inf", re.IGNORECASE)
@@ -87,7 +89,7 @@ def header_of_tags(tags: dict[int, Any]) -> Header:
     geokeys = {words[i]: words[i + 3] for i in range(4, len(words) - 3, 4) if words[i + 1] == 0}
     epsg = geokeys.get(3072, geokeys.get(2048, 0))
     shift = 0.5 if geokeys.get(1025) == 2 else 0.0  # PixelIsPoint: the tie is a pixel's centre
-    texts = _band_texts(tags.get(42112), count)
+    texts = _band_texts(tags.get(_METADATA_TAG), count)
     return Header(
         *(count, height, width, dtype, _nodata(tags.get(42113), dtype)),
         epsg=epsg if epsg not in (0, 32767) else None,
@@ -319,7 +321,11 @@ def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _La
             is_single = not any(data[end : end + form.offsetsize])
         if number != len(entries):  # the parser skips what it cannot read, and a default would take its place
             raise ValueError(f"{len(entries)} of {number} tags can be read")
+        for tag in entries:
+            if tag.code == _METADATA_TAG:  # rasterio expects UTF-8 of messages of GDAL, which quote the text
+                data[tag.valueoffset : tag.valueoffset + tag.valuebytecount].decode()
         header = header_of_tags(tags)
+        _check_tags(tags, header.count)
         plain = form.byteorder == "<" and sys.byteorder == "little"
         layout = _layout(tags, header, plain=plain, is_single=is_single)
     except Exception as error:  # damaged bytes make the parser, and the arithmetic on what it finds, fail in any way
@@ -328,12 +334,25 @@ def _parse(data: bytes, path: str, size: int | None = None) -> tuple[Header, _La
     return header, layout
 
 
+def _check_tags(tags: dict[int, Any], count: int) -> None:
+    """Raise ValueError where tags contradict each other, as libtiff does."""
+    for code, least in ((258, 1), (339, count)):
+        values = many(tags.get(code, (1,) * count))
+        if len(values) < count and len(values) != least:
+            raise ValueError(f"tag {code} of {len(values)} values for {count} bands")
+    extra = many(tags.get(338, ()))
+    if len(extra) > count or not set(extra) <= {0, 1, 2, 999}:
+        raise ValueError(f"tag 338 of values {extra[:9]} for {count} bands")
+    if {322, 323, 324, 325} & set(tags) and {273, 279} & set(tags):
+        raise ValueError("tags of both strips and tiles")
+
+
 def _layout(tags: dict[int, Any], header: Header, *, plain: bool, is_single: bool) -> _Layout:
     compression, planes, bits = int(tags.get(259, 1)), int(tags.get(284, 1)), many(tags.get(258, 1))
     predictor = int(tags.get(317, 1)) if compression != 1 else 1
     tiled, stripped = 322 in tags, min(int(tags.get(278, header.height)), header.height)
     rows, columns = (int(tags[323]), int(tags[322])) if tiled else (stripped, header.width)
-    offsets, counts = (many(tags[code]) for code in ((324, 325) if tiled else (273, 279)))
+    offsets, counts = (tuple(map(index, many(tags[code]))) for code in ((324, 325) if tiled else (273, 279)))
     if predictor not in ((1, 2, 3) if header.dtype.kind == "f" else (1, 2)):
         raise ValueError(f"predictor {predictor} on {header.dtype}")
     if planes not in (1, 2) or min(rows, columns) < 1 or {int(tags.get(code, 1)) for code in (32997, 32998)} != {1}:
@@ -346,7 +365,7 @@ def _layout(tags: dict[int, Any], header: Header, *, plain: bool, is_single: boo
         and all(counts)  # GDAL knows what to fill a sparse file with
     )
     samples = header.count if planes == 1 else 1
-    xml = tags.get(42112, "<GDALMetadata></GDALMetadata>")
+    xml = tags.get(_METADATA_TAG, "<GDALMetadata></GDALMetadata>")
     metadata_is_plain = isinstance(xml, str) and bool(_METADATA.fullmatch(xml))
     segments = offsets, counts, rows, columns, tiled, samples
     return _Layout(*segments, compression, predictor, plain, metadata_is_plain, is_single)
