@@ -85,7 +85,8 @@ class PatchError(CubeError):
         return type(self), (self.path, self.found, self.expected)
 
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")]*)?", re.IGNORECASE)
+# A scheme has a bounded length here: without it, the time grows with the square of the length of a word.
+_URL = re.compile(r"([a-z][a-z0-9+.-]{0,31}://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")]*)?", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:

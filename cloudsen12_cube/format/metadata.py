@@ -47,6 +47,7 @@ from cloudsen12_cube.schema import (
     Property,
     assets_of,
     enclosing_box,
+    is_legal_key,
     parse_transform,
     transform_text,
 )
@@ -488,7 +489,7 @@ def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
         those of ``PLUS`` that are there.
     """
     root = cube.group
-    order = tuple(str(roi) for roi in _values(root, "roi"))
+    order = read_order(cube)
     images = _values(root, "s2_id_gee")
     index, time = np.nonzero(images != "")
     columns: dict[str, Any] = {"roi_id": np.array(order, dtype=object)[index], "time": time}
@@ -501,8 +502,14 @@ def read_table(cube: StoredCube) -> tuple[tuple[str, ...], pd.DataFrame]:
 
 def read_order(cube: StoredCube) -> tuple[str, ...]:
     """Read the ROIs as they lie on disk: the position of one is the number of its shards."""
-    root = cube.group
-    return tuple(str(roi) for roi in _values(root, "roi"))
+    rois = tuple(str(roi) for roi in _values(cube.group, "roi"))
+    for roi in rois:
+        if not is_legal_key(roi, "image"):
+            raise StoreError(
+                f"{cube.store.root}: roi is damaged (it has the value {roi[:40]!r}, expected ROI_ and at most nine "
+                "digits): restore its files from a copy, or convert again into a new place"
+            )
+    return rois
 
 
 def read_status(cube: StoredCube) -> dict[str, npt.NDArray[np.uint8]]:
