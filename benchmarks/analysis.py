@@ -72,7 +72,7 @@ def band_statistics(cube: xr.DataTree, product: str = "s2l1c") -> tuple[xr.DataA
 
 
 def _fill(cube: xr.DataTree, product: str) -> float:
-    return float(cube.attrs["cloudsen12"]["products"][product]["fill_value"])
+    return float(cube.cloudsen12.settings["products"][product]["fill_value"])
 
 
 def _sums(pixels: npt.NDArray[Any], status: npt.NDArray[np.uint8], fill: float) -> npt.NDArray[np.float64]:

@@ -289,6 +289,11 @@ class CubeAccessor(Accessor):
     def _pixels(self, product: str | None) -> xr.DataArray:
         return data.find_pixels(data.check_cube(self._object), product)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the cube as the specification describes them: layout version, tool, selection, layouts."""
+        return data.read_settings(self._object)
+
     def query(
         self,
         where: str | Sequence[str] | None = None,

@@ -32,7 +32,7 @@ class CubeBackend(BackendEntrypoint):
         path = (group or "/").strip("/")
         if path and path not in tree.children:
             raise KeyError(f"no group {group!r} in {filename_or_obj}; it has {', '.join(tree.children)}")
-        dataset = (tree[path] if path else tree).to_dataset()
+        dataset = _fixed_width((tree[path] if path else tree).to_dataset())
         return dataset.drop_vars(_names(drop_variables), errors="ignore")
 
     def open_datatree(
@@ -45,7 +45,9 @@ class CubeBackend(BackendEntrypoint):
         """Open the whole cube."""
         tree = open_cube(filename_or_obj, storage_options=storage_options)
         names = _names(drop_variables)
-        return tree.map_over_datasets(lambda node: node.drop_vars(names, errors="ignore")) if names else tree
+        for node in tree.subtree:
+            node.dataset = _fixed_width(node.to_dataset(inherit=False)).drop_vars(names, errors="ignore")
+        return tree
 
     def open_groups_as_dict(
         self,
@@ -62,6 +64,13 @@ class CubeBackend(BackendEntrypoint):
         """Leave plain Zarr stores to the ``zarr`` engine: a cube is asked for by name."""
         del filename_or_obj
         return False
+
+
+def _fixed_width(dataset: xr.Dataset) -> xr.Dataset:
+    """Read columns of texts and give them a fixed width: dask cannot chunk others by bytes, as chunks="auto" asks."""
+    names = [name for name, v in dataset.variables.items() if v.dtype.kind == "T" and name not in dataset.indexes]
+    texts = {name: dataset.variables[name] for name in names}
+    return dataset.assign({name: v.copy(data=v.values.astype(object).astype("U")) for name, v in texts.items()})
 
 
 def _names(drop: str | Iterable[str] | None) -> list[str]:

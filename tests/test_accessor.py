@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -358,7 +359,7 @@ def test_the_real_archive(tmp_path: Path) -> None:
     hq = cube.cloudsen12.classes("manual_hq").sel(roi="ROI_0827")
     stored = cube["labels"]["labels"].sel(roi="ROI_0827", band="manual_hq")
     np.testing.assert_array_equal(hq, stored)  # the true label has the four codes alone
-    assert cube["labels"]["labels"].attrs["layers"]["CD-FCNN-RGBI"]["valid_max"] in (100, 10_000)
+    assert json.loads(cube["labels"]["labels"].attrs["layers"])["CD-FCNN-RGBI"]["valid_max"] in (100, 10_000)
     for name in PRODUCTS:
         assert (name in cube.children) == (name in ("labels", "s2l1c"))
     for row in LAYERS:

@@ -17,6 +17,7 @@ from .parts import find_layer as find_layer
 from .parts import find_pixels as find_pixels
 from .parts import find_product as find_product
 from .parts import product_array as product_array
+from .parts import read_settings as read_settings
 from .patch import flatten as flatten
 from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cloudsen12_cube.dataset.lazy import Kernel, lazy_apply
+from cloudsen12_cube.format import attribute_mapping
 from cloudsen12_cube.schema import (
     CLASSES,
     LAYERS,
@@ -126,7 +127,7 @@ def full_scale(labels: xr.DataArray, name: str, scale: int | None = None) -> int
     ValueError
         If it is unknown, or the cube states another one.
     """
-    recorded = labels.attrs.get("layers", {}).get(name, {}).get("valid_max")
+    recorded = attribute_mapping(labels.attrs.get("layers", {})).get(name, {}).get("valid_max")
     if scale is not None and recorded is not None and scale != recorded:
         raise ValueError(
             f"scale is {scale}, but the full scale of {name} is {recorded} in this cube: omit the argument"

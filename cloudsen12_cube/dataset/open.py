@@ -12,7 +12,7 @@ import xarray as xr
 
 from cloudsen12_cube.dataset.pixel_grid import pixel_coords
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format import DIMS, checked_view, find_stored_cube
+from cloudsen12_cube.format import DIMS, KEY, attribute_mapping, attribute_texts, checked_view, find_stored_cube
 from cloudsen12_cube.schema import PRODUCTS, roi_number
 from cloudsen12_cube.storage import NOTHING, LocalStore, Url, open_store
 
@@ -113,6 +113,13 @@ def _chosen(tree: xr.DataTree, products: Sequence[str] | None, place: str) -> xr
             node = tree[name].to_dataset()
             # Decoding times reads them: once, from the root, spares a bucket's reader 20 requests.
             nodes[name] = node.assign_coords(times | pixel_coords(node.sizes["y"], node.sizes["x"]))
+    for node in nodes.values():
+        node.attrs = attribute_texts(node.attrs)
+        for variable in node.variables.values():
+            variable.attrs = attribute_texts(variable.attrs)
+            # A selection is seldom whole shards, so that xarray would refuse to write it: to_zarr keeps the chunks.
+            if variable.encoding.pop("shards", None):
+                variable.encoding["chunks"] = tuple(variable.encoding["preferred_chunks"].values())
     return xr.DataTree.from_dict(nodes, name=tree.name)
 
 
@@ -138,7 +145,10 @@ def _chunked(tree: xr.DataTree, chunks: Chunks) -> xr.DataTree:
         return tree
     nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
     for name in tree.children:
-        bands = tree.attrs["cloudsen12"]["products"][name]["chunk"][2]
+        bands = attribute_mapping(tree.attrs[KEY])["products"][name]["chunk"][2]
         sizes = _ROI_CHUNKS if chunks == "roi" else {**_INNER_CHUNKS, "band": bands, **chunks}
-        nodes[name] = nodes[name].assign({name: nodes[name][name].chunk(sizes)})
+        array = nodes[name][name].chunk(sizes)
+        stored = zip(array.encoding["chunks"], array.variable.chunks or (), strict=True)
+        array.encoding["chunks"] = tuple(n if len(own) == 1 or not own[0] % n else own[0] for n, own in stored)
+        nodes[name] = nodes[name].assign({name: array})
     return xr.DataTree.from_dict({"/" if path == "." else path: node for path, node in nodes.items()}, name=tree.name)

@@ -11,7 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from cloudsen12_cube.dataset.radiometry import OPTICAL
-from cloudsen12_cube.errors import SelectionError
+from cloudsen12_cube.errors import SelectionError, StoreError
+from cloudsen12_cube.format import KEY, attribute_mapping
 from cloudsen12_cube.schema import PRODUCTS, Mask
 
 GROUP = "predictions"
@@ -74,6 +75,19 @@ def _check_labels(root: Any, dim: str) -> None:
             "s2_id_gee has values that are no texts, as after a reindex with labels that the cube does not have: "
             "select with query, isel or sel"
         )
+
+
+def read_settings(cube: xr.DataTree) -> dict[str, Any]:
+    """Read the settings of a cube: the root attribute ``cloudsen12``, which is a JSON text in an opened cube.
+
+    Raises
+    ------
+    StoreError
+        If the root has no such attribute.
+    """
+    if KEY not in cube.attrs:
+        raise StoreError(f"this tree has no settings: its root lacks the attribute {KEY!r}; open it with open_cube")
+    return attribute_mapping(cube.attrs[KEY])
 
 
 def find_labels(cube: xr.DataTree, name: str | None) -> xr.DataArray:

@@ -14,7 +14,7 @@ from cloudsen12_cube.dataset.parts import catalogue_rows, catalogue_values, chec
 from cloudsen12_cube.dataset.tree_state import StoredArray, check_unchanged
 from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
-from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, layout_of, open_stored_cube
+from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, attribute_mapping, layout_of, open_stored_cube
 from cloudsen12_cube.schema import SPLITS, ProductName
 from cloudsen12_cube.storage import ObjectStore, Url, open_store
 
@@ -72,7 +72,7 @@ def stored_cube(cube: xr.DataTree) -> PatchSource:
     if KEY not in cube.attrs:
         raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
     place = Url(str(url), cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return PatchSource(open_store(place), cube.attrs[KEY], cube.encoding.get("virtual"))
+    return PatchSource(open_store(place), attribute_mapping(cube.attrs[KEY]), cube.encoding.get("virtual"))
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

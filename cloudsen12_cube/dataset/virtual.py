@@ -350,6 +350,6 @@ def _with_pixels(tree: xr.DataTree, arrays: Mapping[str, VirtualArray]) -> xr.Da
         group = tree.children[name].to_dataset(inherit=False)
         empty = group[name].variable
         later = indexing.LazilyIndexedArray(array)
-        encoding = {"fill_value": empty.encoding.get("fill_value"), "dtype": array.dtype}
+        encoding = {"fill_value": empty.encoding.get("fill_value"), "dtype": array.dtype, "chunks": array.layout.chunk}
         nodes[name] = group.assign({name: xr.Variable(empty.dims, later, empty.attrs, encoding)})
     return xr.DataTree.from_dict(nodes, name=tree.name)

@@ -21,7 +21,7 @@ import xarray as xr
 
 from cloudsen12_cube.dataset import footprints
 from cloudsen12_cube.errors import CubeError, without_secrets
-from cloudsen12_cube.format import DONE
+from cloudsen12_cube.format import DONE, attribute_mapping
 from cloudsen12_cube.schema import (
     CLASSES,
     LAYERS,
@@ -77,7 +77,7 @@ def collection(cube: xr.DataTree, href: str) -> dict[str, Any]:
             f"{places['roi_id'].nunique():,} regions of interest and {len(places):,} image patches of CloudSEN12 as "
             "one sharded Zarr v3 cube: a group for each product, in it one array (roi, time, band, y, x)."
         ),
-        "license": cube.attrs.get("license", {}).get("spdx", "CC-BY-4.0"),
+        "license": attribute_mapping(cube.attrs.get("license", {})).get("spdx", "CC-BY-4.0"),
         "keywords": ["cloud detection", "deep learning", "semantic segmentation", "Sentinel-2", "Sentinel-1"],
         "providers": [_PRODUCER],
         "extent": {"spatial": {"bbox": [_bounds(places)]}, "temporal": {"interval": [_interval(places)]}},

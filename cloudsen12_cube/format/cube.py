@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cloudsen12_cube.errors import StoreError
-from cloudsen12_cube.format.document import Natural, load_json, parse
+from cloudsen12_cube.format.document import Natural, attribute_mapping, load_json, parse
 from cloudsen12_cube.format.layout import (
     KEY,
     ROOT_KEY,
@@ -93,7 +93,7 @@ class StoredCube:
         """Full scale of CD-FCNN's probability, if the cube states it."""
         try:
             nodes = self.document["consolidated_metadata"]["metadata"]
-            flags = nodes[array_path("labels")]["attributes"]["layers"]
+            flags = attribute_mapping(nodes[array_path("labels")]["attributes"]["layers"])
             return int(next(flags[band]["valid_max"] for band in UNSCALED if flags[band].get("valid_max")))
         except (KeyError, TypeError, ValueError, StopIteration):  # no labels, or none whose scale is known
             return self.stated.full_scale
@@ -272,8 +272,10 @@ def read_root(data: bytes, place: str) -> dict[str, Any]:
         raise StoreError(
             f"{place} is a Zarr store, but no CloudSEN12 cube: its root lacks the attribute {KEY!r}"
         ) from None
-    if not isinstance(settings, dict):
-        raise StoreError(f"{place}: the root attribute {KEY!r} holds {settings!r}, expected an object")
+    try:
+        settings = document["attributes"][KEY] = attribute_mapping(settings)  # a text in what xarray has copied
+    except ValueError as error:
+        raise StoreError(f"{place}: the root attribute {KEY!r} {error}") from None
     check_version(settings, place)
     return document
 

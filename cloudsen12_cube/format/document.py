@@ -23,7 +23,7 @@ Digest = Annotated[str, "[0-9a-f]{64}"]
 """A sha256."""
 
 
-def load_json(data: bytes) -> Any:
+def load_json(data: bytes | str) -> Any:
     """Decode JSON.
 
     Raises
@@ -35,6 +35,40 @@ def load_json(data: bytes) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def attribute_texts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the attributes that hold mappings as JSON texts, which NetCDF can store; the others are kept.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of a group or an array of a cube.
+    """
+
+    def nested(value: Any) -> bool:
+        return isinstance(value, Mapping) or (isinstance(value, list) and any(map(nested, value)))
+
+    return {name: json.dumps(value) if nested(value) else value for name, value in attributes.items()}
+
+
+def attribute_mapping(value: Any) -> dict[str, Any]:
+    """Read an attribute that holds a mapping, or the JSON text of one.
+
+    Parameters
+    ----------
+    value : object
+        As an opened object has it (text), or as it stands in a store.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    read = load_json(value) if isinstance(value, str) else value
+    if not isinstance(read, Mapping):
+        raise ValueError(f"holds {value!r}, expected an object")  # noqa: TRY004  as of every fault of a document
+    return dict(read)
 
 
 def parse[T](kind: type[T], value: Any) -> T:

@@ -346,7 +346,7 @@ def test_the_scale_of_probabilities_is_the_whole_cubes(cube: Path, tmp_path: Pat
     c12.subset(source, out, ["labels"], options=options)
 
     def scale(place: Path) -> int:
-        return int(c12.open_cube(place)["labels"]["labels"].attrs["layers"]["CD-FCNN-RGBI"]["valid_max"])
+        return int(json.loads(c12.open_cube(place)["labels"]["labels"].attrs["layers"])["CD-FCNN-RGBI"]["valid_max"])
 
     assert [scale(cube), scale(source), scale(out)] == [100, 10_000, 10_000]
     c12.finalise(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cf_xarray  # noqa: F401  (importing it is what gives xarray `.cf`)
 import numpy as np
 import numpy.typing as npt
@@ -232,7 +234,7 @@ def test_the_scale_is_recorded_at_conversion(factor: int, scale: int, tmp_path_f
     c12.convert(archive, folder / "c.zarr", products=["labels"])
     labels = c12.open_cube(folder / "c.zarr")["labels"]["labels"]
     for name in ("CD-FCNN-RGBI", "CD-FCNN-RGBISWIR"):
-        assert labels.attrs["layers"][name]["valid_max"] == scale
+        assert json.loads(labels.attrs["layers"])[name]["valid_max"] == scale
         stored = labels.sel(band=name).values.astype(int)
         np.testing.assert_array_equal(class_view.classes(labels, name).values, stored > scale / 2)
 

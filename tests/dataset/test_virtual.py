@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -36,7 +37,7 @@ def both(archive: Path, cube: Path) -> tuple[xr.DataTree, xr.DataTree]:
 
 
 def scale_of(cube: Path) -> int | None:
-    return c12.open_cube(cube)["labels"]["labels"].attrs["layers"]["CD-FCNN-RGBI"].get("valid_max")  # type: ignore[no-any-return]
+    return json.loads(c12.open_cube(cube)["labels"]["labels"].attrs["layers"])["CD-FCNN-RGBI"].get("valid_max")  # type: ignore[no-any-return]
 
 
 def assert_same(virtual: xr.DataTree, cube: xr.DataTree) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import operator
 import pickle
 import shutil
@@ -504,7 +505,9 @@ def test_two_runs_differ_most_where_they_should(tree: xr.DataTree) -> None:
 def test_an_unknown_scale_leaves_a_layer_out_and_says_so(place: Path) -> None:
     cube = c12.open_cube(place)
     nodes = {name: cube[name].to_dataset() for name in cube.children}
-    del nodes["labels"]["labels"].attrs["layers"]["CD-FCNN-RGBI"]["valid_max"]
+    layers = json.loads(nodes["labels"]["labels"].attrs["layers"])
+    del layers["CD-FCNN-RGBI"]["valid_max"]
+    nodes["labels"]["labels"].attrs["layers"] = layers
     cube = xr.DataTree.from_dict({"/": cube.to_dataset(), **nodes})
     table = evaluate(cube, split=None)
     assert ("cloud", "CD-FCNN-RGBI") not in table.index

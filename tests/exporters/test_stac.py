@@ -117,7 +117,7 @@ def test_codes_of_labels_are_those_of_the_store(document: dict[str, Any], cube: 
     labels = document["assets"]["labels"]
     assert labels["label:classes"][0]["name"] is None  # as the extension wants it of a raster
     assert labels["label:properties"] is None
-    layers = c12.open_cube(cube)["labels"].to_dataset()["labels"].attrs["layers"]
+    layers = json.loads(c12.open_cube(cube)["labels"].to_dataset()["labels"].attrs["layers"])
     for band in labels["bands"]:
         flags = layers[band["name"].split("=")[1][:-1]]
         told = {row["value"]: row["name"] for row in band.get("classification:classes", [])}
