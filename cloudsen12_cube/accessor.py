@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import geopandas
     import pandas as pd
 
-    from cloudsen12_cube.dataset import QueryColumns
+    from cloudsen12_cube.dataset import QueryColumns, TimeLabel
     from cloudsen12_cube.evaluation import AccuracyTable, Predictions, Source, Unclassified
     from cloudsen12_cube.plotting import Plot
     from cloudsen12_cube.schema import ClassName, Scheme, Superclass, Threshold
@@ -220,17 +220,27 @@ class DatasetAccessor(Accessor):
     def _pixels(self, product: str | None) -> xr.DataArray:
         return data.find_product(self._object, *([product] if product else data.OPTICAL))
 
-    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+    def patch(
+        self,
+        name: str | None = None,
+        time: TimeLabel | None = None,
+        roi: str | None = None,
+        *,
+        lon: float | None = None,
+        lat: float | None = None,
+    ) -> xr.Dataset:
         """Select one patch, placed on the map.
 
         Parameters
         ----------
-        name : str
+        name : str, optional
             ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
-        time : int, optional
-            Label of the dimension ``time``. An ROI with one patch needs none.
+        time : int, str or numpy.datetime64, optional
+            Label of the dimension ``time``, or the date, ``2019-08-11``. An ROI with one patch needs none.
         roi : str, optional
             ROI id, for an image id that several ROIs share.
+        lon, lat : float, optional
+            Degrees of WGS 84, in the place of a name: the nearest ROI is taken, and its first patch without ``time``.
 
         Returns
         -------
@@ -247,7 +257,9 @@ class DatasetAccessor(Accessor):
         SelectionError
             If no pixels of the patch are there, or its location is unknown.
         """
-        return data.select_patch(data.check_cube(self._object, "roi", "time"), name, time, roi)
+        return data.select_patch(
+            data.check_cube(self._object, "roi", "time"), name, time, roi, data.centre_of(lon, lat)
+        )
 
     def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
         """Write one patch as the files of the archive: ``S2L1C.tif``, ``labels/fmask.tif`` and so on.
@@ -354,17 +366,27 @@ class CubeAccessor(Accessor):
         """
         return data.footprints(self._cube)
 
-    def patch(self, name: str, time: int | None = None, roi: str | None = None) -> xr.Dataset:
+    def patch(
+        self,
+        name: str | None = None,
+        time: TimeLabel | None = None,
+        roi: str | None = None,
+        *,
+        lon: float | None = None,
+        lat: float | None = None,
+    ) -> xr.Dataset:
         """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
 
         Parameters
         ----------
-        name : str
+        name : str, optional
             ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
-        time : int, optional
-            Label of the dimension ``time``. An ROI with one patch needs none.
+        time : int, str or numpy.datetime64, optional
+            Label of the dimension ``time``, or the date, ``2019-08-11``. An ROI with one patch needs none.
         roi : str, optional
             ROI id, for an image id that several ROIs share.
+        lon, lat : float, optional
+            Degrees of WGS 84, in the place of a name: the nearest ROI is taken, and its first patch without ``time``.
 
         Returns
         -------
@@ -382,7 +404,7 @@ class CubeAccessor(Accessor):
         SelectionError
             If no pixels of the patch are there, or its location is unknown.
         """
-        return data.select_patch(self._cube, name, time, roi)
+        return data.select_patch(self._cube, name, time, roi, data.centre_of(lon, lat))
 
     def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
         """Lay the tree out as one flat Dataset.

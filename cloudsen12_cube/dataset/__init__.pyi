@@ -18,6 +18,8 @@ from .parts import find_pixels as find_pixels
 from .parts import find_product as find_product
 from .parts import product_array as product_array
 from .parts import read_settings as read_settings
+from .patch import TimeLabel as TimeLabel
+from .patch import centre_of as centre_of
 from .patch import flatten as flatten
 from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource

@@ -149,6 +149,7 @@ def _described(codes: xr.DataArray, name: str, text: str, meanings: Sequence[str
         "flag_values": values,
         "flag_meanings": " ".join([*meanings, "unlabelled"]),
         "layer": name,
+        "_FillValue": np.uint8(UNLABELLED),  # by which rioxarray declares nodata
     }
     return codes.rename(name)
 
@@ -255,6 +256,8 @@ def mask(
     mask = lazy_apply(Kernel(partial(label_values.in_classes, wanted=wanted), _BOOL), codes)
     labelled = lazy_apply(Kernel(label_values.is_labelled, _BOOL), codes)
     mask.attrs = {"long_name": f"{' or '.join(names)} of {codes.attrs['layer']}", "layer": codes.attrs["layer"]}
+    # Rasters have no bool: rioxarray writes the type of the encoding, and the attribute lets xarray read bool again.
+    mask.encoding["dtype"], mask.attrs["dtype"] = "uint8", "bool"
     labelled.attrs = {"long_name": f"whether {codes.attrs['layer']} has a label"}
     return mask.assign_coords(labelled=labelled.variable)
 

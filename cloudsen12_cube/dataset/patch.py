@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,29 @@ from cloudsen12_cube.dataset.open import first_line
 from cloudsen12_cube.dataset.pixel_grid import pixel_axes
 from cloudsen12_cube.errors import SelectionError
 from cloudsen12_cube.format import DONE, fill_value, status_name
-from cloudsen12_cube.schema import PRODUCTS, did_you_mean
+from cloudsen12_cube.schema import PRODUCTS, did_you_mean, parse_time
 
 GRID_MAPPING = "spatial_ref"
+TimeLabel = int | str | date | np.datetime64
+"""Label on the dim time, or a date of acquisition."""
 _ABOUT = ("Conventions", "title", "references", "citation", "institution", "source", "history")
 """Attributes of a cube that hold for a patch too; the others tell of all footprints, in degrees."""
 _LISTED = 10  # names in an error message
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A point in degrees of WGS 84."""
+
+    longitude: float
+    latitude: float
+
+
+def centre_of(lon: float | None, lat: float | None) -> Centre | None:
+    """Return the point of a longitude and a latitude, None without them; one alone is a ValueError."""
+    if (lon is None) != (lat is None):
+        raise ValueError(f"lon is {lon} and lat is {lat}: give both")
+    return None if lon is None or lat is None else Centre(lon, lat)
 
 
 def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Dataset:
@@ -72,7 +90,11 @@ def _product_view(dataset: xr.Dataset, product: str, catalogue: xr.Dataset) -> x
 
 
 def select_patch(
-    part: xr.DataTree | xr.Dataset, name: str, time: int | None = None, roi: str | None = None
+    part: xr.DataTree | xr.Dataset,
+    name: str | None = None,
+    time: TimeLabel | None = None,
+    roi: str | None = None,
+    centre: Centre | None = None,
 ) -> xr.Dataset:
     """Select one patch.
 
@@ -80,12 +102,14 @@ def select_patch(
     ----------
     part : xarray.DataTree or xarray.Dataset
         A cube, which gives all products of the patch; a product's Dataset, whose dim stays ``band``; or the flat view.
-    name : str
+    name : str, optional
         ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
-    time : int, optional
-        Label on ``time``. An ROI with one patch needs none.
+    time : int, str or numpy.datetime64, optional
+        Label on ``time``, or the date of acquisition. An ROI with one patch needs none.
     roi : str, optional
         ROI id, for an image id that several ROIs share.
+    centre : Centre, optional
+        Point whose nearest patch is taken, the first in time of those at the same distance.
 
     Returns
     -------
@@ -105,6 +129,11 @@ def select_patch(
         If no product of the patch is there, or the catalogue does not say where it lies.
     """
     catalogue = part.to_dataset() if isinstance(part, xr.DataTree) else part
+    if name is None:
+        name = _nearest(catalogue, centre)
+        time = _first_time(catalogue, name) if time is None else time
+    elif centre is not None:
+        raise ValueError(f"both {name!r} and a longitude and latitude are given: give one of them")
     view = flatten(part) if isinstance(part, xr.DataTree) else part
     return _patch(view, _locate(catalogue, _Query(name, time, roi)))
 
@@ -114,7 +143,7 @@ class _Query:
     """The patch that is asked for."""
 
     name: str
-    time: int | None
+    time: TimeLabel | None
     roi: str | None
 
 
@@ -138,11 +167,43 @@ def _locate(catalogue: xr.Dataset, asked: _Query) -> _Position:
         if not asked.name or asked.name not in ids:
             raise KeyError(f"no image id {asked.name!r} among the {np.count_nonzero(ids != '')} patches of this cube")
         fits = fits & (ids == asked.name)
-    at_time = fits if asked.time is None else fits & (catalogue["time"].values == asked.time)
+    at_time = fits if asked.time is None else fits & _is_at(catalogue, asked.time)
     if np.count_nonzero(at_time) != 1:
         raise _not_one_patch(catalogue, asked, fits, at_time)
     row, column = np.argwhere(at_time)[0]
     return _Position(int(row), int(column))
+
+
+def _is_at(catalogue: xr.Dataset, time: TimeLabel) -> npt.NDArray[np.bool_]:
+    """Whether the patches (roi, time) have a label on time, or were acquired on a date."""
+    if isinstance(time, int | np.integer):
+        found: npt.NDArray[np.bool_] = catalogue["time"].values == time
+        return found
+    span = parse_time(time)
+    acquired = catalogue["datetime"].transpose("roi", "time").values.astype("M8[us]")
+    within: npt.NDArray[np.bool_] = (acquired >= span.first) & (acquired <= span.last)
+    return within
+
+
+def _nearest(catalogue: xr.Dataset, centre: Centre | None) -> str:
+    """Return the ROI whose centre is nearest to a point on the sphere."""
+    if centre is None:
+        raise ValueError("no patch is named: give an ROI id, an image id, or lon= and lat=")
+    if not (-180 <= centre.longitude <= 360 and -90 <= centre.latitude <= 90):
+        raise ValueError(f"lon={centre.longitude}, lat={centre.latitude} is no point: give degrees of WGS 84")
+    lon, lat = (catalogue[name].transpose("roi", "time").values for name in ("longitude", "latitude"))
+    near = np.radians(lat), np.radians(centre.latitude)
+    cosine = np.sin(near[0]) * np.sin(near[1]) + np.cos(near[0]) * np.cos(near[1]) * np.cos(
+        np.radians(lon - centre.longitude)
+    )
+    if np.isnan(cosine).all():
+        raise SelectionError("the catalogue has no centre of a patch: name an ROI or an image")
+    return str(catalogue["roi"].values[np.unravel_index(np.nanargmax(cosine), cosine.shape)[0]])
+
+
+def _first_time(catalogue: xr.Dataset, roi: str) -> int:
+    ids = catalogue["s2_id_gee"].sel(roi=roi).values
+    return int(catalogue["time"].values[np.flatnonzero(ids != "")[0]])
 
 
 def _is_roi(rois: npt.NDArray[Any], wanted: str) -> npt.NDArray[np.bool_]:
@@ -161,7 +222,10 @@ def _not_one_patch(
         missing = f"is not an image of {asked.roi}" if asked.roi else "has no patch in this cube's catalogue"
         return KeyError(f"{asked.name} {missing}")
     if not at_time.any():
-        there = ", ".join(str(t) for t in times[fits.any(axis=0)])
+        found = fits.any(axis=0)
+        dates = catalogue["datetime"].transpose("roi", "time").values.astype("M8[D]")
+        by_date = not isinstance(asked.time, int | np.integer)
+        there = ", ".join(map(str, dates[fits] if by_date else times[found]))
         return KeyError(f"no time {asked.time} of {asked.name}; it has {there}")
     places = [f"{rois[i]} time {times[j]}" for i, j in np.argwhere(at_time)[:_LISTED]]
     more = ", ..." if np.count_nonzero(at_time) > _LISTED else ""
@@ -200,10 +264,22 @@ def _placed(patch: xr.Dataset) -> xr.Dataset:
     patch = patch.drop_vars("proj_transform").assign_coords(grid.coords)
     for name, array in patch.data_vars.items():
         if name in PRODUCTS:
-            fill = fill_value(str(name), str(array.dtype))
-            array.attrs["_FillValue"] = array.dtype.type(fill)
+            array.attrs |= _raster_attributes(str(name), array)
         array.encoding["grid_mapping"] = GRID_MAPPING
     return patch
+
+
+def _raster_attributes(product: str, array: xr.DataArray) -> dict[str, Any]:
+    """Attributes by which rioxarray writes nodata and names of bands.
+
+    Layers of labels are taken one at a time and cast to 8 bits, where neither a list of ten names nor 65535 would fit;
+    without them rioxarray fills with the largest value of the type, which is the fill, and means unlabelled in 8 bits.
+    """
+    if product == "labels":
+        return {}
+    attributes: dict[str, Any] = {"_FillValue": array.dtype.type(fill_value(product, str(array.dtype)))}
+    names = next((array[dim].values for dim in array.dims if dim in (f"band_{product}", "band")), None)
+    return attributes if names is None else attributes | {"long_name": [str(name) for name in names]}
 
 
 def _grid(patch: xr.Dataset) -> xr.Dataset:

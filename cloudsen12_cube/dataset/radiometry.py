@@ -56,7 +56,10 @@ def reflectance(pixels: xr.DataArray, bands: str | Sequence[str] | None = None) 
     kernel = Kernel(partial(_scaled, fill=fill), _FLOAT32)
     scaled = lazy_apply(kernel, chosen, chosen["scale"], chosen["offset"], _nodata(product, chosen["band"]))
     scaled = scaled.drop_vars(["scale", "offset", "nodata"], errors="ignore").rename("reflectance")
-    scaled.attrs = {"long_name": f"{product} in physical units"}
+    names = [str(band) for band in np.atleast_1d(chosen["band"].values)]
+    # A list names the bands of a raster that rioxarray writes.
+    several = "band" in chosen.dims and not {"roi", "time"} & set(chosen.dims)
+    scaled.attrs = {"long_name": names if several else f"{product} in physical units"}
     return scaled
 
 

@@ -79,7 +79,11 @@ def test_dims_coordinates_and_attributes(cube: Path) -> None:
         assert patch[f"scale_{product}"].dims == (f"band_{product}",)
         assert patch[f"status_{product}"] == 1
         assert patch[product].encoding == {"grid_mapping": "spatial_ref"}
-        assert patch[product].attrs["_FillValue"].dtype == patch[product].dtype
+        # A list of names and 65535 would not fit one layer in 8 bits, as which labels are written.
+        assert ("_FillValue" in patch[product].attrs) == (product != "labels")
+        if product != "labels":
+            assert patch[product].attrs["_FillValue"].dtype == patch[product].dtype
+            assert patch[product].attrs["long_name"] == list(bands_of(product))
     assert patch["x"].attrs["standard_name"] == "projection_x_coordinate"
     assert (patch["y"].attrs["axis"], patch["y"].attrs["units"]) == ("Y", "m")
     assert {"crs_wkt", "GeoTransform"} <= set(patch["spatial_ref"].attrs)
@@ -321,3 +325,54 @@ def test_nothing_changes_the_tree(cube: Path, chunks: Any) -> None:
     flatten(tree).attrs["mine"] = 1
     xr.testing.assert_identical(tree, before)
     assert encodings == {(n.path, k): dict(v.encoding) for n in tree.subtree for k, v in n.variables.items()}
+
+
+def test_by_date(cube: Path) -> None:
+    tree = c12.open_cube(cube)
+    date = tree["datetime"].sel(roi="ROI_0012", time=3).values.astype("M8[D]")
+    for asked in (str(date), date, date.item()):
+        assert tree.cloudsen12.patch("ROI_0012", asked)["time"] == 3
+    assert tree["s1"].to_dataset().cloudsen12.patch("ROI_0012", str(date))["time"] == 3
+    with pytest.raises(KeyError, match=rf"no time 1999-01-01 of ROI_0012; it has .*{date}"):
+        tree.cloudsen12.patch("ROI_0012", "1999-01-01")
+    with pytest.raises(ValueError, match="'June' is not a time in ISO 8601"):
+        tree.cloudsen12.patch("ROI_0012", "June")
+
+
+def test_the_nearest(cube: Path) -> None:
+    tree = c12.open_cube(cube)
+    cs = tree.cloudsen12
+    for roi in tree["roi"].values:
+        lon, lat = (float(tree[name].sel(roi=roi, time=0)) for name in ("longitude", "latitude"))
+        for turn in (0, 360 if lon < 0 else 0):
+            assert cs.patch(lon=lon + turn, lat=lat + 0.01)["roi"] == roi
+        assert cs.patch(time=2, lon=lon, lat=lat)["time"] == 2
+    for options, text in (({}, "no patch is named"), ({"lon": 3}, "give both"), ({"lon": 1, "lat": 91}, "is no point")):
+        with pytest.raises(ValueError, match=text):
+            cs.patch(**options)
+    with pytest.raises(ValueError, match="give one of them"):
+        cs.patch("ROI_0012", lon=0, lat=0)
+
+
+def test_rasters_name_bands_and_nodata(cube: Path, tmp_path: Path) -> None:
+    place = tmp_path / "x.tif"
+    patch = c12.open_cube(cube).cloudsen12.patch("ROI_0012", 1)
+    cs = patch.cloudsen12
+    mask = cs.mask("thick_cloud", of="manual_hq")
+    layer = patch["labels"].sel(band_labels="manual_hq").astype("uint8")
+    for array, names, nodata in (
+        (patch["s2l1c"], bands_of("s2l1c"), -32768),
+        (patch["s1"], bands_of("s1"), np.nan),
+        (cs.reflectance(["red", "B3"]), ("B4", "B3"), None),
+        (cs.classes("manual_hq"), ("classes of manual_hq",), 255),
+        (mask, ("thick_cloud of manual_hq",), None),
+        ((~mask).astype("uint8"), (None,), None),
+        (layer.rio.reproject("EPSG:3857"), ("CloudSEN12 labels",), 255),
+    ):
+        array.rio.to_raster(place)
+        with rasterio.open(place) as file:
+            assert file.descriptions == tuple(names) or names == (None,)
+            assert file.nodata == nodata or np.isnan(nodata)
+            assert file.crs == array.rio.crs is not None
+    assert mask.dtype == bool
+    assert (mask ^ ~mask).all()
