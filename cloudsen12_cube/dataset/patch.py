@@ -270,16 +270,12 @@ def _placed(patch: xr.Dataset) -> xr.Dataset:
 
 
 def _raster_attributes(product: str, array: xr.DataArray) -> dict[str, Any]:
-    """Attributes by which rioxarray writes nodata and names of bands.
-
-    Layers of labels are taken one at a time and cast to 8 bits, where neither a list of ten names nor 65535 would fit;
-    without them rioxarray fills with the largest value of the type, which is the fill, and means unlabelled in 8 bits.
-    """
-    if product == "labels":
-        return {}
+    """Attributes by which rioxarray writes nodata and names of bands."""
     attributes: dict[str, Any] = {"_FillValue": array.dtype.type(fill_value(product, str(array.dtype)))}
     names = next((array[dim].values for dim in array.dims if dim in (f"band_{product}", "band")), None)
-    return attributes if names is None else attributes | {"long_name": [str(name) for name in names]}
+    if names is None or product == "labels":  # whose layers are taken one at a time: a list would not fit one band
+        return attributes
+    return attributes | {"long_name": [str(name) for name in names]}
 
 
 def _grid(patch: xr.Dataset) -> xr.Dataset:
