@@ -357,7 +357,7 @@ def test_rasters_name_bands_and_nodata(cube: Path, tmp_path: Path) -> None:
     patch = c12.open_cube(cube).cloudsen12.patch("ROI_0012", 1)
     cs = patch.cloudsen12
     mask = cs.mask("thick_cloud", of="manual_hq")
-    layer = patch["labels"].sel(band_labels="manual_hq").astype("uint8", keep_attrs=False)
+    layer = patch["labels"].sel(band_labels="manual_hq").drop_attrs(deep=False).astype("uint8")
     for array, names, nodata in (
         (patch["s2l1c"], bands_of("s2l1c"), -32768),
         (patch["s1"], bands_of("s1"), np.nan),
