@@ -86,7 +86,12 @@ class PatchError(CubeError):
 
 
 # A scheme has a bounded length here: without it, the time grows with the square of the length of a word.
-_URL = re.compile(r"([a-z][a-z0-9+.-]{0,31}://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s'\")]*)?", re.IGNORECASE)
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]{0,31}://)"
+    r"(?:[^/\s]*@|[^/\s:@]*:(?!\d+(?:/|$))[^\s@]*@)?"  # the second: a password with a slash, which is no port
+    r"([^\s?#]*)(?:[?#][^\s'\")]*)?",
+    re.IGNORECASE,
+)
 
 
 def without_secrets(text: str) -> str:

@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-KEYS = {"key": "AKTEST", "secret": "not-a-secret-of-anybody"}
+KEYS = {"key": "AKTEST", "secret": "n0/a@secret%2Fof+any=body"}
 PUBLIC, PRIVATE = "pub", "priv"
 
 _IDENTITIES = {

@@ -7,6 +7,7 @@ The table of formats in `archive.open` names the detector; no other module knows
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cloudsen12_cube.archive.metadata import decode_text, from_csv
 from cloudsen12_cube.archive.tiff import Header, directory_inside, read_header
 from cloudsen12_cube.errors import ArchiveError, PatchError, ReadError
 from cloudsen12_cube.schema import TestMeaning
@@ -199,6 +201,28 @@ class Archive:
     def is_remote(self) -> bool:
         """Whether it lies behind a URL."""
         return not isinstance(self.store, LocalStore)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Path of each CSV table that `table` has read -> its sha256."""
+        return {}
+
+    def read_csv(self, path: str) -> pd.DataFrame:
+        """Read a CSV table of the metadata."""
+        data = read_range(self.store, path)
+        self.digests[path] = hashlib.sha256(data).hexdigest()
+        return from_csv(decode_text(data, path), path)
+
+    def catalogue_source(self, metadata: str, texts: pd.DataFrame) -> str:
+        """Return the name and sha256 of what `table` has read: the source that a cube states, wherever it lay.
+
+        The sha256 is that of the CSV table; where there are several or none, that of all rows.
+        """
+        names = {path.rpartition("/")[2] for path in self.digests}
+        digest = next(iter(self.digests.values()), "")
+        if len(self.digests) != 1:
+            digest = hashlib.sha256(texts.to_csv(index=False).encode()).hexdigest()
+        return f"{names.pop() if names else metadata} sha256:{digest}"
 
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata.

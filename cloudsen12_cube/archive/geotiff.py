@@ -150,8 +150,7 @@ class GeotiffArchive(Archive):
     def table(self) -> tuple[str, pd.DataFrame]:
         """Read the metadata: from the CSV, else from STAC items, else from the folders."""
         if self.tables:
-            path = self.tables[0]
-            return "csv", metadata.from_csv(metadata.decode_text(read_range(self.store, path), path), path)
+            return "csv", self.read_csv(self.tables[0])
         items = metadata.from_stac((p, self._document(p)) for p in self.documents)
         if len(items):
             return "stac", items

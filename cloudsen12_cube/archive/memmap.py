@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cloudsen12_cube.archive import metadata
 from cloudsen12_cube.archive.base import (
     Archive,
     ByteRange,
@@ -135,8 +134,7 @@ class MemmapArchive(Archive):
         path = _below(folder, _TABLE)
         if _TABLE not in files:
             raise ArchiveError(f"{self.store.root} has memory maps, but no {path}: it says which patches they hold")
-        texts = metadata.from_csv(metadata.decode_text(read_range(self.store, path), path), path)
-        return self._with_folder_names(folder, texts)
+        return self._with_folder_names(folder, self.read_csv(path))
 
     def _with_folder_names(self, folder: str, texts: pd.DataFrame) -> pd.DataFrame:
         """Add the split and the label type that the names of the folders state."""

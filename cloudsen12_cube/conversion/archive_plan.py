@@ -17,7 +17,7 @@ from cloudsen12_cube.archive import Archive, ArchiveRoi, Header, PatchTask, buil
 from cloudsen12_cube.conversion.options import Options, selection_of
 from cloudsen12_cube.conversion.planning import Plan, cube_settings, selection_json
 from cloudsen12_cube.conversion.readers import ArchiveReader, RoiReader, ShardTask
-from cloudsen12_cube.errors import ArchiveError, SelectionError, without_secrets
+from cloudsen12_cube.errors import ArchiveError, SelectionError
 from cloudsen12_cube.format import AcceptedFailure, FailureKey, ProductLayout, stored_dtype
 from cloudsen12_cube.inspection import still_accepted
 from cloudsen12_cube.schema import (
@@ -165,7 +165,8 @@ def plan_archive(
     unnamed = sorted(set(archive.patches) - set(chosen.keys)) if selection == Selection() else []
     found, expected = "a folder that no row of the metadata names", "a row for every folder"
     faults = (*chosen.faults, *(RowFault(*key, found, expected) for key in unnamed))
-    origin = {"source": without_secrets(archive.root), "metadata": metadata, "test_meaning": chosen.test_meaning}
+    source_name = archive.catalogue_source(metadata, texts)
+    origin = {"source": source_name, "metadata": metadata, "test_meaning": chosen.test_meaning}
     return ArchivePlan(
         root=archive.root,
         catalogue=replace(chosen, faults=faults),

@@ -21,7 +21,7 @@ from cloudsen12_cube.conversion.planning import (
     selection_json,
 )
 from cloudsen12_cube.conversion.readers import CACHED_SHARDS, CubeReader, OnLoss, RoiReader, ShardTask
-from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError, without_secrets
+from cloudsen12_cube.errors import DestinationError, SelectionError, StoreError
 from cloudsen12_cube.format import AcceptedFailure, ProductLayout, StoredCube, open_stored_cube
 from cloudsen12_cube.inspection import accepted_failures, accepted_setting
 from cloudsen12_cube.schema import PRODUCTS, Catalogue, ProductName, Selection, files_of, select
@@ -148,7 +148,7 @@ def plan_resharding(
     chosen = _select(cube, selection)
     layouts = tuple(replace(cube.layouts[p], times=chosen.times, form=options.layout) for p in kept)
     before = {
-        "cube": without_secrets(cube.store.root),
+        "cube": _name(cube),
         "history": cube.attributes.get("history", ""),
         "layout_version": settings["layout_version"],
         "products": settings["products"],
@@ -189,7 +189,7 @@ def plan_subset(cube: Any, products: Sequence[str] | None, selection: Selection)
     layouts = tuple(replace(found.layouts[p], times=chosen.times) for p in kept)
     now = made_now()
     step = {
-        "cube": without_secrets(found.store.root),
+        "cube": _name(found),
         "created": now["created"],
         "tool": now["tool"],
         "selection": selection_json(selection),
@@ -209,6 +209,11 @@ def plan_subset(cube: Any, products: Sequence[str] | None, selection: Selection)
         fixed=_fixed_of_subset,
         kept=("subsets",),
     )
+
+
+def _name(cube: StoredCube) -> str:
+    """Return the last part of the path or URL of a cube; where it lies is left out of what may be given away."""
+    return os.path.basename(os.path.abspath(cube.store.root))
 
 
 def select_products(cube: StoredCube, wanted: Sequence[str]) -> tuple[ProductName, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any
@@ -20,7 +19,7 @@ import pandas as pd
 from cloudsen12_cube.conversion.readers import OnLoss, RoiReader, ShardRoi, ShardTask
 from cloudsen12_cube.errors import without_secrets
 from cloudsen12_cube.format import AcceptedFailure, FailureKey, ProductLayout
-from cloudsen12_cube.schema import Catalogue, RowFault, Selection
+from cloudsen12_cube.schema import Catalogue, RowFault, Selection, now_text
 
 PLAN_VERSION = 1
 
@@ -234,8 +233,7 @@ def selection_json(selection: Selection) -> dict[str, Any]:
 
 def made_now() -> dict[str, str]:
     """State which release makes a cube, and when."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"tool": f"cloudsen12-cube {version('cloudsen12-cube')}", "created": now}
+    return {"tool": f"cloudsen12-cube {version('cloudsen12-cube')}", "created": now_text()}
 
 
 def cube_settings(layouts: tuple[ProductLayout, ...], source: Settings, selection: dict[str, Any]) -> dict[str, Any]:

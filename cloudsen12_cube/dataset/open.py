@@ -14,7 +14,7 @@ from cloudsen12_cube.dataset.pixel_grid import pixel_coords
 from cloudsen12_cube.errors import StoreError
 from cloudsen12_cube.format import DIMS, KEY, attribute_mapping, attribute_texts, checked_view, find_stored_cube
 from cloudsen12_cube.schema import PRODUCTS, roi_number
-from cloudsen12_cube.storage import NOTHING, LocalStore, Url, open_store
+from cloudsen12_cube.storage import LocalStore, Url, absolute, open_store
 
 Chunks = Mapping[str, int] | Literal["roi"] | None
 
@@ -60,15 +60,15 @@ def open_cube(
         If a product is not in the cube; the message lists those that are.
     """
     store = open_store(Url(os.fspath(url), storage_options) if storage_options else url)
-    place, access = store.root, getattr(store, "config", NOTHING)
+    place = store.root
     if isinstance(store, LocalStore) and not os.path.isdir(place):
         raise StoreError(f"{place} is no cube: there is no such folder")
     cube = find_stored_cube(store)
     if cube is None or cube.state == "creating":
         raise StoreError(f"{place} is no finished cube: run convert, or give another place")
     tree = prepare_tree(tree_of(checked_view(cube), place), products, chunks, place)
-    # For streams and exports, which read past xarray; it is never written.
-    tree.encoding = {"source": place, "storage_options": access.options or None, "client": access.client}
+    # For streams and exports, which read past xarray. The store shows no options: they hold keys.
+    tree.encoding = {"source": place, "store": absolute(store)}
     return tree
 
 

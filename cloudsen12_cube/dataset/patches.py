@@ -16,7 +16,7 @@ from cloudsen12_cube.dataset.virtual import FileChunks, VirtualArray
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.format import DONE, KEY, ChunkReader, ProductLayout, attribute_mapping, layout_of, open_stored_cube
 from cloudsen12_cube.schema import SPLITS, ProductName
-from cloudsen12_cube.storage import ObjectStore, Url, open_store
+from cloudsen12_cube.storage import ObjectStore
 
 _KNOWN = ("s2_id_gee", "label_type", "split", "cloud_coverage", "difficulty")
 
@@ -63,16 +63,15 @@ def stored_cube(cube: xr.DataTree) -> PatchSource:
     StoreError
         If the tree was not opened from a store, or is no cube.
     """
-    url = cube.encoding.get("source")
-    if url is None:
+    store = cube.encoding.get("store")
+    if store is None:
         raise StoreError(
             "this tree does not know its store, so nothing can be streamed from it: open the cube with open_cube and "
             "select with query, isel or sel, which keep the store in mind"
         )
     if KEY not in cube.attrs:
-        raise StoreError(f"{url} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
-    place = Url(str(url), cube.encoding.get("storage_options"), cube.encoding.get("client", "auto"))
-    return PatchSource(open_store(place), attribute_mapping(cube.attrs[KEY]), cube.encoding.get("virtual"))
+        raise StoreError(f"{store.root} is no CloudSEN12 cube: its root lacks the attribute {KEY!r}")
+    return PatchSource(store, attribute_mapping(cube.attrs[KEY]), cube.encoding.get("virtual"))
 
 
 def patch_table(cube: xr.DataTree, products: Sequence[str], split: str | None) -> pd.DataFrame:

@@ -45,7 +45,7 @@ from cloudsen12_cube.format import (
     metadata_objects,
 )
 from cloudsen12_cube.schema import files_of
-from cloudsen12_cube.storage import NOTHING, Arena, Url, open_store
+from cloudsen12_cube.storage import Arena, Url, absolute, open_store
 
 _ASKING = 16
 """Files of a bucket that a process asks for at a time."""
@@ -300,13 +300,7 @@ def open_virtual(
     )
     whole_files = chunks if chunks is None or isinstance(chunks, str) else {"band": -1, **chunks}
     tree = prepare_tree(tree, None, whole_files, plan.archive.root)
-    access = getattr(plan.archive.store, "config", NOTHING)
-    tree.encoding = {
-        "source": plan.archive.root,
-        "storage_options": access.options or None,
-        "client": access.client,
-        STATE: arrays,
-    }
+    tree.encoding = {"source": plan.archive.root, "store": absolute(plan.archive.store), STATE: arrays}
     return tree
 
 

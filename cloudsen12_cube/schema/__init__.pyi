@@ -58,3 +58,4 @@ from .properties import canonical as canonical
 from .properties import number_text as number_text
 from .times import TimeSpan as TimeSpan
 from .times import parse_time as parse_time
+from .times import now_text as now_text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from cloudsen12_cube.errors import CubeError
 
 _TIME = re.compile(
     r"(?:(\d{4}-\d\d-\d\d)(?:[T ](\d\d(?::\d\d(?::\d\d(?:\.\d{1,9})?)?)?))?|(\d{4}(?:-\d\d)?))"
@@ -22,6 +25,24 @@ class TimeSpan(NamedTuple):
 
     first: np.datetime64
     last: np.datetime64
+
+
+def now_text() -> str:
+    """Return the time in ISO 8601, UTC: that of ``SOURCE_DATE_EPOCH`` if it is set, so that two builds are equal.
+
+    Raises
+    ------
+    CubeError
+        If the variable holds no number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise CubeError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, expected whole seconds since 1970: correct it, or unset it"
+        ) from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_time(value: Any) -> TimeSpan:

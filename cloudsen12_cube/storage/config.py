@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.errors import CubeError, without_secrets
 
 ClientName = Literal["auto", "obstore", "fsspec"]
 
@@ -37,10 +37,13 @@ class Url(os.PathLike[str]):
     """A URL with its options; it may stand wherever a path may."""
 
     url: str
-    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    storage_options: Mapping[str, Any] | None = None
     """fsspec's options for it: ``key``, ``secret``, ``token``, ``profile``, ``anon``, ``endpoint_url`` ..."""
     client: ClientName = "auto"
     """``auto`` takes obstore where it is installed and can serve the URL, else fsspec."""
+
+    def __repr__(self) -> str:
+        return f"Url({without_secrets(self.url)!r}, client={self.client!r})"
 
     def __fspath__(self) -> str:
         """Return the URL alone."""
@@ -142,7 +145,7 @@ def uses_obstore(url: str, access: StorageConfig) -> bool:
         return False
     reason = _against_obstore(url, access)
     if reason and access.client == "obstore":
-        raise CubeError(f"obstore cannot serve {url}: {reason}; give --client fsspec")
+        raise CubeError(f"obstore cannot serve {without_secrets(url)}: {reason}; give --client fsspec")
     return not reason
 
 

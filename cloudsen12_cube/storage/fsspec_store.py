@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
-from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.errors import CubeError, without_secrets
 from cloudsen12_cube.storage.checksum import check_etag
 from cloudsen12_cube.storage.config import StorageConfig, s3_options, scheme_of
 from cloudsen12_cube.storage.store import CONNECT_SECONDS, READ_SECONDS, ObjectInfo, deliver, storage_error
@@ -39,7 +39,9 @@ def open_fsspec(url: str, config: StorageConfig) -> FsspecStore:
         files, _ = fsspec.core.url_to_fs(url, **{"use_listings_cache": False} | config.options)
         return FsspecStore(files, url)
     except (ImportError, OSError, TypeError, ValueError) as error:  # TypeError: an option is missing or unknown
-        raise CubeError(f"{url} cannot be opened ({error}): check the address and the storage options") from None
+        raise CubeError(
+            without_secrets(f"{url} cannot be opened ({error}): check the address and the storage options")
+        ) from None
 
 
 def _check_options(config: StorageConfig) -> None:
@@ -69,7 +71,7 @@ class FsspecStore:
     concurrency = 16
 
     def __init__(self, files: Any, url: str) -> None:
-        self.files, self.root, self._base = files, url, files._strip_protocol(url)
+        self.files, self.root, self._base = files, without_secrets(url), files._strip_protocol(url)
         self._web = scheme_of(url) in ("http", "https")
         self.atomic_create = not self._web
 

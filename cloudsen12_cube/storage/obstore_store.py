@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from cloudsen12_cube.errors import CubeError
+from cloudsen12_cube.errors import CubeError, without_secrets
 from cloudsen12_cube.storage.checksum import check_etag
 from cloudsen12_cube.storage.config import StorageConfig, obstore_settings
 from cloudsen12_cube.storage.local import LocalStore
@@ -49,8 +49,8 @@ def open_obstore(url: str, config: StorageConfig) -> ObstoreStore:
     try:
         store = S3Store.from_url(url, config=settings, client_options=client, retry_config=_RETRIES)
     except BaseError as error:
-        raise CubeError(f"{url} cannot be opened ({_line(error)})") from None
-    return ObstoreStore(store, url, config.etag_is_md5)
+        raise CubeError(without_secrets(f"{url} cannot be opened ({_line(error)})")) from None
+    return ObstoreStore(store, without_secrets(url), config.etag_is_md5)
 
 
 def from_obstore(store: Any) -> ObjectStore:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from cloudsen12_cube.errors import without_secrets
 from cloudsen12_cube.storage.config import NOTHING, StorageConfig, Url, clean, is_url, storage_config, uses_obstore
 from cloudsen12_cube.storage.fsspec_store import open_fsspec
 from cloudsen12_cube.storage.local import LocalStore
@@ -24,14 +25,22 @@ _ALLOWED = (
 class UrlStore:
     """A URL with its options. It holds no open client: each process opens its own, and retries what fails."""
 
-    root: str
+    url: str
     config: StorageConfig = NOTHING
-    _process: int = field(default_factory=lambda: os.getpid(), init=False, repr=False, compare=False)
+    _process: int = field(default_factory=lambda: os.getpid(), init=False, compare=False)
     concurrency = 16
 
     def __reduce__(self) -> tuple[type[UrlStore], tuple[str, StorageConfig]]:
         """Pickle the address and its options; another process opens a store of its own."""
-        return type(self), (self.root, self.config)
+        return type(self), (self.url, self.config)
+
+    def __repr__(self) -> str:
+        return f"UrlStore({self.root!r})"
+
+    @property
+    def root(self) -> str:
+        """The URL without user information and query: what messages and trees show."""
+        return without_secrets(self.url)
 
     @property
     def atomic_create(self) -> bool:
@@ -42,7 +51,7 @@ class UrlStore:
         refuse_fork(self.root, self._process)
         # Keys in the environment belong to the client: a test, or a notebook, may change them.
         keys = tuple(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
-        return _open_client(self.root, self.config, self._process, keys)
+        return _open_client(self.url, self.config, self._process, keys)
 
     def get(self, key: str, start: int = 0, length: int | None = None, into: memoryview | None = None) -> Any:
         """Read an object or a range of it."""
@@ -90,8 +99,9 @@ def parent_store(store: ObjectStore) -> tuple[ObjectStore, str] | None:
     """
     if not isinstance(store, LocalStore | UrlStore):
         return None
-    above, _, name = store.root.replace(os.sep, "/").rstrip("/").rpartition("/")
-    return replace(store, root=above or ("/" if store.root.startswith("/") else ".")), name
+    place = store.url if isinstance(store, UrlStore) else store.root.replace(os.sep, "/")
+    above, _, name = place.rstrip("/").rpartition("/")
+    return _open_text(above or ("/" if place.startswith("/") else "."), getattr(store, "config", NOTHING)), name
 
 
 def root_of(place: Any) -> str:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 from cloudsen12_cube import format as stored_format
 from cloudsen12_cube.dataset import PatchSource, full_scale, open_cube, parse_split, patch_table, stored_cube
 from cloudsen12_cube.format import COUNTED, BandStatistics, ChunkReader, ClassCounts, Histogram, StatisticsSource
-from cloudsen12_cube.schema import CLASSES, ProductName, assets_of, layer
+from cloudsen12_cube.schema import CLASSES, ProductName, assets_of, layer, now_text
 from cloudsen12_cube.schema import labels as label_values
 from cloudsen12_cube.storage import ObjectStore, open_store, write_lock
 
@@ -127,9 +126,8 @@ def _compute(tree: Any, store: ObjectStore, split: str | None) -> CubeStatistics
 
 
 def _origin(table: pd.DataFrame, split: str | None) -> StatisticsSource:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tool = f"cloudsen12-cube {version('cloudsen12-cube')}"
-    return StatisticsSource(split, table["roi"].nunique(), len(table), now, tool)
+    return StatisticsSource(split, table["roi"].nunique(), len(table), now_text(), tool)
 
 
 def _band_statistics(stored: PatchSource, product: ProductName, table: pd.DataFrame) -> list[BandStatistics]:
