@@ -197,7 +197,7 @@ class CubeReader:
         """Try a failure again if the source has other patches now; without a whole record it has nothing better."""
         if not (self.compare or open_faults or repair):
             return False
-        there = records.load(self.store, record.product, roi.roi_id)
+        there = records.load(self.store, self.layout, roi.roi_id)
         if there is None:
             return False
         try:
@@ -219,12 +219,12 @@ class CubeReader:
         """Read the record and the shard, and compare its sha256; again if another process has just written them."""
         product, key = self.layout.product, self.layout.place(self.index)[0]
         path = f"{self.store.root}/{record_key(product, roi.roi_id)}"
-        record = records.load(self.store, product, roi.roi_id)
+        record = records.load(self.store, self.layout, roi.roi_id)
         while record is not None and record.index == self.index:
             try:
                 return record, _read_shard(self.store, key, record, self.layout.form.rois_per_shard > 1)
             except PatchError:
-                before, record = record, records.load(self.store, product, roi.roi_id)
+                before, record = record, records.load(self.store, self.layout, roi.roi_id)
                 if record == before:
                     raise
         found = "no whole record" if record is None else f"a record of shard {record.index}"

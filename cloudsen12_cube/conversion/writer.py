@@ -140,7 +140,7 @@ class CubeWriter:
 
     def accepting(self, choices: Sequence[FailureKey], archive: Archive) -> CubeWriter:
         """Accept failures of an archive; the next metadata that are written hold them."""
-        pairs = [(layout.product, roi) for layout in self.plan.layouts for roi in self.plan.order]
+        pairs = [(layout, roi) for layout in self.plan.layouts for roi in self.plan.order]
         listed = list_once(self.store)
         loaded = each(listed, lambda pair: records.load(listed, *pair), pairs)
         known = {fault.key for record in loaded if record for fault in record.faults}
@@ -168,9 +168,9 @@ class CubeWriter:
                     grid.add(record, shown=state.done)
             seen |= {(state.task.layout.product, roi.roi_id) for roi in state.task.rois}
             states.append(replace(state, records=tuple(record for record in state.records if record.faults)))
-        rest = [(p.product, roi) for p in self.plan.layouts for roi in self.plan.order if (p.product, roi) not in seen]
+        rest = [(p, roi) for p in self.plan.layouts for roi in self.plan.order if (p.product, roi) not in seen]
         for other in each(listed, lambda pair: _load(listed, *pair, repair), rest):
-            if other is not None:
+            if other and self.plan.order[other.index : other.index + 1] == (other.roi_id,):
                 grid.add(other)
         return PendingWork(tuple(states), grid)
 
@@ -188,7 +188,7 @@ class CubeWriter:
         repair : bool
             Compare its sha256, and its source.
         """
-        loaded = [_load(store, task.layout.product, roi.roi_id, repair) for roi in task.rois]
+        loaded = [_load(store, task.layout, roi.roi_id, repair) for roi in task.rois]
         pairs = [(record, roi) for record, roi in zip(loaded, task.rois, strict=True) if record]
         pairs = [(record, roi) for record, roi in pairs if record.index == roi.index]
         found = [record for record, _ in pairs]
@@ -244,10 +244,10 @@ class CubeWriter:
         self.publish("converting" if is_lost else "final", grid)
 
 
-def _load(store: ObjectStore, product: str, roi_id: str, repair: bool) -> ShardRecord | None:
+def _load(store: ObjectStore, layout: ProductLayout, roi_id: str, repair: bool) -> ShardRecord | None:
     """Read a record; a repair takes one that the disk cannot read for missing, so that its shard is rewritten."""
     try:
-        return records.load(store, product, roi_id)
+        return records.load(store, layout, roi_id)
     except ReadError:
         if not repair:
             raise
@@ -457,12 +457,13 @@ def _order_by_records(plan: Plan, store: ObjectStore) -> tuple[str, ...]:
     placed: dict[int, str] = {}
     for layout in plan.layouts:
         for name in list_names(store, records_path(layout.product)):
-            record = records.load(store, layout.product, name.removesuffix(".json"))
+            record = records.load(store, layout, name.removesuffix(".json"))
             if record:
                 placed[record.index] = record.roi_id
     selected, there = set(plan.catalogue.rois), set(placed.values())
     rest = iter([roi for roi in plan.catalogue.rois if roi not in there])  # none of their shards is there
-    order = [placed.get(index) or next(rest, "") for index in range(max(placed, default=-1) + 1)]
+    # Beyond the selected ROIs there is none; a record may state any position.
+    order = [placed.get(index) or next(rest, "") for index in range(min(max(placed, default=-1), len(selected)) + 1)]
     if not selected.issuperset(order):
         raise DestinationError(
             f"the catalogue of {store.root} is damaged, and this selection lacks ROIs of it: select all of them"

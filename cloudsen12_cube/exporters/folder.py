@@ -20,12 +20,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from cloudsen12_cube.archive import NOTE_NAME, TABLE_NAME
 from cloudsen12_cube.errors import DestinationError, ReadError
-from cloudsen12_cube.schema import TestMeaning
+from cloudsen12_cube.format import Digest, Natural, load_json, parse
+from cloudsen12_cube.schema import LABEL_FOLDERS, ProductName, TestMeaning, files_of, is_legal_key
 from cloudsen12_cube.storage import LocalStore, clean, is_empty, is_url, write_lock
 
 NOTE_VERSION = 1
@@ -86,21 +86,20 @@ def read_note(data: bytes, place: str) -> ExportNote:
         If it cannot be read, or a later release wrote it.
     """
     try:
-        document: dict[str, Any] = json.loads(data)
+        document: dict[str, Any] = load_json(data)
         if document["export_version"] != NOTE_VERSION:
             raise DestinationError(
                 f"{place} was exported by another release (version {document['export_version']}, this one writes "
                 f"{NOTE_VERSION}): give another folder"
             )
-        left_out = tuple(LeftOut(**row) for row in document.pop("left_out"))
-        return ExportNote(**document, left_out=left_out)
+        return parse(ExportNote, document)
     except (ValueError, TypeError, KeyError):
         raise DestinationError(f"{place} has a damaged {NOTE_NAME}: remove that folder, or give another one") from None
 
 
 JOURNAL = ".cloudsen12-export.jsonl"
 
-Unit = tuple[str, str, str]
+Unit = tuple[str, str, ProductName]
 """roi_id, s2_id_gee, product."""
 
 
@@ -121,7 +120,7 @@ class ExportEntry:
 
     roi_id: str
     s2_id_gee: str
-    product: str
+    product: ProductName
     shard: str
     files: dict[str, int]
 
@@ -129,6 +128,11 @@ class ExportEntry:
     def unit(self) -> Unit:
         """What it speaks of."""
         return self.roi_id, self.s2_id_gee, self.product
+
+    def could_write(self, path: str) -> bool:
+        """Return whether an export gives a file of this patch such a name; no other file is ever removed."""
+        kind, _, name = path.partition(f"/{self.roi_id}/{self.s2_id_gee}/")
+        return kind in LABEL_FOLDERS.values() and name.removesuffix(".tif") in files_of(self.product)
 
 
 @dataclass(frozen=True)
@@ -190,13 +194,9 @@ class ExportFolder:
 
     def _note(self, entry: ExportEntry) -> None:
         line = json.dumps([*entry.unit, entry.shard, entry.files]) + "\n"
-        path = os.path.join(self.store.root, JOURNAL)
-        try:
-            with self._lock, open(path, "ab") as file:
-                file.write(line.encode())
-                self.entries[entry.unit] = entry
-        except OSError as error:
-            raise DestinationError(f"cannot write {path}: {error.strerror}") from None
+        with self._lock:
+            _append(self.store, line.encode())
+            self.entries[entry.unit] = entry
 
     def begin(self, table: bytes) -> list[str]:
         """Write the note and the table.
@@ -278,18 +278,28 @@ def _first(store: LocalStore) -> str:
 
 def _journal(store: LocalStore) -> dict[Unit, ExportEntry]:
     """Read the journal; the last line of a unit counts, and a truncated line is ignored."""
-    path = Path(store.root, JOURNAL)
     data = store.get(JOURNAL) or b""
     if data and not data.endswith(b"\n"):
-        with path.open("ab") as file:
-            file.write(b"\n")
+        _append(store, b"\n")
     entries: dict[Unit, ExportEntry] = {}
     for line in data.splitlines():
-        with suppress(ValueError, TypeError):
-            roi, image, product, shard, files = json.loads(line)
-            if all(path.endswith(".tif") and f"/{roi}/{image}/" in path and ".." not in path for path in files):
-                entries[roi, image, product] = ExportEntry(roi, image, product, shard, dict(files))
+        with suppress(ValueError):
+            entry = ExportEntry(*parse(tuple[str, str, ProductName, Digest, dict[str, Natural]], load_json(line)))
+            if is_legal_key(entry.roi_id, entry.s2_id_gee) and all(map(entry.could_write, entry.files)):
+                entries[entry.unit] = entry
     return entries
+
+
+def _append(store: LocalStore, line: bytes) -> None:
+    """Add to the journal; a link in its place is not followed, and a pipe is not waited for."""
+    path, flags = store.path(JOURNAL), os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        with open(
+            os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666), "ab"
+        ) as file:
+            file.write(line)
+    except OSError as error:
+        raise DestinationError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _sha256(data: bytes) -> str:

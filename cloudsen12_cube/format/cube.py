@@ -179,11 +179,8 @@ class StoredCube:
         return self._load(self.store, product, roi_id)
 
     def _load(self, store: ObjectStore, product: ProductName, roi_id: str) -> ShardRecord | None:
-        record = load(store, product, roi_id)
-        if record is None or record.index != self._position.get(roi_id, record.index):
-            return None
-        fits = all(patch.time < self.layouts[product].times for patch in record.patches)
-        return record if fits else None
+        record = load(store, self.layouts[product], roi_id)
+        return record if record and record.index == self._position.get(roi_id, record.index) else None
 
     def records(self, product: ProductName) -> Iterator[tuple[str, ShardRecord | None]]:
         """Yield each ROI and its record; None if it is missing, or the shard's object has another length.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cloudsen12_cube.format.document import Digest, Natural, load_json, parse
 from cloudsen12_cube.format.layout import ProductLayout, record_key
-from cloudsen12_cube.schema import LAYERS, probability_scale
+from cloudsen12_cube.schema import LAYERS, is_legal_key, probability_scale
 from cloudsen12_cube.storage import ObjectStore
 
 ABSENT, DONE, FAILED = 0, 1, 2
@@ -122,21 +122,25 @@ class ShardRecord:
         return json.dumps(asdict(self), indent=1).encode()
 
 
-def load(store: ObjectStore, product: str, roi_id: str) -> ShardRecord | None:
+def load(store: ObjectStore, layout: ProductLayout, roi_id: str) -> ShardRecord | None:
     """Read the record of a shard.
 
     Returns
     -------
     ShardRecord or None
-        None if it is missing or damaged, or describes another shard: keys are made of product and ROI, so a
-        record is trusted only where it was asked for.
+        None if it is missing or damaged, describes another shard or has a date that the array does not have: keys are
+        made of product and ROI, so a record is trusted only where it was asked for. An id that is a path has none.
     """
-    data = store.get(record_key(product, roi_id))
+    if not is_legal_key(roi_id, "image"):
+        return None
+    data = store.get(record_key(layout.product, roi_id))
     try:
         record = None if data is None else parse(ShardRecord, load_json(data))
     except ValueError:
         return None
-    return record if record and (record.product, record.roi_id) == (product, roi_id) else None
+    if record is None or (record.product, record.roi_id) != (layout.product, roi_id):
+        return None
+    return record if all(patch.time < layout.times for patch in record.patches) else None
 
 
 def agreeing(found: Sequence[ShardRecord | None], rois_per_shard: int) -> list[ShardRecord | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from cloudsen12_cube.errors import DestinationError, ReadError
 from cloudsen12_cube.storage.store import INTERNAL, ObjectInfo, ObjectStore, StoreWrapper, folder
 
 _PARTIAL = INTERNAL[0].rstrip("/")
+_TEMPORARY = re.compile("[0-9a-f]{32}")
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DEEPEST = 32  # levels of folders; a cube or an archive has at most nine
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -65,6 +67,20 @@ class LocalStore:
         except OSError as error:
             raise ReadError(path, error.strerror or str(error)) from None
 
+    def _own(self, key: str) -> Path:
+        """Path of an object that is written or removed.
+
+        Raises
+        ------
+        DestinationError
+            If a link, or the key, leads out of the root.
+        """
+        path = Path(self.path(key))
+        folder = os.path.realpath(path.parent)
+        if not Path(folder).is_relative_to(os.path.realpath(self.root)):
+            raise DestinationError(f"{path} lies in {folder}, outside of {self.root}: remove the link that leads there")
+        return path
+
     def put(self, key: str, data: bytes, if_absent: bool = False, sync: bool = True) -> bool:
         """Write one object.
 
@@ -73,8 +89,7 @@ class LocalStore:
         DestinationError
             If the disk is full or the folder cannot be written.
         """
-        path = Path(self.path(key))
-        partial = Path(self.root, _PARTIAL, uuid.uuid4().hex)
+        path, partial = self._own(key), self._own(f"{_PARTIAL}/{uuid.uuid4().hex}")
         renamed = False
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +100,13 @@ class LocalStore:
                     file.flush()
                     os.fsync(file.fileno())
             if if_absent:
-                os.link(partial, path)  # unlike a rename, it fails where there is a file
+                try:
+                    os.link(partial, path)  # unlike a rename, it fails where there is a file
+                except FileExistsError:
+                    return False
             else:
                 os.replace(partial, path)
                 renamed = True
-        except FileExistsError:
-            return False
         except OSError as error:
             raise DestinationError(reason(error, self.root)) from None
         finally:
@@ -119,7 +135,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove one object if it is there."""
         try:
-            Path(self.path(key)).unlink(missing_ok=True)
+            self._own(key).unlink(missing_ok=True)
         except OSError as error:
             raise DestinationError(reason(error, self.root)) from None
 
@@ -133,11 +149,13 @@ class LocalStore:
 
     def remove_partial(self) -> None:
         """Remove unfinished files; the caller is the only writer."""
-        partial = Path(self.root, _PARTIAL)
+        partial = self._own(f"{_PARTIAL}/x").parent
         try:
             for path in partial.iterdir():
-                path.unlink()
-            partial.rmdir()
+                if _TEMPORARY.fullmatch(path.name):  # other files are not ours
+                    path.unlink()
+            with suppress(OSError):  # it is not empty
+                partial.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:

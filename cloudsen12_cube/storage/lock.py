@@ -105,6 +105,14 @@ class LockNote:
     pid: int
     since: str
 
+    def __post_init__(self) -> None:
+        """Refuse what no writer has written."""
+        texts = (self.run, self.host, self.boot, self.since)
+        if not all(type(text) is str and len(text) < 256 for text in texts) or type(self.pid) is not int:
+            raise ValueError("a field has another type")
+        if not 0 < self.pid < 2**31 or datetime.fromisoformat(self.since).tzinfo is None:
+            raise ValueError("the process or the time is out of range")
+
     @classmethod
     def of_this_process(cls) -> LockNote:
         """Describe the writer that runs here."""
@@ -172,7 +180,7 @@ def _read(store: ObjectStore, key: str) -> LockNote | None:
     data = store.get(key)
     try:
         return LockNote(**json.loads(data)) if data else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
