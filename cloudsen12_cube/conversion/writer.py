@@ -31,6 +31,7 @@ from cloudsen12_cube.format import (
     Fault,
     Frame,
     PatchRecord,
+    ProductLayout,
     ShardRecord,
     StatusGrid,
     StoredCube,

@@ -113,7 +113,7 @@ def _template(cube: xr.DataTree, name: str, size: tuple[int, int]) -> xr.Dataset
         "missing_label": UNLABELLED,
     }
     about = {
-        "predicted_from": stored_cube(cube).objects.root,
+        "predicted_from": os.path.basename(stored_cube(cube).objects.root.rstrip("/")),
         "tool": f"cloudsen12-cube {version('cloudsen12-cube')}",
         "state": "writing",
     }
@@ -170,7 +170,7 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     """
     place = clean(path)
     try:
-        layer = xr.open_zarr(zarr_place(place), chunks=None, consolidated=True, zarr_format=3)
+        layer = xr.open_zarr(zarr_place(place), chunks=None, consolidated=True, zarr_format=3)  # filters of 2 may run code
     except FileNotFoundError:
         raise StoreError(f"{place} is no predicted layer: there is nothing") from None
     except (ValueError, KeyError, TypeError) as error:
