@@ -237,6 +237,11 @@ class CubeWriter:
             Of what was there before; changed in place.
         results : iterable of ShardResult
         """
+        if self.published and self.store.get(ROOT_KEY) != self.published[ROOT_KEY]:
+            raise DestinationError(
+                f"{self.store.root}/{ROOT_KEY} was removed or replaced while this run wrote to the cube: remove what "
+                "is left of it, or give another place"
+            )
         is_lost = False
         for result in results:
             for record in result.records:
@@ -463,7 +468,7 @@ def _order_by_records(plan: Plan, store: ObjectStore) -> tuple[str, ...]:
                 placed[record.index] = record.roi_id
     selected, there = set(plan.catalogue.rois), set(placed.values())
     rest = iter([roi for roi in plan.catalogue.rois if roi not in there])  # none of their shards is there
-    # Beyond the selected ROIs there is none; a record may state any position.
+    # A record may state any position: no more are filled than there are selected ROIs.
     order = [placed.get(index) or next(rest, "") for index in range(min(max(placed, default=-1), len(selected)) + 1)]
     if not selected.issuperset(order):
         raise DestinationError(

@@ -215,7 +215,12 @@ class ExportFolder:
 
     def end(self, note: ExportNote) -> None:
         """Write the last word."""
-        table = self.store.get(TABLE_NAME) or b""
+        table, there = self.store.get(TABLE_NAME), self.store.get(NOTE_NAME)
+        if table is None or there is None or read_note(there, self.store.root).cube != note.cube:
+            raise DestinationError(
+                f"{self.store.root} was emptied or replaced while this run wrote to it: remove what is left "
+                "of it, or give another folder"
+            )
         self.store.put(NOTE_NAME, replace(note, table_sha256=_sha256(table), state="final").as_bytes())
 
 

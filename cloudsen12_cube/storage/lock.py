@@ -81,8 +81,26 @@ def _flock(root: str, shared: bool) -> Iterator[None]:
     try:
         _acquire(handle, root, shared)
         yield
+        if not _is_at(handle, root):
+            raise _replaced(root)
     finally:
         os.close(handle)
+
+
+def _is_at(handle: int, root: str) -> bool:
+    """Return whether an open folder still has its path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(root))
+    except OSError:
+        return False
+
+
+def _replaced(root: str) -> DestinationError:
+    """Make the error of a writer whose lock is gone at its end: it cannot know what is left of its objects."""
+    return DestinationError(
+        f"{root} was removed or replaced, or its lock was broken, while this run wrote to it: remove what is left of "
+        "it, or give another place"
+    )
 
 
 def _acquire(handle: int, root: str, shared: bool) -> None:
@@ -159,6 +177,8 @@ def _lock_object(store: ObjectStore, shared: bool, force: bool) -> Iterator[None
         if others:
             raise _held(store, others[0])
         yield
+        if store.get(key) != data:
+            raise _replaced(store.root)
     finally:
         with suppress(Exception):  # another error says what failed, and a lock object that stays is recognised as dead
             if store.get(key) == data:
