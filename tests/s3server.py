@@ -130,7 +130,7 @@ class Faults:
 
 
 CODES = {"503": (503, "SlowDown"), "500": (500, "InternalError"), "429": (429, "TooManyRequests")}
-CODES |= {"403": (403, "AccessDenied")}
+CODES |= {"403": (403, "AccessDenied"), "400": (400, "ExpiredToken")}
 
 
 @contextmanager

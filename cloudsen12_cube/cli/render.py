@@ -226,6 +226,10 @@ def show_status(console: Console, status: Status) -> None:
     _show_warnings(console, [f"failed: {f.roi_id} {f.s2_id_gee}: {f}" for f in status.failures], _FEW)
     _show_warnings(console, [f"changed: {change}" for change in status.changes], _FEW)
     _show_warnings(console, [f"not in the cube: {roi}" for roi in status.new_rois], _FEW)
+    if status.compared == "size" and not status.changes:
+        console.print(
+            "files were compared by name and size alone: --checksum finds changes that leave both as they were"
+        )
     if status.changes:
         console.print("`convert --repair` rewrites changed shards; pixels of deleted files are kept")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from cloudsen12_cube.conversion.readers import ShardTask, clear_cache
 from cloudsen12_cube.conversion.report import Report, SubsetReport, write_failures
 from cloudsen12_cube.conversion.runner import TaskRunner, open_runner, worker_count
 from cloudsen12_cube.conversion.writer import CubeWriter, PendingWork, ShardResult, open_writer, write_shard
-from cloudsen12_cube.errors import ArchiveError, DestinationError, SelectionError, StoreError
+from cloudsen12_cube.errors import ArchiveError, CubeError, DestinationError, SelectionError, StoreError
 from cloudsen12_cube.format import (
     ABSENT,
     COUNTS_KEY,
@@ -43,6 +43,7 @@ from cloudsen12_cube.format import (
     StatusGrid,
     contents_of,
     faults_of,
+    find_stored_cube,
     is_cube,
     open_stored_cube,
     statistics_key,
@@ -50,6 +51,7 @@ from cloudsen12_cube.format import (
 )
 from cloudsen12_cube.inspection import Status, read_choices, summarise
 from cloudsen12_cube.storage import (
+    INTERNAL,
     NOTHING,
     LocalStore,
     ObjectStore,
@@ -327,6 +329,8 @@ def _carry_out(
         stack.callback(clear_cache)
         # The lock goes last: threads of a run that failed may be writing until they have been joined.
         stack.enter_context(write_lock(store, options.part is not None, options.break_lock))
+        if options.part is None:
+            stack.push(partial(_withdraw, store))
         runner = stack.enter_context(open_runner(workers, executor, options.scheduler))
         writer = open_writer(plan, store, options.repair)
         if choices and isinstance(plan, ArchivePlan):
@@ -338,6 +342,16 @@ def _carry_out(
             writer.finish(pending.grid, results)
             _copy_statistics(writer)
     return _Outcome(writer, own, results)
+
+
+def _withdraw(store: ObjectStore, kind: type[BaseException] | None, *_: object) -> None:
+    """Remove the mark of a creation that failed before it wrote anything else: the place is as it was before."""
+    if kind is None:
+        return
+    with suppress(CubeError):
+        cube = find_stored_cube(store)
+        if cube and cube.state == "creating" and all(i.key.startswith((ROOT_KEY, *INTERNAL)) for i in store.list()):
+            store.delete(ROOT_KEY)
 
 
 def _run(

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cloudsen12_cube.archive import Archive, Decoder, PatchFiles, build, open_archive
 from cloudsen12_cube.errors import CubeError, SelectionError, StoreError
@@ -123,6 +123,8 @@ class Status:
     """Files of the archive that have changed since the conversion."""
     new_rois: tuple[str, ...] = ()
     """ROIs of the archive that the cube's own selection includes, and that are not in the cube."""
+    compared: Literal["", "size", "sha256"] = ""
+    """What was compared of the files of the archive; a change that leaves the size as it was needs ``sha256``."""
 
     def __repr__(self) -> str:
         done = sum(row.done for row in self.products)
@@ -147,7 +149,8 @@ def status(cube: Any, source: Any = None, checksum: bool = False) -> Status:
     source : path, URL or `Url`, optional
         The archive: reports which of its files have changed since they were converted, and ROIs that are new.
     checksum : bool
-        Compare the sha256 of every file instead of its size alone: the whole archive is read.
+        Compare the sha256 of every file instead of its size alone: the whole archive is read. Without it, a change
+        that leaves the size of a file as it was is not seen; times are never compared.
 
     Returns
     -------
@@ -169,7 +172,9 @@ def status(cube: Any, source: Any = None, checksum: bool = False) -> Status:
         return found
     archive = open_archive(source)
     changed = (*_changed_files(stored, archive, checksum), *_changed_failures(stored, archive))
-    return replace(found, changes=changed, new_rois=_new_rois(stored, archive))
+    return replace(
+        found, changes=changed, new_rois=_new_rois(stored, archive), compared="sha256" if checksum else "size"
+    )
 
 
 def require_records(cube: StoredCube) -> None:

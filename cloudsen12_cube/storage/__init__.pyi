@@ -17,6 +17,7 @@ from .lock import write_lock as write_lock
 from .open import open_store as open_store
 from .open import parent_store as parent_store
 from .open import root_of as root_of
+from .store import INTERNAL as INTERNAL
 from .store import ObjectInfo as ObjectInfo
 from .store import ObjectStore as ObjectStore
 from .store import each as each

@@ -33,6 +33,8 @@ except ImportError:  # Windows
 
 _FOLDER = INTERNAL[1]
 _WHOLE = f"{_FOLDER}whole.json"
+_RUNNING: set[str] = set()
+"""Runs of this process that hold a lock object, or are about to."""
 
 
 @contextmanager
@@ -59,9 +61,12 @@ def write_lock(store: ObjectStore, shared: bool = False, force: bool = False) ->
         with _flock(store.root, shared) if fcntl else _lock_object(store, shared, force):
             if not shared:
                 store.remove_partial()
-            yield
-            if not shared:
-                store.remove_partial()
+            try:
+                yield
+            finally:
+                if not shared:
+                    with suppress(DestinationError):  # what is left blocks no other writer
+                        store.remove_partial()
     elif store.atomic_create:
         with _lock_object(store, shared, force):
             yield
@@ -138,9 +143,11 @@ class LockNote:
         return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), os.getpid(), now)
 
     def is_dead(self) -> bool:
-        """Return whether its process ran on this machine and has ended."""
-        if (self.host, self.boot) != (socket.gethostname(), _boot()) or self.pid == os.getpid():
+        """Return whether its run has ended: its process ran on this machine and is gone, or it is this one."""
+        if (self.host, self.boot) != (socket.gethostname(), _boot()):
             return False
+        if self.pid == os.getpid():
+            return self.run not in _RUNNING  # its lock object could not be removed when it ended
         if os.name == "nt":
             return False  # there ``os.kill`` with 0 does not ask for a process, it interrupts one
         try:
@@ -170,9 +177,10 @@ def _lock_object(store: ObjectStore, shared: bool, force: bool) -> Iterator[None
     data = json.dumps(asdict(note)).encode()
     key = f"{_FOLDER}part-{note.run}.json" if shared else _WHOLE
     _remove(store, everything=force)
-    if not store.put(key, data, if_absent=True):
-        raise _held(store, key)
+    _RUNNING.add(note.run)
     try:
+        if not store.put(key, data, if_absent=True):  # it may be there though its reply was lost
+            raise _held(store, key)
         others = [name for name in _lock_keys(store) if name != key and (not shared or name == _WHOLE)]
         if others:
             raise _held(store, others[0])
@@ -180,6 +188,7 @@ def _lock_object(store: ObjectStore, shared: bool, force: bool) -> Iterator[None
         if store.get(key) != data:
             raise _replaced(store.root)
     finally:
+        _RUNNING.discard(note.run)
         with suppress(Exception):  # another error says what failed, and a lock object that stays is recognised as dead
             if store.get(key) == data:
                 store.delete(key)

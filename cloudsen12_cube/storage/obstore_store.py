@@ -143,10 +143,15 @@ def _read(reply: Any) -> tuple[bytes, str]:
     return bytes(reply.bytes()), reply.meta.get("e_tag") or ""
 
 
+_EXPIRED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+"""Codes of S3 that come with the status 400, as those of damaged requests do."""
+
+
 def _storage_error(error: Exception) -> StorageError:
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return DeniedError(_line(error))
-    return storage_error(error, _line(error))
+    line = _line(error)
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or line.partition(":")[0] in _EXPIRED:
+        return DeniedError(line)
+    return storage_error(error, line)
 
 
 def _line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from crashes import ONE, PRODUCTS, SMALL, Killed, contents, dying, shown
 
 import cloudsen12_cube as c12
+from cloudsen12_cube.cli import main
 from cloudsen12_cube.errors import SelectionError, StoreError
 from cloudsen12_cube.testing import make_archive
 
@@ -101,6 +103,24 @@ def test_changed_sources(whole: Path, source: Path) -> None:
     assert paths == {str(p.relative_to(source)) for p in (grown, same, gone)}
     with pytest.raises(c12.CubeError, match="give a source"):
         c12.status(whole, checksum=True)
+
+
+def test_a_change_of_equal_size_and_time(
+    whole: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The status says that it has compared sizes alone; the checksums find the change."""
+    moved = Path(shutil.copytree(source, tmp_path / "moved"))
+    tif = min(moved.glob("*/ROI_*/*/S1.tif"))
+    data, times = bytearray(tif.read_bytes()), tif.stat()
+    data[-1] ^= 1
+    tif.write_bytes(data)
+    os.utime(tif, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert main(["status", str(whole), "--source", str(moved)]) == 0
+    assert "--checksum finds changes" in " ".join(capsys.readouterr().out.split())
+    assert main(["status", str(whole), "--source", str(moved), "--checksum"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "sha256" in out
+    assert "--checksum finds changes" not in out
 
 
 def test_a_roi_that_went(source: Path, tmp_path: Path) -> None:
