@@ -117,7 +117,7 @@ def test_a_pickle_in_a_store_is_refused(tmp_path: Path, form: str) -> None:
             read(place)
     make_archive(tmp_path / "archive", rois=1, options=ArchiveOptions(size=16, times=1))
     c12.convert(tmp_path / "archive", tmp_path / "cube.zarr", ["labels"])
-    with pytest.raises(CubeError, match="is no predicted layer|is no finished layer"):
+    with pytest.raises(CubeError, match=r"is no predicted layer|is no finished layer"):
         c12.open_cube(tmp_path / "cube.zarr").cloudsen12.with_layer(str(place))
     # Neither do zarr and numcodecs alone run it, in the releases that are allowed.
     with pytest.raises(Exception, match=r".") as refused:  # each release has its own
