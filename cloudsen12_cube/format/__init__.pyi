@@ -6,10 +6,10 @@ from .cube import StoredCube as StoredCube
 from .cube import find_stored_cube as find_stored_cube
 from .cube import is_cube as is_cube
 from .cube import open_stored_cube as open_stored_cube
-from .document import attribute_mapping as attribute_mapping
-from .document import attribute_texts as attribute_texts
 from .document import Digest as Digest
 from .document import Natural as Natural
+from .document import attribute_mapping as attribute_mapping
+from .document import attribute_texts as attribute_texts
 from .document import load_json as load_json
 from .document import parse as parse
 from .guard import checked_view as checked_view

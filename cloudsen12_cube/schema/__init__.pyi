@@ -57,5 +57,5 @@ from .properties import Property as Property
 from .properties import canonical as canonical
 from .properties import number_text as number_text
 from .times import TimeSpan as TimeSpan
-from .times import parse_time as parse_time
 from .times import now_text as now_text
+from .times import parse_time as parse_time
