@@ -39,7 +39,7 @@ def example() -> ModuleType:
 
 def test_it_learns_and_predicts_back(example: ModuleType, cube: Path, tmp_path: Path) -> None:
     tree = c12.open_cube(cube)
-    settings = example.Settings(model="small", target="fmask", batch_size=5, epochs=8, device="cpu")
+    settings = example.Settings(model="small", target="fmask", batch_size=5, epochs=16, device="cpu")
     curve = example.train(tree, tmp_path / "small.pt", settings)
     assert curve[-1] < 0.7 * curve[0]
     assert example.predict(tree, str(tmp_path / "small.pt"), tmp_path / "small.zarr", settings, None) == 20

@@ -29,7 +29,7 @@ class QueryColumns(TypedDict, total=False):
     cloud_coverage: WantedText  # cloud-free, almost-clear, low-cloudy, mid-cloudy or cloudy
     difficulty: WantedNumber  # labelling difficulty, 1 (easy) to 5; NaN where nobody labelled
     annotator_name: WantedText  # who drew the label
-    land_cover: WantedCode  # land cover of the ROI, code or name of ESA WorldCover
+    land_cover: WantedCode  # land cover of the ROI, code of ESA WorldCover
     split: WantedText  # train, validation or test; from `test`, whose codes mean two things
     test: WantedNumber  # split code as published
     test_sr: WantedNumber  # split code of the super-resolution set as published

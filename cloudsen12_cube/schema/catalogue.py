@@ -292,9 +292,9 @@ def in_box(
     numbers = np.asarray(bbox, dtype=float)
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or numbers[1] > numbers[3]:
         raise SelectionError(f"bbox {bbox} is not west, south, east, north in degrees")
-    if np.abs(numbers[::2]).max() > 360 or np.abs(numbers[1::2]).max() > 90:
+    if np.abs(numbers[::2]).max() > 540 or np.abs(numbers[1::2]).max() > 90:
         raise SelectionError(
-            f"bbox {bbox} is beyond 360 or 90 degrees: give degrees of WGS 84, not metres of a projection"
+            f"bbox {bbox} is beyond 540 or 90 degrees: give degrees of WGS 84, not metres of a projection"
         )
     west, south, east, north = numbers
     east += 360 if west > east else 0

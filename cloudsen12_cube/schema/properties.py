@@ -52,7 +52,7 @@ PROPERTIES: tuple[Property, ...] = (
     ),
     Property("difficulty", "float", "labelling difficulty, 1 (easy) to 5; NaN where nobody labelled"),
     Property("annotator_name", "text", "who drew the label"),
-    Property("land_cover", "int", "land cover of the ROI, code or name of ESA WorldCover", legend=WORLD_COVER),
+    Property("land_cover", "int", "land cover of the ROI, code of ESA WorldCover", legend=WORLD_COVER),
     Property("split", "text", "train, validation or test; from `test`, whose codes mean two things", values=SPLITS),
     Property("test", "int", "split code as published"),
     Property("test_sr", "int", "split code of the super-resolution set as published"),

@@ -153,7 +153,9 @@ class ZarrView(Store):
             wrong = "" if data is None else self._check(key, data, _part(wanted))
             if not wrong:
                 return data
-        raise DamagedBytesError(f"{self}/{key} is damaged ({wrong}): run the same convert with --repair")
+        raise DamagedBytesError(
+            f"{self}/{key} is damaged ({wrong}): read again, and if that stays, run the same convert with --repair"
+        )
 
     def _check_version(self, key: str) -> None:
         """Refuse a chunk of an object that was replaced since its index was read: another one may lie at its place."""

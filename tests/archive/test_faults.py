@@ -108,7 +108,7 @@ def test_a_hostile_item_of_stac(tmp_path: Path) -> None:
         ("https://user:secret@example.org/a/b?X-Amz-Signature=secret#secret", "https://example.org/a/b"),
         ("s3://key:secret@bucket/path: no such thing", "s3://bucket/path: no such thing"),
         ("open 'https://h/p?sig=secret' and 'ftp://u:secret@h/q'", "open 'https://h/p' and 'ftp://h/q'"),
-        ("https://u:p/a@ss", "https://u:p/a@ss"),
+        ("https://u:p/a@ss", "https://ss"),
         ("/home/me/archive?x", "/home/me/archive?x"),
         ("a@b.org", "a@b.org"),
         ("", ""),
@@ -123,5 +123,5 @@ def test_an_error_tells_no_secret(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cloudsen12_cube", "convert", url, str(tmp_path / "c.zarr")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "https://nowhere.invalid/archive cannot be read" in done.stderr
+    assert "https://nowhere.invalid/archive/zarr.json cannot be read" in done.stderr
     assert "secret" not in done.stderr + done.stdout

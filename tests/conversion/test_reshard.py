@@ -134,12 +134,13 @@ def test_shards_equal_zarr_pythons_byte_for_byte(
         rows = tuple(PatchRecord(t, f"i{t}", FAILED if failed[roi, t] else DONE) for t in range(times))
         digest = hashlib.sha256(data).hexdigest()
         place.put(
-            record_key(product, f"R{roi}"), ShardRecord(product, f"R{roi}", roi, len(data), digest, rows).as_bytes()
+            record_key(product, f"ROI_{roi}"),
+            ShardRecord(product, f"ROI_{roi}", roi, len(data), digest, rows).as_bytes(),
         )
     dates = [random.permutation(times).tolist() for _ in range(rois)]
     members = [
         ShardRoi(
-            f"R{roi}", index, tuple((t, f"i{s}") for t, s in enumerate(dates[roi])), CubeReader(place, origin, roi)
+            f"ROI_{roi}", index, tuple((t, f"i{s}") for t, s in enumerate(dates[roi])), CubeReader(place, origin, roi)
         )
         for index, roi in enumerate(order)
     ]

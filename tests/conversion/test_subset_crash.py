@@ -149,7 +149,7 @@ def test_a_shard_that_is_made_again_meanwhile_is_read_again(cube: Path, tmp_path
     """The record is of before, the shard of after: that is no damage."""
     layout = ProductLayout("s1", "float32", 2, 16, 16)
     roi = next(cube.glob("s1/s1/records/*.json")).stem
-    true = records.load(LocalStore(str(cube)), "s1", roi)
+    true = records.load(LocalStore(str(cube)), layout, roi)
     assert true
     stale = ShardRecord("s1", roi, true.index, 7, "0" * 64, true.patches)
     patches = tuple((p.time, p.s2_id_gee) for p in true.patches)

@@ -311,7 +311,7 @@ def renamed(tree: xr.DataTree, name: str) -> xr.DataTree:
     """Give the first ROI another id, and the first patch and the title that name in every text."""
     rois = np.array([name, *tree["roi"].values[1:]], dtype="T")
     nodes = {path: node.to_dataset(inherit=False).assign_coords(roi=rois) for path, node in tree.subtree_with_keys}
-    root = nodes.pop(".").load()
+    root = nodes.pop(".").load().copy(deep=True)
     texts = [str(variable) for variable, array in root.data_vars.items() if array.dtype.kind == "T"]
     assert len(texts) > 12
     for text in texts:

@@ -114,7 +114,7 @@ def test_each_file_is_fetched_once(counted: tuple[str, Faults], public: str) -> 
     files = [f"{p.folder}/{p.names[n]}" for p in plan.archive.patches.values() for n in p.names]
     wanted = [f for f in files if "/labels/" in f or f.endswith("S1.tif")]
     seen.clear()
-    c12.convert(anonymous(public, endpoint), private("once.zarr", endpoint), products=["labels", "s1"])
+    c12.convert(anonymous(public, endpoint), private("each-file-once.zarr", endpoint), products=["labels", "s1"])
     headers = 1  # of the plan: with so few patches, all of them are its sample
     assert {seen.paths[f"GET /{PUBLIC}/archive/{f}"] for f in wanted} == {1 + headers}
     assert not [path for path in seen.paths if path.startswith("HEAD") and "/archive/" in path]

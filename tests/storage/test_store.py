@@ -343,7 +343,10 @@ def test_what_does_not_pass_the_check_is_read_again(tmp_path: Path) -> None:
 
     for wanted in (SuffixByteRequest(10), RangeByteRequest(6, 16), OffsetByteRequest(6)):
         assert read(_Flipping(local), wanted) == b"0123456789"
-    with pytest.raises(StoreError, match=r"a is damaged \(as a range\): run the same convert with --repair"):
+    with pytest.raises(
+        StoreError,
+        match=r"a is damaged \(as a range\): read again, and if that stays, run the same convert with --repair",
+    ):
         read(local, RangeByteRequest(0, 7))
 
 
