@@ -1,4 +1,4 @@
-"""Mutated cubes, tifs and tables under a guard: what does a command do with data of a stranger?
+"""Commands on mutated cubes, tifs and tables, under a guard: none may fail in another way than by its message.
 
 All mutations follow from the seed. Each job runs in a forked process with a limit of memory and of time, and writes
 below a folder of its own, beside files that nothing may change.
@@ -185,13 +185,9 @@ def cubes(work: str, count: int, seed: int, every: bool = True) -> dict[str, Any
     every : bool
         Run every command on each mutation; otherwise the commands take turns.
     """
-    import_package()
-    base, found = Path(work).absolute(), Findings()
-    base.mkdir(parents=True)
+    base, found = _begin(work), Findings()
     archive, cube = base / "archive", base / "cube.zarr"
-    [(_, made)] = guarded(_make_cube, [base])
-    if made.failure:
-        raise RuntimeError(made.failure)
+    made = _prepare(_make_cube, base)
     for number in range(count):
         box = base / "box"
         shutil.rmtree(box, ignore_errors=True)
@@ -206,7 +202,7 @@ def cubes(work: str, count: int, seed: int, every: bool = True) -> dict[str, Any
         found.counts["cubes"] += 1
         before = _snapshot(base)
         names = list(_COMMANDS) if every else [list(_COMMANDS)[number % len(_COMMANDS)]]
-        for job, outcome in guarded(_command, [_Job(name, box, archive, made.result) for name in names]):
+        for job, outcome in guarded(_command, [_Job(name, box, archive, made) for name in names]):
             found.counts["runs"] += 1
             code, wrong = outcome.result or (None, [])
             found.counts[f"{job.command}: exit {code}"] += 1
@@ -222,6 +218,22 @@ def cubes(work: str, count: int, seed: int, every: bool = True) -> dict[str, Any
     return found.as_dict()
 
 
+def _begin(work: str) -> Path:
+    """Import the package, and make the folder of a run."""
+    import_package()
+    base = Path(work).absolute()
+    base.mkdir(parents=True)
+    return base
+
+
+def _prepare(make: Callable[[Any], Any], about: Any) -> Any:
+    """Make in a process what the jobs need; this one must have no threads when it forks."""
+    [(_, made)] = guarded(make, [about])
+    if made.failure:
+        raise RuntimeError(made.failure)
+    return made.result
+
+
 def import_package() -> None:
     """Import what the jobs use, once and before the fork."""
     import cloudsen12_cube.accessor
@@ -234,7 +246,7 @@ def import_package() -> None:
     import cloudsen12_cube.evaluation.benchmark
     import cloudsen12_cube.exporters.archive
     import cloudsen12_cube.inspection.verification
-    import cloudsen12_cube.training.statistics  # noqa: F401
+    import cloudsen12_cube.training.statistics  # noqa: F401  (for the forked processes)
 
 
 def _make_cube(base: Path) -> dict[str, str]:
@@ -487,15 +499,13 @@ def tifs(work: str, count: int, seed: int) -> dict[str, Any]:
         Number of mutations, and the seed of them all.
     """
     del work
-    import rasterio  # noqa: F401
+    import rasterio  # noqa: F401  (for the forked processes)
 
-    from cloudsen12_cube.archive import tiff  # noqa: F401
+    from cloudsen12_cube.archive import tiff  # noqa: F401  (for the forked processes)
 
     found = Findings()
-    [(_, made)] = guarded(_make_tifs, [seed])
-    if made.failure:
-        raise RuntimeError(made.failure)
-    for number, outcome in guarded(partial(_read_both, made.result, seed), list(range(count)), 30):
+    made = _prepare(_make_tifs, seed)
+    for number, outcome in guarded(partial(_read_both, made, seed), list(range(count)), 30):
         kind, about = outcome.result or ("no result", "")
         _judge(found, f"tif {number} ({about})", outcome)
         found.counts[kind] += 1
@@ -633,13 +643,9 @@ def tables(work: str, count: int, seed: int) -> dict[str, Any]:
     count, seed : int
         Number of mutations, and the seed of them all.
     """
-    import_package()
-    base, found = Path(work).absolute(), Findings()
-    base.mkdir(parents=True)
-    [(_, made)] = guarded(_make_tables, [base])
-    if made.failure:
-        raise RuntimeError(made.failure)
-    jobs = [(base, made.result, seed, number) for number in range(count)]
+    base, found = _begin(work), Findings()
+    made = _prepare(_make_tables, base)
+    jobs = [(base, made, seed, number) for number in range(count)]
     for (*_, number), outcome in guarded(_convert_table, jobs):
         about, code, wrong = outcome.result or ("", None, [])
         found.counts[f"exit {code}"] += 1

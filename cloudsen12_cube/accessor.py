@@ -208,17 +208,8 @@ class ArrayAccessor(Accessor):
         return self._object
 
 
-@xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
-class DatasetAccessor(Accessor):
-    """Methods of a product's Dataset, of the flat view, and of one patch."""
-
-    _object: xr.Dataset
-
-    def _labels(self, of: str | None) -> xr.DataArray:
-        return data.find_product(self._object, of if of and of in self._object.data_vars else "labels")
-
-    def _pixels(self, product: str | None) -> xr.DataArray:
-        return data.find_product(self._object, *([product] if product else data.OPTICAL))
+class CatalogueAccessor(Accessor):
+    """Methods of objects with the patches of a catalogue, (roi, time)."""
 
     def patch(
         self,
@@ -229,7 +220,7 @@ class DatasetAccessor(Accessor):
         lon: float | None = None,
         lat: float | None = None,
     ) -> xr.Dataset:
-        """Select one patch, placed on the map.
+        """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
 
         Parameters
         ----------
@@ -245,8 +236,9 @@ class DatasetAccessor(Accessor):
         Returns
         -------
         xarray.Dataset
-            The product's variable, (band, y, x), or those of the flat view, (band_<product>, y, x); ``x`` and ``y`` in
-            metres at the centres of the pixels, and ``spatial_ref``: ready for ``.rio``.
+            ``x`` and ``y`` in metres at the centres of the pixels, and ``spatial_ref``: ready for ``.rio``. A product's
+            Dataset gives its variable, (band, y, x); a cube or its flat view gives one for each product,
+            (band_<product>, y, x), lazy, and the attribute ``missing_products`` names those without pixels.
 
         Raises
         ------
@@ -257,9 +249,21 @@ class DatasetAccessor(Accessor):
         SelectionError
             If no pixels of the patch are there, or its location is unknown.
         """
-        return data.select_patch(
-            data.check_cube(self._object, "roi", "time"), name, time, roi, data.centre_of(lon, lat)
-        )
+        cube = data.check_cube(self._object, "roi", "time")
+        return data.select_patch(cube, name, time, roi, data.point_of(lon, lat))
+
+
+@xr.register_dataset_accessor("cloudsen12")  # type: ignore[no-untyped-call]
+class DatasetAccessor(CatalogueAccessor):
+    """Methods of a product's Dataset, of the flat view, and of one patch."""
+
+    _object: xr.Dataset
+
+    def _labels(self, of: str | None) -> xr.DataArray:
+        return data.find_product(self._object, of if of and of in self._object.data_vars else "labels")
+
+    def _pixels(self, product: str | None) -> xr.DataArray:
+        return data.find_product(self._object, *([product] if product else data.OPTICAL))
 
     def to_cog(self, path: str | os.PathLike[str]) -> list[Path]:
         """Write one patch as the files of the archive: ``S2L1C.tif``, ``labels/fmask.tif`` and so on.
@@ -285,7 +289,7 @@ class DatasetAccessor(Accessor):
 
 
 @xr.register_datatree_accessor("cloudsen12")  # type: ignore[no-untyped-call]
-class CubeAccessor(Accessor):
+class CubeAccessor(CatalogueAccessor):
     """Methods of an open cube, and of a query on it: ``open_cube(...).cloudsen12``."""
 
     _object: xr.DataTree
@@ -365,46 +369,6 @@ class CubeAccessor(Accessor):
             If the object is no cube, or has lost ``roi`` or ``time``.
         """
         return data.footprints(self._cube)
-
-    def patch(
-        self,
-        name: str | None = None,
-        time: TimeLabel | None = None,
-        roi: str | None = None,
-        *,
-        lon: float | None = None,
-        lat: float | None = None,
-    ) -> xr.Dataset:
-        """Select one patch, placed on the map: ``patch("ROI_0827", 0)`` or ``patch(s2_id_gee, roi="ROI_0827")``.
-
-        Parameters
-        ----------
-        name : str, optional
-            ROI id, ``ROI_0827``, or the image id ``s2_id_gee``.
-        time : int, str or numpy.datetime64, optional
-            Label of the dimension ``time``, or the date, ``2019-08-11``. An ROI with one patch needs none.
-        roi : str, optional
-            ROI id, for an image id that several ROIs share.
-        lon, lat : float, optional
-            Degrees of WGS 84, in the place of a name: the nearest ROI is taken, and its first patch without ``time``.
-
-        Returns
-        -------
-        xarray.Dataset
-            One variable per product, (band_<product>, y, x), lazy; ``x`` and ``y`` in metres at the centres of the
-            pixels, and ``spatial_ref``: ready for ``.rio``. The attribute ``missing_products`` names those without
-            pixels.
-
-        Raises
-        ------
-        KeyError
-            If there is no such ROI, time or image id; the message says what exists.
-        ValueError
-            If more than one patch fits, or the object is no cube, or has lost ``roi`` or ``time``.
-        SelectionError
-            If no pixels of the patch are there, or its location is unknown.
-        """
-        return data.select_patch(self._cube, name, time, roi, data.centre_of(lon, lat))
 
     def to_dataset(self, products: Sequence[str] | None = None) -> xr.Dataset:
         """Lay the tree out as one flat Dataset.

@@ -63,6 +63,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ROIs of two dates, 16 x 16 pixels, for tests that run commands many times; some modules have their own."""
+    return make_archive(tmp_path_factory.mktemp("source"), rois=2, seed=3, options=ArchiveOptions(size=16, times=2))
+
+
+@pytest.fixture(scope="session")
 def cube(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Converted once; a test that changes it takes a copy."""
     place = tmp_path_factory.mktemp("cube") / "cube.zarr"

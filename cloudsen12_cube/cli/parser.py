@@ -17,6 +17,10 @@ from cloudsen12_cube.storage import ClientName, Url, is_url, parse_options
 if TYPE_CHECKING:
     from cloudsen12_cube.conversion import Options, SubsetOptions
 
+_WHERE = (
+    "quoted condition, such as 'difficulty<=3'; repeat --where for AND; 'label_type=high|scribble' is OR, "
+    "'s2_id=S2A*' a prefix, 'datetime=2019-08' a month"
+)
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -54,12 +58,6 @@ def make_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentPars
     command("stac", "write a STAC Collection and a stac-geoparquet table of the patches", _stac)
     command("browse", "show a map and the images of each ROI in a browser", _browsing)
     return parser
-
-
-_WHERE = (
-    "condition such as 'difficulty<=3', in quotes; several --where must all hold; 'label_type=high|scribble' is one "
-    "of both, 's2_id=S2A*' a beginning, 'datetime=2019-08' a whole month"
-)
 
 
 def join_bbox(arguments: Sequence[str]) -> list[str]:

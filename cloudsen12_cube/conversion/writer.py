@@ -411,13 +411,12 @@ def validate_resume(found: dict[str, Any], plan: Plan, place: str) -> None:
     for name, wanted in wants.items():
         if wanted != has.get(name):
             here, now = _difference(has.get(name), wanted)
-            same = name == "products" and wanted.keys() == has[name].keys()
-            what, way = (
-                ("another layout", "leave out --codec, --chunk and --rois-per-shard")
-                if same
-                else (f"other {name}", "give the same")
+            what, same = f"other {name}", ""
+            if name == "products" and wanted.keys() == has[name].keys():
+                what, same = "another layout", " --codec, --chunk and --rois-per-shard"
+            raise DestinationError(
+                f"{place} was made with {what} ({here}, now {now}): give the same{same}, or give another place"
             )
-            raise DestinationError(f"{place} was made with {what} ({here}, now {now}): {way}, or give another place")
 
 
 def _difference(found: Any, wanted: Any) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from .parts import find_product as find_product
 from .parts import product_array as product_array
 from .parts import read_settings as read_settings
 from .patch import TimeLabel as TimeLabel
-from .patch import centre_of as centre_of
 from .patch import flatten as flatten
+from .patch import point_of as point_of
 from .patch import select_patch as select_patch
 from .patches import PatchSource as PatchSource
 from .patches import parse_split as parse_split

@@ -31,18 +31,18 @@ _LISTED = 10  # names in an error message
 
 
 @dataclass(frozen=True)
-class Centre:
+class Point:
     """A point in degrees of WGS 84."""
 
     longitude: float
     latitude: float
 
 
-def centre_of(lon: float | None, lat: float | None) -> Centre | None:
+def point_of(lon: float | None, lat: float | None) -> Point | None:
     """Return the point of a longitude and a latitude, None without them; one alone is a ValueError."""
     if (lon is None) != (lat is None):
         raise ValueError(f"lon is {lon} and lat is {lat}: give both")
-    return None if lon is None or lat is None else Centre(lon, lat)
+    return None if lon is None or lat is None else Point(lon, lat)
 
 
 def flatten(cube: xr.DataTree, products: Sequence[str] | None = None) -> xr.Dataset:
@@ -94,7 +94,7 @@ def select_patch(
     name: str | None = None,
     time: TimeLabel | None = None,
     roi: str | None = None,
-    centre: Centre | None = None,
+    point: Point | None = None,
 ) -> xr.Dataset:
     """Select one patch.
 
@@ -108,8 +108,8 @@ def select_patch(
         Label on ``time``, or the date of acquisition. An ROI with one patch needs none.
     roi : str, optional
         ROI id, for an image id that several ROIs share.
-    centre : Centre, optional
-        Point whose nearest patch is taken, the first in time of those at the same distance.
+    point : Point, optional
+        The ROI with the nearest centre is taken; without ``time``, its first patch.
 
     Returns
     -------
@@ -130,9 +130,9 @@ def select_patch(
     """
     catalogue = part.to_dataset() if isinstance(part, xr.DataTree) else part
     if name is None:
-        name = _nearest(catalogue, centre)
+        name = _nearest(catalogue, point)
         time = _first_time(catalogue, name) if time is None else time
-    elif centre is not None:
+    elif point is not None:
         raise ValueError(f"both {name!r} and a longitude and latitude are given: give one of them")
     view = flatten(part) if isinstance(part, xr.DataTree) else part
     return _patch(view, _locate(catalogue, _Query(name, time, roi)))
@@ -185,16 +185,16 @@ def _is_at(catalogue: xr.Dataset, time: TimeLabel) -> npt.NDArray[np.bool_]:
     return within
 
 
-def _nearest(catalogue: xr.Dataset, centre: Centre | None) -> str:
+def _nearest(catalogue: xr.Dataset, point: Point | None) -> str:
     """Return the ROI whose centre is nearest to a point on the sphere."""
-    if centre is None:
+    if point is None:
         raise ValueError("no patch is named: give an ROI id, an image id, or lon= and lat=")
-    if not (-180 <= centre.longitude <= 360 and -90 <= centre.latitude <= 90):
-        raise ValueError(f"lon={centre.longitude}, lat={centre.latitude} is no point: give degrees of WGS 84")
+    if not (-180 <= point.longitude <= 360 and -90 <= point.latitude <= 90):
+        raise ValueError(f"lon={point.longitude}, lat={point.latitude} is no point: give degrees of WGS 84")
     lon, lat = (catalogue[name].transpose("roi", "time").values for name in ("longitude", "latitude"))
-    near = np.radians(lat), np.radians(centre.latitude)
+    near = np.radians(lat), np.radians(point.latitude)
     cosine = np.sin(near[0]) * np.sin(near[1]) + np.cos(near[0]) * np.cos(near[1]) * np.cos(
-        np.radians(lon - centre.longitude)
+        np.radians(lon - point.longitude)
     )
     if np.isnan(cosine).all():
         raise SelectionError("the catalogue has no centre of a patch: name an ROI or an image")

@@ -170,9 +170,8 @@ def with_layer(cube: xr.DataTree, path: str | os.PathLike[str]) -> xr.DataTree:
     """
     place = clean(path)
     try:
-        layer = xr.open_zarr(
-            zarr_place(place), chunks=None, consolidated=True, zarr_format=3
-        )  # filters of 2 may run code
+        # Filters of format 2 may run code.
+        layer = xr.open_zarr(zarr_place(place), chunks=None, consolidated=True, zarr_format=3)
     except FileNotFoundError:
         raise StoreError(f"{place} is no predicted layer: there is nothing") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from difflib import get_close_matches
@@ -121,20 +122,16 @@ def typed_value(column: str, value: Any, kind: Kind) -> Any:
         if not isinstance(value, str):
             raise SelectionError(f"{column}={value!r}: {column} is text, give a text or a list of texts")
         return value
-    legend = BY_NAME[column].legend if column in BY_NAME else {}
-    if legend and isinstance(value, str) and not value.strip().isdecimal():
-        return _code(column, value, legend)
-    try:
+    with suppress(ValueError, TypeError):
         if kind == "time":
             return parse_time(value)
-        if isinstance(value, (bool, datetime, date)):
-            raise TypeError
-        return float(value)
-    except (ValueError, TypeError):
-        expected = (
-            "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
-        )
-        raise SelectionError(f"{column}={value!r} is no {expected}") from None
+        if not isinstance(value, (bool, datetime, date)):
+            return float(value)
+    row = BY_NAME.get(column)
+    if row and row.legend and isinstance(value, str):
+        return _code(column, value, row.legend)
+    expected = "date: write it as 2019, 2019-08, 2019-08-11 or 2019-08-11T10:00+02:00" if kind == "time" else "number"
+    raise SelectionError(f"{column}={value!r} is no {expected}")
 
 
 def _code(column: str, name: str, legend: Mapping[int, str]) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 from cloudsen12_cube.schema.land_cover import WORLD_COVER
@@ -31,7 +30,7 @@ class Property:
     """Stored value of an unknown ``int``. Unknown texts are empty, floats NaN, times NaT."""
     values: tuple[str, ...] = ()
     """Values that the paper defines, in its order; empty if other values are allowed."""
-    legend: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    legend: Mapping[int, str] | None = field(default=None, repr=False, hash=False)
     """Names of the codes of an ``int``; conditions take either."""
 
 

@@ -46,7 +46,7 @@ def open_fsspec(url: str, config: StorageConfig) -> FsspecStore:
 
 def _check_options(config: StorageConfig) -> None:
     """Refuse an option that s3fs would take and never use, such as ``anno=true``."""
-    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+    from s3fs import S3FileSystem
 
     known = [*signature(S3FileSystem.__init__).parameters, *_FURTHER]
     for name in config.options:

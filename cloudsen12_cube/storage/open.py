@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cloudsen12_cube.errors import without_secrets
@@ -37,7 +37,7 @@ class UrlStore:
     def __repr__(self) -> str:
         return f"UrlStore({self.root!r})"
 
-    @property
+    @cached_property  # it is read at each request
     def root(self) -> str:
         """The URL without user information and query: what messages and trees show."""
         return without_secrets(self.url)

@@ -118,6 +118,7 @@ def test_a_url_that_cannot_be_opened_is_one_line(arguments: list[str], message: 
 def test_land_cover_is_selected_by_its_names(archive: Path) -> None:
     named = run("plan", archive, "c", "--where", "land_cover=tree cover|Shrubland")
     assert named.stdout == run("plan", archive, "c", "--where", "land_cover=10|20").stdout
+    assert named.stdout == run("plan", archive, "c", "--where", "land_cover=10.0|2e1").stdout
     assert named.returncode == 0
 
 

@@ -18,15 +18,8 @@ from cloudsen12_cube.format.cube import open_stored_cube
 from cloudsen12_cube.storage.local import LocalStore
 from cloudsen12_cube.storage.lock import write_lock
 from cloudsen12_cube.storage.zarr_store import from_zarr
-from cloudsen12_cube.testing import ArchiveOptions, make_archive
 
 PRODUCTS = ["s1", "labels"]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ArchiveOptions(size=16, times=2)
-    return make_archive(tmp_path_factory.mktemp("source"), rois=2, seed=2, options=options)
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,9 @@ from s3server import PRIVATE
 import cloudsen12_cube as c12
 from cloudsen12_cube.errors import CubeError
 from cloudsen12_cube.storage import open_store
-from cloudsen12_cube.testing import ArchiveOptions, make_archive
 from cloudsen12_cube.training import statistics
 
 WAY_OUT = r"while this run wrote to .*: remove what is left of it, or give another"
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ArchiveOptions(size=16, times=2)
-    return make_archive(tmp_path_factory.mktemp("source"), rois=2, seed=2, options=options)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import ONE, PRODUCTS, SMALL, contents
+from crashes import ONE, PRODUCTS, contents
 
 import cloudsen12_cube as c12
-from cloudsen12_cube.testing import make_archive
 
 COMPILER = shutil.which("cc")
 
@@ -69,11 +68,6 @@ for number, (pattern, commands) in enumerate(cases):
         print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 Case = tuple[str, list[list[str]]]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_archive(tmp_path_factory.mktemp("archive"), rois=2, seed=3, options=SMALL)
 
 
 @pytest.fixture(scope="module")
